@@ -1,0 +1,224 @@
+"""Is this data set sound? Every file is read once, before an hour is wasted."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from botvision.data.cache import REPORT_EVERY, Progress
+from botvision.data.classification import Splits, open_splits, resolve_source
+from botvision.data.config import DataConfig
+from botvision.data.errors import DataError
+from botvision.data.images import has_image_suffix, is_image, read_with_mode
+from botvision.data.labels import labelled, split_folders
+from botvision.data.sources import SPLIT_NAMES, Listing, list_folder, list_zip
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found.
+
+    Attributes:
+        kind: "classification", or "images" for a folder that has no splits and classes.
+        name: of the data set.
+        rows: one for each split: split, images (readable), broken, classes, the smallest, median and largest
+            class, the smallest and largest size as "height x width", and how many images have which mode.
+        problems: one line each, errors: broken files, empty classes, whatever training would refuse.
+        warnings: one line each: worth knowing, no obstacle.
+        readable: images that were read.
+        broken: files that could not be.
+    """
+
+    kind: str
+    name: str
+    rows: list[dict[str, Any]]
+    problems: list[str]
+    warnings: list[str]
+    readable: int
+    broken: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong; False wherever training would refuse the data."""
+        return not self.problems
+
+    @property
+    def summary(self) -> str:
+        """One closing line."""
+        other = len(self.problems) - self.broken
+        parts = [f"{self.readable} images are readable", f"{self.broken} files are broken"]
+        parts += [f"{other} other problems"] if other else []
+        parts += [f"{len(self.warnings)} warnings"] if self.warnings else []
+        return f"{self.name}: {', '.join(parts)}"
+
+
+@dataclass
+class _Tally:
+    """What one split's files turned out to be."""
+
+    classes: Counter[str] = field(default_factory=Counter)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    modes: Counter[str] = field(default_factory=Counter)
+    digests: dict[bytes, str] = field(default_factory=dict)
+    broken: int = 0
+
+
+def check_data(data: DataConfig | str | Path, progress: Progress | None = None) -> CheckReport:
+    """Read every image of a data set and report what is wrong; raises nothing for bad data.
+
+    A folder or zip is a classification data set if it has a folder called train, val, valid, validation or
+    test; any other is taken as a heap of images. Files called like images must be readable; others count if
+    their content is an image.
+
+    Args:
+        data: the configuration training would use, or a folder or zip.
+        progress: called with what is being done, how many files are done and how many there are.
+
+    Returns:
+        The report.
+    """
+    config = data if isinstance(data, DataConfig) else DataConfig(root=str(data))
+    name = str(config.root) if config.root is not None else config.source
+    try:
+        kind = resolve_source(config)
+        if kind in ("folder", "zip"):
+            root = Path(str(config.root))
+            return _check_files(config, list_zip(root) if kind == "zip" else list_folder(root), progress)
+        return _check_splits(open_splits(config))
+    except DataError as error:
+        return CheckReport("classification", name, [], [str(error)], [], 0, 0)
+
+
+def _check_splits(splits: Splits) -> CheckReport:
+    """Archives and drawn images were checked, or made, when they were opened: counting is all that is left."""
+    rows, readable = [], 0
+    for split, dataset in (("train", splits.train), ("val", splits.val)):
+        tally = _Tally(Counter(dataset.classes[k] for k in dataset.targets.tolist()))
+        _, height, width = dataset.load(0).shape
+        tally.sizes = [(height, width)] * len(dataset)
+        tally.modes["RGB"] = len(dataset)
+        rows.append(_row(split, tally))
+        readable += len(dataset)
+    return CheckReport("classification", splits.name, rows, [], [], readable, 0)
+
+
+def _check_files(config: DataConfig, listing: Listing, progress: Progress | None) -> CheckReport:
+    has_splits = bool(listing.top & set(SPLIT_NAMES))
+    tallies: dict[str, _Tally] = {}
+    problems: list[str] = []
+    ignored: list[str] = []
+    for index, file in enumerate(listing.files):
+        split, class_name = _place(file) if has_splits else ("images", "")
+        if split is not None:
+            _read_one(listing, index, tallies.setdefault(split, _Tally()), class_name, problems, ignored)
+        if progress is not None and ((index + 1) % REPORT_EVERY == 0 or index + 1 == len(listing.files)):
+            progress("checking", index + 1, len(listing.files))
+    warnings = _duplicates(tallies)
+    if ignored:
+        warnings.append(f"{len(ignored)} files that are no images are ignored: {_few(ignored)}")
+    if has_splits:
+        problems += _structure(config, listing, warnings)
+    else:
+        warnings.append("no train/ folder: images were read, but this is no classification data set")
+        if not tallies or not sum(tally.classes.total() + tally.broken for tally in tallies.values()):
+            problems.append(f"{listing.root}: no images found")
+    return CheckReport(
+        kind="classification" if has_splits else "images",
+        name=listing.root.name or str(listing.root),
+        rows=[_row(split, tally) for split, tally in sorted(tallies.items())],
+        problems=problems,
+        warnings=warnings,
+        readable=sum(tally.classes.total() for tally in tallies.values()),
+        broken=sum(tally.broken for tally in tallies.values()),
+    )
+
+
+def _place(file: str) -> tuple[str | None, str]:
+    """Split and class of a listed file; no split where training would not look."""
+    parts = file.split("/")
+    return (parts[0], parts[1]) if len(parts) > 2 and parts[0] in SPLIT_NAMES else (None, "")
+
+
+def _read_one(
+    listing: Listing, index: int, tally: _Tally, class_name: str, problems: list[str], ignored: list[str]
+) -> None:
+    file, source = listing.files[index], listing.source
+    name = source.name_of(index)
+    try:
+        content = source.bytes_of(index)
+        if not has_image_suffix(file) and not is_image(content):
+            ignored.append(file)
+            return
+        image, mode = read_with_mode(content, name)
+    except DataError as error:
+        problems.append(str(error))
+        tally.broken += 1
+        return
+    tally.classes[class_name] += 1
+    tally.sizes.append((image.height, image.width))
+    tally.modes[mode] += 1
+    tally.digests.setdefault(hashlib.blake2b(content, digest_size=12).digest(), file)
+
+
+def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> list[str]:
+    """What training would refuse apart from broken files, and what it would do without being told."""
+    unused = sorted(listing.top - set(SPLIT_NAMES))
+    if unused:
+        warnings.append(f"folders that training does not use: {_few(unused)}")
+    try:
+        chosen = list(split_folders(listing).values())
+    except DataError as error:
+        return [str(error)]
+    spare = sorted((listing.top & set(SPLIT_NAMES)) - set(chosen))
+    if spare:
+        warnings.append(f"splits that training does not use: {_few(spare)}")
+    problems = []
+    for folder in chosen:
+        try:
+            labelled(listing, folder)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        return problems
+    try:
+        if open_splits(config).held_back:
+            warnings.append(f"no val/ or test/ folder: {config.val_fraction:.0%} of train will be held back")
+    except DataError as error:
+        return [str(error)]
+    return []
+
+
+def _duplicates(tallies: dict[str, _Tally]) -> list[str]:
+    """Files that are byte for byte the same in training and validation: they flatter the score."""
+    lines, train = [], tallies.get("train", _Tally()).digests
+    for split, tally in sorted(tallies.items()):
+        same = [(train[digest], file) for digest, file in tally.digests.items() if digest in train]
+        if split != "train" and same:
+            lines.append(
+                f"{len(same)} files of {split} are also in train, such as {same[0][1]} = {same[0][0]}"
+            )
+    return lines
+
+
+def _row(split: str, tally: _Tally) -> dict[str, Any]:
+    counts = sorted(tally.classes.values()) or [0]
+    areas = sorted(tally.sizes, key=lambda size: size[0] * size[1]) or [(0, 0)]
+    return {
+        "split": split,
+        "images": tally.classes.total(),
+        "broken": tally.broken,
+        "classes": len([name for name in tally.classes if name]),
+        "class_min": counts[0],
+        "class_median": median(counts),
+        "class_max": counts[-1],
+        "size_min": "{} x {}".format(*areas[0]),
+        "size_median": "{} x {}".format(*areas[len(areas) // 2]),
+        "size_max": "{} x {}".format(*areas[-1]),
+        "modes": ", ".join(f"{mode} {count}" for mode, count in tally.modes.most_common()),
+    }
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,253 @@
+"""Labelled images: a configuration to data sets for training and validation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from botvision.data import archives
+from botvision.data.cache import ImageCache, Progress, fill_cache
+from botvision.data.config import DataConfig
+from botvision.data.draws import keys, uniform
+from botvision.data.errors import DataError
+from botvision.data.generated import CLASSES, GeneratedSource
+from botvision.data.labels import (
+    Labelled,
+    Subset,
+    class_difference,
+    hold_back,
+    labelled,
+    split_folders,
+    spread,
+)
+from botvision.data.sources import ImageSource, list_folder, list_zip
+from botvision.data.transforms import (
+    borrowed_generator,
+    build_transforms,
+    flip_crop,
+    normalise,
+    resize_and_crop,
+)
+
+__all__ = ["ClassificationDataset", "DataConfig", "Splits", "open_splits"]
+
+Key = int | tuple[int, int]
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class ClassificationDataset(Dataset[Any]):
+    """Images and their classes, as network input.
+
+    Items are asked for by index, or by (epoch, index); augmentation depends on (seed, epoch, index) alone,
+    and the global random state stays as it was.
+
+    Attributes:
+        name: data set and split, for messages and tables.
+        classes: names (K).
+        targets: int64 (N), class of every image.
+    """
+
+    def __init__(
+        self, source: ImageSource, targets: Tensor, classes: list[str], config: DataConfig, *,
+        train: bool, seed: int = 0, name: str = "images",
+    ) -> None:  # fmt: skip
+        """Take the parts; :func:`open_splits` has them.
+
+        Args:
+            source: N images.
+            targets: int64 (N).
+            classes: names (K).
+            config: size, augmentation, normalisation, cache.
+            train: augment.
+            seed: of the augmentation.
+            name: for messages.
+        """
+        self.source, self.targets, self.classes, self.name = source, targets, classes, name
+        self.config, self.train, self.seed = config, train, seed
+        self._transform = build_transforms(config, train)
+        self._fixed_size = not train or config.whole_batches
+        self._cache: ImageCache | None = None
+        self._prepared = False
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def name_of(self, index: int) -> str:
+        """The file an image comes from, or what stands for it."""
+        return self.source.name_of(index)
+
+    def load(self, index: int) -> Tensor:
+        """The picture as stored, uint8 (3, H, W)."""
+        return self.source.load(index)
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory that decoded images take."""
+        return 0 if self._cache is None else self._cache.nbytes
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Decode the images into memory if the configuration allows it; the second call does nothing.
+
+        Raises:
+            DataError: one line with the name of the first image that is broken.
+        """
+        if self._prepared or self.config.cache == "none":
+            return
+        limit = self.config.cache_bytes if self.config.cache == "auto" else None
+        self._cache = fill_cache(self._decoded, len(self), limit, f"reading {self.name}", progress)
+        self._prepared = True
+
+    def picture(self, index: int) -> Tensor:
+        """The picture at network size, before augmentation and normalisation, uint8 (3, H, W)."""
+        crop = 1.0 if self.train else self.config.crop_of_eval
+        return resize_and_crop(self._pixels(index), self.config.size, crop)
+
+    def __getitem__(self, index: Key) -> tuple[Tensor, int, int]:
+        images, targets, indices = self.__getitems__([index])
+        return images[0], int(targets[0]), int(indices[0])
+
+    def __getitems__(self, wanted: Sequence[Key]) -> Batch:
+        """A whole batch.
+
+        Args:
+            wanted: B indices, or pairs (epoch, index).
+
+        Returns:
+            images float32 (B, 3, H, W), targets int64 (B,), indices int64 (B,).
+        """
+        pairs = np.array([(0, key) if isinstance(key, int) else key for key in wanted], dtype=np.int64)
+        epochs, indices = pairs[:, 0], torch.from_numpy(pairs[:, 1].copy())
+        make = self._whole_batch if self._fixed_size else self._one_by_one
+        images = make(epochs, indices)
+        return images, self.targets[indices], indices
+
+    def _decoded(self, index: int) -> Tensor:
+        """What the cache holds: pictures of network size where the resize is fixed, else as stored."""
+        image = self.source.load(index)
+        if not self._fixed_size:
+            return image
+        return resize_and_crop(image, self.config.size, 1.0 if self.train else self.config.crop_of_eval)
+
+    def _pixels(self, index: int) -> Tensor:
+        return self._decoded(index) if self._cache is None else self._cache[index]
+
+    def _whole_batch(self, epochs: np.ndarray, indices: Tensor) -> Tensor:
+        config = self.config
+        if self._cache is not None and self._cache.stack is not None:
+            images = self._cache.stack[indices]
+        else:
+            images = torch.stack([self._pixels(index) for index in indices.tolist()])
+        if self.train and config.augment == "flip_crop":
+            draws = uniform(3, self.seed, epochs, indices.numpy())
+            images = flip_crop(images, draws, config.padding, config.pad_mode)
+        return normalise(images, config.mean, config.std)
+
+    def _one_by_one(self, epochs: np.ndarray, indices: Tensor) -> Tensor:
+        seeds = keys(self.seed, epochs, indices.numpy()) >> np.uint64(1)  # torch's seeds are signed
+        with borrowed_generator() as generator:
+            images = []
+            for seed, index in zip(seeds.tolist(), indices.tolist(), strict=True):
+                generator.manual_seed(seed)
+                images.append(self._transform(self._pixels(index)))
+        return torch.stack(images)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set opened for training.
+
+    Attributes:
+        train: augmented.
+        val: the `val` or `test` split, or what was held back from training.
+        classes: names (K), in the order of the targets.
+        name: of the data set, for tables.
+        held_back: whether `val` was split off from the training images.
+    """
+
+    train: ClassificationDataset
+    val: ClassificationDataset
+    classes: list[str]
+    name: str
+    held_back: bool = False
+
+
+def open_splits(config: DataConfig, seed: int = 0) -> Splits:
+    """Open the configured data; decodes nothing yet.
+
+    Args:
+        config: source and treatment.
+        seed: of the augmentation; the same images are in the same split whatever it is.
+
+    Raises:
+        DataError: one line naming what is missing or wrong: no files, no classes, an empty class, classes
+            that differ between the splits, no validation images.
+    """
+    kind = resolve_source(config)
+    if kind == "generated":
+        name, parts = f"generated ({config.num_classes} classes)", _generated(config)
+    elif kind in ("cifar10", "cifar100"):
+        root = Path(str(config.root))
+        parts = {
+            split: Labelled(*archives.open_cifar(root, kind, split == "train", config.download))
+            for split in ("train", "val")
+        }
+        name = "CIFAR-10" if kind == "cifar10" else "CIFAR-100"
+    else:
+        root = Path(str(config.root))
+        listing = list_zip(root) if kind == "zip" else list_folder(root)
+        name, parts = (
+            root.name or str(root),
+            {split: labelled(listing, folder) for split, folder in split_folders(listing).items()},
+        )
+    held_back = "val" not in parts
+    if held_back:
+        parts = hold_back(parts["train"], config.val_fraction, name)
+    train, val = parts["train"], parts["val"]
+    if train.classes != val.classes:
+        raise DataError(f"{name}: {class_difference(train.classes, val.classes)}")
+    datasets = {}
+    for split, part in parts.items():
+        source, targets = part.source, part.targets
+        if config.limit is not None and config.limit < len(targets):
+            kept = spread(targets, config.limit)
+            source, targets = Subset(source, kept), targets[kept]
+        datasets[split] = ClassificationDataset(
+            source, targets, train.classes, config, train=split == "train", seed=seed, name=f"{name} {split}"
+        )
+    return Splits(datasets["train"], datasets["val"], list(train.classes), name, held_back)
+
+
+def resolve_source(config: DataConfig) -> str:
+    """The source that "auto" stands for.
+
+    Raises:
+        DataError: one line, if `root` is missing or fits none.
+    """
+    if config.source == "generated":
+        return "generated"
+    if config.root is None:
+        raise DataError(
+            "data.root is not set, expected a folder or zip (or data.source=generated, which needs none)"
+        )
+    if config.source != "auto":
+        return config.source
+    root = Path(config.root)
+    if root.is_file():
+        return "zip"
+    for kind in ("cifar10", "cifar100"):
+        if archives.holds_cifar(root, kind):
+            return kind
+    return "folder"
+
+
+def _generated(config: DataConfig) -> dict[str, Labelled]:
+    parts = {}
+    for split, count in (("train", config.num_images), ("val", config.num_val_images)):
+        source = GeneratedSource(config.generated_seed, split, count, config.num_classes, config.size)
+        parts[split] = Labelled(source, source.targets, list(CLASSES[: config.num_classes]))
+    return parts

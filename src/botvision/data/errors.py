@@ -1,0 +1,14 @@
+"""The one error that bad data raise."""
+
+_WORKER_TRACE = "Original Traceback"
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message is one line naming what is at fault and what was expected."""
+
+    def __init__(self, message: str) -> None:
+        # A loader's worker process hands an error on as the text of its whole traceback, wrapped in a new
+        # error of the same type; its last line is the sentence that was raised.
+        if _WORKER_TRACE in message:
+            message = message.rstrip().rsplit("DataError: ", 1)[-1]
+        super().__init__(" ".join(message.split()))

@@ -1,0 +1,205 @@
+"""A classification task that needs no files: shapes of any place, size, angle and colour on textured ground.
+
+The class is the outline. Fill and ground have random colours and textures of the same kinds, small pieces
+that belong to no class lie about, and the shape is anywhere: colour, texture, brightness and position tell
+nothing. Image i of a split is a function of (seed, split, i).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from botvision.data.draws import uniform
+
+Array = npt.NDArray[np.floating[Any]]
+
+CLASSES = ("disc", "ring", "square", "triangle", "star", "cross", "crescent", "bar", "hourglass", "pair")
+_SPLITS = {"train": 0, "val": 1}
+_DISTRACTORS = 3
+# Columns of an image's random numbers.
+_PLACE, _FILL, _GROUND, _COLOUR, _PIECES = 0, 5, 10, 15, 24
+_COUNT = _PIECES + 6 * _DISTRACTORS
+_CHUNK = 64  # images drawn at once: their planes stay in the processor's cache
+
+
+class GeneratedSource:
+    """`count` drawn images; classes take turns, so all have the same number of images (or one more)."""
+
+    def __init__(self, seed: int, split: str, count: int, num_classes: int, size: tuple[int, int]) -> None:
+        """Choose the data set.
+
+        Args:
+            seed: which one.
+            split: "train" or "val".
+            count: number of images.
+            num_classes: the first so many of :data:`CLASSES`.
+            size: (height, width) in pixels.
+        """
+        self.seed, self.split, self.size = seed, split, size
+        self.targets = torch.arange(count) % num_classes
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def name_of(self, index: int) -> str:
+        return f"generated/{self.split}/{CLASSES[int(self.targets[index])]}/{index:06d}"
+
+    def load(self, index: int) -> Tensor:
+        """uint8 (3, H, W)."""
+        return self.load_many(torch.tensor([index]))[0]
+
+    def load_many(self, indices: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) for int64 (B,)."""
+        parts = []
+        for chunk in indices.split(_CHUNK):
+            draws = uniform(_COUNT, self.seed, _SPLITS[self.split], chunk.numpy()).astype(np.float32)
+            parts.append(draw(self.targets[chunk].numpy(), draws, self.size))
+        return torch.from_numpy(np.concatenate(parts))
+
+
+def draw(classes: npt.NDArray[np.int64], draws: Array, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Draw a batch.
+
+    Args:
+        classes: (B,) in 0..9.
+        draws: (B, 42) uniform in [0, 1).
+        size: (height, width) in pixels.
+
+    Returns:
+        uint8 (B, 3, H, W).
+    """
+    height, width = size
+    short = min(height, width)
+    y = ((np.arange(height, dtype=np.float32) + 0.5 - height / 2) / (short / 2))[None, :, None]
+    x = ((np.arange(width, dtype=np.float32) + 0.5 - width / 2) / (short / 2))[None, None, :]
+
+    radius = 0.3 + 0.3 * draws[:, _PLACE]
+    angle = 2 * np.pi * draws[:, _PLACE + 1]
+    top = (2 * draws[:, _PLACE + 2] - 1) * (height / short - radius)
+    left = (2 * draws[:, _PLACE + 3] - 1) * (width / short - radius)
+    u, v = _turned(y, x, top, left, angle, radius)
+    edge = np.empty((len(classes), height, width), dtype=np.float32)
+    for k in np.unique(classes):
+        mine = classes == k
+        edge[mine] = _OUTLINES[k](u[mine], v[mine])
+    cover = _coverage(edge, radius, short)
+
+    ground, fill = _colours(draws[:, _COLOUR : _COLOUR + 9])
+    planes = np.empty((len(classes), 3, height, width), dtype=np.float32)
+    ground_shade = _texture(y, x, draws[:, _GROUND : _GROUND + 5])
+    planes[:] = ground[:, :, None, None] + 0.3 * ground_shade[:, None]
+    for piece in range(_DISTRACTORS):
+        first = _PIECES + 6 * piece
+        _scatter(planes, y, x, draws[:, first : first + 6], fill, short)
+    fill_shade = _texture(y, x, draws[:, _FILL : _FILL + 5])
+    planes += cover[:, None] * (fill[:, :, None, None] + 0.3 * fill_shade[:, None] - planes)
+    return (planes.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _column(values: Array) -> Array:
+    return values.astype(np.float32)[:, None, None]
+
+
+def _turned(y: Array, x: Array, top: Array, left: Array, angle: Array, radius: Array) -> tuple[Array, Array]:
+    """Coordinates (B, H, W) in which the shape is upright, central and of radius 1."""
+    sine, cosine = _column(np.sin(angle) / radius), _column(np.cos(angle) / radius)
+    down, right = y - _column(top), x - _column(left)
+    return cosine * right + sine * down, cosine * down - sine * right
+
+
+def _coverage(edge: Array, radius: Array, short: int) -> Array:
+    """Signed distance from the outline (in radii, negative inside) to the part of the pixel inside, 0..1."""
+    return (0.5 - edge * _column(radius * short / 2)).clip(0, 1)
+
+
+def _colours(draws: Array) -> tuple[Array, Array]:
+    """Colours of ground and fill, (B, 3) each in 0.15..0.85, that differ clearly in at least one channel."""
+    ground = 0.15 + 0.7 * draws[:, :3]
+    fill = 0.15 + 0.7 * draws[:, 3:6]
+    rows, channel = np.arange(len(draws)), (draws[:, 6] * 3).astype(np.int64)
+    away = np.where(ground[rows, channel] < 0.5, 1, -1) * (0.35 + 0.15 * draws[:, 7])
+    near = np.abs(fill - ground).max(axis=1) < 0.35
+    fill[rows[near], channel[near]] = (ground[rows, channel] + away)[near]
+    return ground, fill
+
+
+def _texture(y: Array, x: Array, draws: Array) -> Array:
+    """Stripes, checks, or soft waves, (B, H, W) in -0.5..0.5."""
+    frequency = _column(4 + 10 * draws[:, 0])
+    angle, phase = np.pi * draws[:, 1], 2 * np.pi * draws[:, 2]
+    sine, cosine = _column(np.sin(angle)), _column(np.cos(angle))
+    along = np.sin(frequency * (cosine * x + sine * y) + _column(phase))
+    across = np.sin(frequency * (cosine * y - sine * x) + _column(phase + draws[:, 3]))
+    kind = _column((draws[:, 4] * 3).astype(np.int64).astype(np.float32))
+    return 0.5 * np.where(kind == 0, along, np.where(kind == 1, along * across, (along + across) / 2))
+
+
+def _scatter(planes: Array, y: Array, x: Array, draws: Array, fill: Array, short: int) -> None:
+    """Lay a small piece, a stroke or a blob, of a colour near the shape's into every picture."""
+    reach_y, reach_x = float(np.abs(y).max()), float(np.abs(x).max())
+    radius = 0.06 + 0.1 * draws[:, 0]
+    u, v = _turned(
+        y, x, (2 * draws[:, 1] - 1) * reach_y, (2 * draws[:, 2] - 1) * reach_x, np.pi * draws[:, 3], radius
+    )
+    slim = _column(1 + 2 * draws[:, 4])
+    edge = np.maximum(np.abs(u), np.abs(v) * slim) - 1
+    cover = _coverage(edge, radius, short)[:, None]
+    colour = (fill + (draws[:, 5:6] - 0.5)).clip(0, 1)[:, :, None, None]
+    planes += cover * (colour - planes)
+
+
+def _disc(u: Array, v: Array) -> Array:
+    return np.hypot(u, v) - 0.9
+
+
+def _ring(u: Array, v: Array) -> Array:
+    return np.abs(np.hypot(u, v) - 0.72) - 0.22
+
+
+def _square(u: Array, v: Array) -> Array:
+    return np.maximum(np.abs(u), np.abs(v)) - 0.78
+
+
+def _triangle(u: Array, v: Array) -> Array:
+    return np.maximum(np.abs(u) * 0.8660254 + v * 0.5, -v) - 0.5
+
+
+def _star(u: Array, v: Array) -> Array:
+    """Five points: within one of ten mirrored sectors the outline is a straight line from tip to notch."""
+    step = 2 * np.pi / 5
+    sector = np.abs(np.mod(np.arctan2(u, v), step) - step / 2)  # step / 2 at a tip, 0 at a notch
+    radius = np.hypot(u, v)
+    notch, tip = np.array([0.4, 0.0]), np.array([np.cos(step / 2), np.sin(step / 2)])
+    normal = np.array([tip[1] - notch[1], notch[0] - tip[0]])
+    normal = (normal / np.hypot(*normal)).astype(np.float32)
+    return (radius * np.cos(sector) - np.float32(notch[0])) * normal[0] + radius * np.sin(sector) * normal[1]
+
+
+def _cross(u: Array, v: Array) -> Array:
+    a, b = np.abs(u), np.abs(v)
+    return np.minimum(np.maximum(a - 0.28, b - 0.95), np.maximum(b - 0.28, a - 0.95))
+
+
+def _crescent(u: Array, v: Array) -> Array:
+    return np.maximum(np.hypot(u, v) - 0.95, 0.8 - np.hypot(u - 0.45, v))
+
+
+def _bar(u: Array, v: Array) -> Array:
+    return np.maximum(np.abs(u) - 0.98, np.abs(v) - 0.26)
+
+
+def _hourglass(u: Array, v: Array) -> Array:
+    return np.maximum(np.abs(v) - 0.85, (np.abs(u) - np.abs(v) * 0.8 - 0.06) * 0.78)
+
+
+def _pair(u: Array, v: Array) -> Array:
+    return np.hypot(np.abs(u) - 0.52, v) - 0.42
+
+
+_OUTLINES: tuple[Callable[[Array, Array], Array], ...] = (
+    _disc, _ring, _square, _triangle, _star, _cross, _crescent, _bar, _hourglass, _pair,
+)  # fmt: skip

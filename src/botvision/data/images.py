@@ -1,0 +1,245 @@
+"""Any image file, however odd, to an 8-bit RGB picture, or one line that says why not.
+
+What is done with what has no single answer:
+
+* EXIF (and AVIF) orientation is applied; metadata too broken to read counts as "upright".
+* 16-bit greyscale is scaled by its full range (4095 for 12-bit TIFF, else 65535), never clipped.
+* 32-bit integers have no agreed white: 65535 if every value lies in 0..65535, else the image's own minimum
+  and maximum become black and white. Floats: 0..1 and 0..255 are taken at their word, else minimum and
+  maximum; not-a-number is black.
+* Transparency is composited on white.
+* CMYK and YCCK become RGB by (1 - ink) (1 - black), inks as in Adobe's files; LAB by its definition (D50),
+  all others as stored: embedded colour profiles are not applied.
+* Animations and multi-page files give their first frame.
+"""
+
+import errno
+import io
+import logging
+import os
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from botvision.data.errors import DataError
+
+_SUFFIXES = (
+    ".apng .avif .bmp .dib .gif .ico .j2c .j2k .jfif .jp2 .jpe .jpeg .jpf .jpg .jpx .mpo .pbm .pcx .pgm .png "
+    ".pnm .ppm .psd .sgi .tga .tif .tiff .webp"
+)
+IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
+_NEEDS_INTERPRETER = frozenset({"EPS", "WMF"})  # reading them starts other programs
+_ORIENTATION_TAG = 0x0112
+_PHOTOMETRIC_TAG = 262
+_BITS_TAG = 258
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_STDERR_LOCK = threading.Lock()
+
+ImageSource = str | os.PathLike[str] | bytes | IO[bytes]
+
+
+def read_image(source: ImageSource, name: str | None = None) -> Image.Image:
+    """Decode an image completely and convert it to RGB as the module's text says.
+
+    Args:
+        source: path, the file's bytes, or a binary file at the image's start.
+        name: how errors call it; the path, or "image" where there is none.
+
+    Returns:
+        A PIL image of mode "RGB", upright.
+
+    Raises:
+        DataError: one line with the name, if the file is missing, truncated, broken, too large to be decoded
+            safely (Pillow's limit on pixels), or no image.
+    """
+    image, _ = read_with_mode(source, name)
+    return image
+
+
+def read_with_mode(source: ImageSource, name: str | None = None) -> tuple[Image.Image, str]:
+    """Like :func:`read_image`, together with the mode the file had ("L", "CMYK", "I;16", ...)."""
+    if isinstance(source, (str, os.PathLike)):
+        name = str(source) if name is None else name
+        if Path(source).is_dir():
+            raise DataError(f"{name}: is a folder, expected an image file")
+    name = "image" if name is None else name
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with _quiet(), Image.open(stream) as image:
+            if image.format in _NEEDS_INTERPRETER:
+                raise DataError(
+                    f"{name}: {image.format} pictures are programs, expected pixels (PNG, JPEG, ...)"
+                )
+            mode = image.mode
+            _load(image)
+            return _upright(_to_rgb(image), image), mode
+    except DataError:
+        raise
+    except (
+        Exception
+    ) as error:  # decoders raise nearly every type: OSError, SyntaxError, struct.error, MemoryError
+        raise DataError(f"{name}: {_reason(error, source)}") from error
+
+
+def is_image(source: ImageSource) -> bool:
+    """Whether the content starts like an image that Pillow knows, whatever the file is called."""
+    try:
+        with _quiet(), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return image.format is not None
+    except (UnidentifiedImageError, FileNotFoundError, PermissionError, IsADirectoryError):
+        return False
+    except Exception:  # a known header, then damage: an image, though a broken one
+        return True
+
+
+def has_image_suffix(name: str | os.PathLike[str]) -> bool:
+    """Whether the file's name claims to be an image."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Make too large images an error and keep Pillow's other warnings and log lines from the terminal."""
+    log, silent = logging.getLogger("PIL"), logging.NullHandler()
+    log.addHandler(silent)  # without any handler Python prints the line itself
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        log.removeHandler(silent)
+
+
+def _load(image: Image.Image) -> None:
+    """Decode the pixels; libtiff writes to file descriptor 2 behind Python's back, so TIFFs go apart."""
+    if image.format != "TIFF":
+        image.load()
+        return
+    with _STDERR_LOCK, tempfile.TemporaryFile() as heard:
+        try:
+            terminal = os.dup(2)
+        except OSError:  # a service without standard error: nothing to keep clean
+            image.load()
+            return
+        try:
+            os.dup2(heard.fileno(), 2)
+            image.load()
+        except Exception as error:
+            heard.seek(0)
+            lines = heard.read(2000).decode("utf-8", "replace").splitlines()
+            if lines:
+                raise OSError(f"{error} ({lines[0].removeprefix('tempfile.tif: ')})") from error
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+def _reason(error: Exception, source: ImageSource) -> str:
+    """One line for people: no addresses of Python objects, no file name twice."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return "no such file"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, UnidentifiedImageError):
+        return "empty file, expected an image" if _is_empty(source) else "not an image in any known format"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"{str(error).split(', could')[0].rstrip('.')}: too large to be decoded safely"
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it"
+    return f"broken image ({str(error) or type(error).__name__})"
+
+
+def _is_empty(source: ImageSource) -> bool:
+    if isinstance(source, bytes):
+        return not source
+    return isinstance(source, (str, os.PathLike)) and Path(source).stat().st_size == 0
+
+
+def _upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # pixels are fine, only the note about them is broken
+        return rgb
+    # Asked after loading: Pillow turns TIFFs itself and then drops the tag.
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return rgb if method is None else rgb.transpose(method)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.convert("RGB") if image.readonly else image.copy()
+    if image.mode == "LAB":
+        # Band by band: as a whole, Pillow exports a and b in two's complement.
+        return Image.fromarray(_lab_to_rgb(np.stack([np.asarray(band) for band in image.split()], axis=-1)))
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _grey_to_rgb(image)
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey_to_rgb(image: Image.Image) -> Image.Image:
+    """Deep greyscale (modes "I;16*", "I", "F") to 8 bits by the rules of the module's text."""
+    values = np.asarray(image).astype(np.float64)
+    tags = getattr(image, "tag_v2", {})
+    if image.mode.startswith("I;16"):
+        bits = (tags.get(_BITS_TAG) or (16,))[0]
+        grey = values / (2**bits - 1)
+        if tags.get(_PHOTOMETRIC_TAG) == 0:  # WhiteIsZero, which Pillow honours at 8 bits only
+            grey = 1 - grey
+    else:
+        finite = np.isfinite(values)
+        values = np.where(finite, values, 0.0)
+        low, high = (float(values[finite].min()), float(values[finite].max())) if finite.any() else (0.0, 0.0)
+        white = 65535.0 if image.mode != "F" else 1.0 if high <= 1 else 255.0
+        stretched = low < 0 or high > white
+        grey = (values - low) / max(high - low, 1e-12) if stretched else values / white
+        grey = np.where(finite, grey, 0.0)
+    grey8 = np.rint(grey.clip(0, 1) * 255).astype(np.uint8)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey8 = np.where(np.asarray(image) == clear, np.uint8(255), grey8)
+    return Image.fromarray(grey8).convert("RGB")
+
+
+def _lab_to_rgb(lab: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """CIE L*a*b* (D50; L 0..255 for 0..100, a and b offset by 128) to sRGB, (H, W, 3) uint8 both.
+
+    Source: CIE 15:2004 for L*a*b*, IEC 61966-2-1 for sRGB; the matrix is XYZ to linear sRGB, adapted from D50
+    to D65 by Bradford's method.
+    """
+    lightness = lab[..., 0] / 255 * 100
+    fy = (lightness + 16) / 116
+    f = np.stack([fy + (lab[..., 1] - 128.0) / 500, fy, fy - (lab[..., 2] - 128.0) / 200], axis=-1)
+    delta = 6 / 29
+    xyz = np.where(f > delta, f**3, 3 * delta**2 * (f - 4 / 29)) * np.array([0.9642, 1.0, 0.8249])
+    matrix = np.array(
+        [
+            [3.1338561, -1.6168667, -0.4906146],
+            [-0.9787684, 1.9161415, 0.0334540],
+            [0.0719453, -0.2289914, 1.4052427],
+        ]
+    )
+    linear = (xyz @ matrix.T).clip(0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.rint(encoded * 255).astype(np.uint8)

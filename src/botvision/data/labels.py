@@ -1,0 +1,132 @@
+"""Images with their classes: from a listing of files to the splits of a data set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from botvision.data.draws import uniform
+from botvision.data.errors import DataError
+from botvision.data.sources import TRAIN_NAMES, VAL_NAMES, ImageSource, Listing, counts_as_image
+
+
+class Subset:
+    """Some images of a source."""
+
+    def __init__(self, source: ImageSource, indices: Sequence[int] | Tensor) -> None:
+        """Take the source and the indices in it that remain."""
+        self.source = source
+        self.indices = torch.as_tensor(indices, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name_of(self, index: int) -> str:
+        return self.source.name_of(int(self.indices[index]))
+
+    def load(self, index: int) -> Tensor:
+        return self.source.load(int(self.indices[index]))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One split as its source has it: images, int64 targets (N), names of the classes (K)."""
+
+    source: ImageSource
+    targets: Tensor
+    classes: list[str]
+
+
+def split_folders(listing: Listing) -> dict[str, str]:
+    """Which folder serves as "train" and, if there is one, as "val".
+
+    Raises:
+        DataError: one line, if there is no `train`.
+    """
+    train = [name for name in TRAIN_NAMES if name in listing.top]
+    val = [name for name in VAL_NAMES if name in listing.top]
+    if not train:
+        found = ", ".join(sorted(listing.top)[:5]) or "no folders"
+        raise DataError(f"{listing.root}: no train/ folder (found {found}), expected train/<class>/<image>")
+    return {"train": train[0], **({"val": val[0]} if val else {})}
+
+
+def labelled(listing: Listing, folder: str) -> Labelled:
+    """The images of one split: a folder for every class, its images in it or deeper.
+
+    Files that neither are called like an image nor begin like one are left out.
+
+    Raises:
+        DataError: one line, if there are no classes or one is empty.
+    """
+    depth = folder.count("/") + 1
+    classes = sorted(
+        name[len(folder) + 1 :]
+        for name in listing.folders
+        if name.startswith(folder + "/") and name.count("/") == depth
+    )
+    where = f"{listing.root}{':' if listing.root.is_file() else '/'}{folder}"
+    if not classes:
+        raise DataError(f"{where}: no classes, expected a folder for each")
+    number = {name: k for k, name in enumerate(classes)}
+    indices, targets = [], []
+    for index, file in enumerate(listing.files):
+        if file.startswith(folder + "/") and file.count("/") > depth and counts_as_image(listing, index):
+            indices.append(index)
+            targets.append(number[file.split("/", depth + 1)[depth]])
+    counts = np.bincount(np.array(targets, dtype=np.int64), minlength=len(classes))
+    if (counts == 0).any():
+        empty = [classes[k] for k in np.flatnonzero(counts == 0)]
+        raise DataError(f"{where}: no images in {_some(empty, 'class', 'classes')}")
+    return Labelled(Subset(listing.source, indices), torch.tensor(targets, dtype=torch.int64), classes)
+
+
+def hold_back(train: Labelled, fraction: float, name: str) -> dict[str, Labelled]:
+    """Split validation images off, class by class, by a fixed shuffle of each class's images in listed order.
+
+    Raises:
+        DataError: one line, if the fraction is 0 or a class has too few images.
+    """
+    if fraction == 0:
+        raise DataError(
+            f"{name}: no val/ or test/ folder and data.val_fraction is 0, expected one or the other"
+        )
+    order = torch.from_numpy(np.argsort(uniform(1, np.arange(len(train.targets)))[:, 0], kind="stable"))
+    held = torch.zeros(len(train.targets), dtype=torch.bool)
+    for k, class_name in enumerate(train.classes):
+        mine = order[train.targets[order] == k]
+        if len(mine) < 2:
+            raise DataError(
+                f"{name}: class {class_name} has 1 image, expected 2 to hold one back for validation"
+            )
+        held[mine[: min(len(mine) - 1, max(1, round(fraction * len(mine))))]] = True
+    parts = {"train": (~held).nonzero()[:, 0], "val": held.nonzero()[:, 0]}
+    return {
+        split: Labelled(Subset(train.source, kept), train.targets[kept], train.classes)
+        for split, kept in parts.items()
+    }
+
+
+def spread(targets: Tensor, limit: int) -> Tensor:
+    """Indices int64 (limit,) of the first images of every class in turn, in listed order."""
+    turn = torch.zeros_like(targets)
+    for k in targets.unique():
+        mine = targets == k
+        turn[mine] = torch.arange(int(mine.sum()))
+    return turn.argsort(stable=True)[:limit].sort().values
+
+
+def class_difference(train: list[str], val: list[str]) -> str:
+    """One sentence on which classes the splits do not share."""
+    only_train, only_val = sorted(set(train) - set(val)), sorted(set(val) - set(train))
+    parts = [f"{_some(only_train, 'class', 'classes')} only in train"] if only_train else []
+    parts += [f"{_some(only_val, 'class', 'classes')} only in validation"] if only_val else []
+    return f"{' and '.join(parts)}, expected the same classes in both"
+
+
+def _some(names: list[str], one: str, many: str) -> str:
+    if len(names) == 1:
+        return f"{one} {names[0]}"
+    return f"{len(names)} {many} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

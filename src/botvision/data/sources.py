@@ -1,0 +1,210 @@
+"""Where labelled images come from: folders, zips, arrays. Each names its images and decodes one of them."""
+
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from botvision.data.errors import DataError
+from botvision.data.images import has_image_suffix, is_image, read_image
+
+TRAIN_NAMES = ("train",)
+VAL_NAMES = ("val", "valid", "validation", "test")
+SPLIT_NAMES = TRAIN_NAMES + VAL_NAMES
+_JUNK = ("__MACOSX",)
+
+
+class ImageSource(Protocol):
+    """Images of one split, decoded one at a time; safe to use from forked and spawned workers."""
+
+    def __len__(self) -> int: ...
+
+    def name_of(self, index: int) -> str:
+        """What messages call the image."""
+        ...
+
+    def load(self, index: int) -> Tensor:
+        """uint8 (3, H, W)."""
+        ...
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An RGB picture as uint8 (3, H, W)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+class FileSource:
+    """Images as files."""
+
+    def __init__(self, root: Path, paths: Sequence[str]) -> None:
+        """Take the root folder and paths relative to it."""
+        self.root = root
+        self.paths = np.array(
+            paths, dtype=np.str_
+        )  # one buffer: forked workers do not copy it object by object
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name_of(self, index: int) -> str:
+        return str(self.root / self.paths[index])
+
+    def bytes_of(self, index: int) -> bytes:
+        """The file as stored.
+
+        Raises:
+            DataError: one line, if it cannot be read.
+        """
+        try:
+            return Path(self.name_of(index)).read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.name_of(index)}: cannot be read ({error.strerror})") from error
+
+    def load(self, index: int) -> Tensor:
+        return to_tensor(read_image(self.name_of(index)))
+
+
+class ZipSource:
+    """Images inside a zip. Each process opens its own handle: a shared one would share its file position."""
+
+    def __init__(self, path: Path, members: Sequence[str]) -> None:
+        """Take the zip and the names inside."""
+        self.path = path
+        self.members = np.array(members, dtype=np.str_)
+        self._handle: tuple[int, zipfile.ZipFile] | None = None
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_handle": None}
+
+    def name_of(self, index: int) -> str:
+        return f"{self.path}:{self.members[index]}"
+
+    def bytes_of(self, index: int) -> bytes:
+        """The file as stored.
+
+        Raises:
+            DataError: one line, if the zip is damaged there.
+        """
+        if self._handle is None or self._handle[0] != os.getpid():
+            self._handle = (os.getpid(), open_zip(self.path))
+        try:
+            return self._handle[1].read(str(self.members[index]))
+        except Exception as error:  # zipfile, zlib and the file system each have their own
+            raise DataError(f"{self.name_of(index)}: cannot be unpacked ({error})") from error
+
+    def load(self, index: int) -> Tensor:
+        return to_tensor(read_image(self.bytes_of(index), self.name_of(index)))
+
+
+class ArraySource:
+    """Images that are in memory already, uint8 (N, H, W, 3)."""
+
+    def __init__(self, images: npt.NDArray[np.uint8], name: str) -> None:
+        """Take the array and a name for messages."""
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        self.name = name
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name_of(self, index: int) -> str:
+        return f"{self.name}[{index}]"
+
+    def load(self, index: int) -> Tensor:
+        return self.images[index]
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip.
+
+    Raises:
+        DataError: one line, if it is missing or no zip.
+    """
+    try:
+        return zipfile.ZipFile(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{path}: not a readable zip ({error})") from error
+
+
+class Listing:
+    """Every file of a folder or zip, by its path relative to the data set's root."""
+
+    def __init__(
+        self, root: Path, source: FileSource | ZipSource, files: list[str], folders: set[str]
+    ) -> None:
+        """Take the parts; use :func:`list_folder` or :func:`list_zip`."""
+        self.root, self.source, self.files, self.folders = root, source, files, folders
+
+    @property
+    def top(self) -> set[str]:
+        """Names of the folders at the root."""
+        return {folder for folder in self.folders if "/" not in folder}
+
+
+def list_folder(root: Path) -> Listing:
+    """Walk a folder in sorted order; hidden files and folders are left out.
+
+    Raises:
+        DataError: one line, if there is no such folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: {'not a folder' if root.exists() else 'no such file or folder'}")
+    base, files, folders = root, [], set()
+    inside = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    if len(inside) == 1 and _has_splits({path.name for path in inside[0].iterdir()}):
+        base = root if _has_splits({inside[0].name}) else inside[0]
+    for here, names, leaves in os.walk(base, followlinks=True):
+        names[:] = sorted(name for name in names if not name.startswith(".") and name not in _JUNK)
+        relative = Path(here).relative_to(base).as_posix()
+        prefix = "" if relative == "." else relative + "/"
+        folders.update(prefix + name for name in names)
+        files += [prefix + leaf for leaf in sorted(leaves) if not leaf.startswith(".")]
+    return Listing(base, FileSource(base, files), files, folders)
+
+
+def list_zip(path: Path) -> Listing:
+    """List a zip in sorted order; one folder around everything is tolerated.
+
+    Raises:
+        DataError: one line, if it is missing or no zip.
+    """
+    with open_zip(path) as archive:
+        infos = archive.infolist()
+    if any(info.flag_bits & 0x1 for info in infos):
+        raise DataError(f"{path}: the zip is encrypted, expected one without a password")
+    parts = {info.filename: PurePosixPath(info.filename).parts for info in infos}
+    keep = {
+        name: p for name, p in parts.items() if p and p[0] not in _JUNK and not any(q[0] == "." for q in p)
+    }
+    tops = {p[0] for p in keep.values()}
+    if len(tops) == 1 and not _has_splits(tops):
+        keep = {name: p[1:] for name, p in keep.items() if len(p) > 1}
+    folders = {"/".join(p[:depth]) for p in keep.values() for depth in range(1, len(p))}
+    folders |= {"/".join(p) for name, p in keep.items() if name.endswith("/")}
+    members = {"/".join(p): name for name, p in keep.items() if not name.endswith("/")}
+    files = sorted(members)
+    return Listing(path, ZipSource(path, [members[file] for file in files]), files, folders)
+
+
+def _has_splits(names: set[str]) -> bool:
+    return bool(names & set(SPLIT_NAMES))
+
+
+def counts_as_image(listing: Listing, index: int) -> bool:
+    """Whether a listed file is to be read as an image: by its name, or else by its content."""
+    if has_image_suffix(listing.files[index]):
+        return True
+    source = listing.source
+    return is_image(source.bytes_of(index) if isinstance(source, ZipSource) else source.name_of(index))

@@ -1,0 +1,135 @@
+"""Pictures to network input: resizing, augmentation, normalisation.
+
+Sizes are (height, width) throughout. There are two ways: torchvision's transforms, one picture at a time, for
+whatever they offer; and :func:`flip_crop`, a whole batch at once, for the augmentation of small pictures,
+where the per-picture way costs more than a small network's training step.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+if TYPE_CHECKING:
+    from botvision.data.config import DataConfig
+
+Size = tuple[int, int]
+
+
+def resize_and_crop(image: Tensor, size: Size, crop: float = 1.0) -> Tensor:
+    """Scale until the picture covers size / crop, keeping its proportions, and cut `size` out of the middle.
+
+    A picture that already has `size` is returned as it is, whatever `crop` says.
+
+    Args:
+        image: uint8 (3, H, W).
+        size: (height, width) wanted.
+        crop: part of each side that remains, 0 < crop <= 1; 0.875 is customary for ImageNet.
+
+    Returns:
+        uint8 (3, *size).
+    """
+    height, width = image.shape[-2:]
+    if (height, width) == size:
+        return image
+    scale = max(size[0] / crop / height, size[1] / crop / width)
+    scaled = [max(size[0], round(height * scale)), max(size[1], round(width * scale))]
+    return F.center_crop(F.resize(image, scaled, antialias=True), list(size))
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (..., 3, H, W) with values 0..255 to float32, (value / 255 - mean) / std by channel."""
+    means = torch.tensor(mean, dtype=torch.float32).mul_(255).view(-1, 1, 1)
+    stds = torch.tensor(std, dtype=torch.float32).mul_(255).view(-1, 1, 1)
+    return images.to(torch.float32).sub_(means).div_(stds)
+
+
+def flip_crop(
+    images: Tensor, draws: npt.NDArray[np.float64], padding: int = 4, mode: str = "zeros"
+) -> Tensor:
+    """Mirror half of the pictures and shift each within a padded border; one batch at once.
+
+    Args:
+        images: uint8 (B, C, H, W).
+        draws: (B, 3) uniform in [0, 1): shift down, shift right, mirror.
+        padding: border in pixels on every side; shifts are 0..2 * padding.
+        mode: "zeros" (black) or "reflect" (mirrored without repeating the edge pixel).
+
+    Returns:
+        uint8 (B, C, H, W), new memory.
+    """
+    _, _, height, width = images.shape
+    border = [(0, 0), (0, 0), (padding, padding), (padding, padding)]
+    padded = np.pad(images.numpy(), border, mode="constant" if mode == "zeros" else "reflect")
+    shifts = (draws[:, :2] * (2 * padding + 1)).astype(np.int64).tolist()
+    mirrored = (draws[:, 2] < 0.5).tolist()
+    out = np.empty(images.shape, dtype=np.uint8)
+    # Slices beat one large index tensor: rows stay contiguous.
+    for k, ((y, x), mirror) in enumerate(zip(shifts, mirrored, strict=True)):
+        window = padded[k, :, y : y + height, x : x + width]
+        out[k] = window[:, :, ::-1] if mirror else window
+    return torch.from_numpy(out)
+
+
+class ResizeAndCrop(torch.nn.Module):
+    """:func:`resize_and_crop` as a step of a torchvision pipeline."""
+
+    def __init__(self, size: Size, crop: float) -> None:
+        super().__init__()
+        self.size, self.crop = size, crop
+
+    def forward(self, image: Tensor) -> Tensor:
+        return resize_and_crop(image, self.size, self.crop)
+
+
+def eval_transform(size: Size, mean: Sequence[float], std: Sequence[float], crop: float = 1.0) -> v2.Compose:
+    """What evaluation and prediction do with a uint8 picture (3, H, W): resize, centre crop, normalise."""
+    return v2.Compose([ResizeAndCrop(size, crop), *_to_input(mean, std)])
+
+
+def build_transforms(config: "DataConfig", train: bool) -> v2.Compose:
+    """The pipeline of the configuration for one picture: uint8 (3, H, W) to float32 (3, *config.size)."""
+    size = config.size
+    if not train:
+        return eval_transform(size, config.mean, config.std, config.crop_of_eval)
+    steps: list[torch.nn.Module] = []
+    if config.augment == "imagenet":
+        steps += [
+            v2.RandomResizedCrop(size, scale=config.crop_scale, antialias=True),
+            v2.RandomHorizontalFlip(),
+        ]
+    else:
+        steps.append(ResizeAndCrop(size, 1.0))
+    if config.augment == "flip_crop":
+        fill = "constant" if config.pad_mode == "zeros" else "reflect"
+        steps += [v2.RandomCrop(size, padding=config.padding, padding_mode=fill), v2.RandomHorizontalFlip()]
+    if config.randaugment:
+        steps.append(v2.RandAugment(num_ops=2, magnitude=config.randaugment))
+    steps += _to_input(config.mean, config.std)
+    if config.random_erase:
+        steps.append(v2.RandomErasing(p=config.random_erase))
+    return v2.Compose(steps)
+
+
+def _to_input(mean: Sequence[float], std: Sequence[float]) -> list[torch.nn.Module]:
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+
+
+@contextmanager
+def borrowed_generator() -> Iterator[torch.Generator]:
+    """torch's default CPU generator, to be reseeded at will, given back in the state in which it was.
+
+    torchvision draws from it without offering another. Not `torch.manual_seed`: that reseeds every device.
+    """
+    generator = torch.default_generator
+    state = generator.get_state()
+    try:
+        yield generator
+    finally:
+        generator.set_state(state)

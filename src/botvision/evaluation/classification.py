@@ -1,0 +1,146 @@
+"""Accuracy, loss and confusion of a classifier."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class ClassificationMetrics:
+    """Results over a whole split; fractions 0..1.
+
+    Attributes:
+        count: images.
+        top1: part of images whose highest logit is the right class.
+        top5: part of images whose right class is among the five highest; not-a-number with fewer than five
+            classes.
+        loss: mean cross-entropy in nats, without label smoothing.
+        per_class: accuracy of each class (K); not-a-number for classes without images.
+        confusion: images by true class (row) and predicted class (column), (K, K).
+        classes: names (K).
+    """
+
+    count: int
+    top1: float
+    top5: float
+    loss: float
+    per_class: tuple[float, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    classes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; not-a-number, which JSON lacks, becomes None."""
+        return {
+            "count": self.count,
+            "top1": _plain(self.top1),
+            "top5": _plain(self.top5),
+            "loss": _plain(self.loss),
+            "per_class": [_plain(value) for value in self.per_class],
+            "confusion": [list(row) for row in self.confusion],
+            "classes": list(self.classes),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ClassificationMetrics":
+        """The inverse of :meth:`to_dict`."""
+        return cls(
+            count=values["count"],
+            top1=_number(values["top1"]),
+            top5=_number(values["top5"]),
+            loss=_number(values["loss"]),
+            per_class=tuple(_number(value) for value in values["per_class"]),
+            confusion=tuple(tuple(row) for row in values["confusion"]),
+            classes=tuple(values["classes"]),
+        )
+
+
+class ClassificationEvaluator:
+    """Collects batches; holds counts, not logits, so its size does not grow with the data."""
+
+    def __init__(self, classes: list[str] | tuple[str, ...]) -> None:
+        """Take the names of the K classes in the order of the logits."""
+        self.classes = tuple(classes)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        k = len(self.classes)
+        self.confusion = torch.zeros(k, k, dtype=torch.int64)
+        self.in_top5 = torch.zeros((), dtype=torch.int64)
+        self.loss_sum = torch.zeros((), dtype=torch.float64)
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch.
+
+        Ties between logits go to the class that comes first.
+
+        Args:
+            logits: float (B, K), any device.
+            targets: int64 (B,) in 0..K-1.
+
+        Raises:
+            ValueError: if the shapes do not fit the number of classes, or a target is out of range.
+        """
+        k = len(self.classes)
+        if logits.shape != (len(targets), k):
+            raise ValueError(
+                f"logits have shape {tuple(logits.shape)}, expected ({len(targets)}, {k}): images x classes"
+            )
+        if len(targets) == 0:
+            return
+        logits, targets = logits.detach().float().cpu(), targets.detach().cpu()
+        if int(targets.min()) < 0 or int(targets.max()) >= k:
+            raise ValueError(
+                f"targets reach from {int(targets.min())} to {int(targets.max())}, expected 0..{k - 1}"
+            )
+        ranked = logits.argsort(dim=1, descending=True, stable=True)
+        pairs = torch.bincount(targets * k + ranked[:, 0], minlength=k * k)
+        self.confusion += pairs.view(k, k)
+        self.in_top5 += (ranked[:, :5] == targets[:, None]).any(dim=1).sum()
+        self.loss_sum += F.cross_entropy(logits, targets, reduction="sum").double()
+
+    def counts(self) -> Tensor:
+        """Everything collected as one float64 vector, which several processes may add up."""
+        return torch.cat(
+            [self.confusion.flatten().double(), self.in_top5.double()[None], self.loss_sum[None]]
+        )
+
+    def load_counts(self, counts: Tensor) -> None:
+        """Take a (summed) vector of :meth:`counts` in place of what was collected."""
+        k = len(self.classes)
+        counts = counts.detach().cpu()
+        self.confusion = counts[:-2].round().long().view(k, k)
+        self.in_top5, self.loss_sum = counts[-2].round().long(), counts[-1].double()
+
+    def compute(self) -> ClassificationMetrics:
+        """The metrics of everything added so far.
+
+        Raises:
+            ValueError: if nothing was added.
+        """
+        count = int(self.confusion.sum())
+        if count == 0:
+            raise ValueError("no images were evaluated, expected at least one")
+        right, rows = self.confusion.diagonal(), self.confusion.sum(dim=1)
+        per_class = right.double() / rows.double()  # 0 / 0 is not-a-number, as promised
+        return ClassificationMetrics(
+            count=count,
+            top1=int(right.sum()) / count,
+            top5=int(self.in_top5) / count if len(self.classes) >= 5 else math.nan,
+            loss=float(self.loss_sum) / count,
+            per_class=tuple(per_class.tolist()),
+            confusion=tuple(tuple(row) for row in self.confusion.tolist()),
+            classes=self.classes,
+        )
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
