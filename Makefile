@@ -1,0 +1,53 @@
+# One verb per check, the same that continuous integration runs. `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+# Two worker processes of one thread each use two cores better than one process of two threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lock bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/'
+
+setup: .venv/ready ## build .venv from requirements.lock, then the package itself
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "botvision needs Python 3.11 or newer: say which with make PYTHON=/path/to/python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install -q "uv>=0.5"
+	@echo "installing into .venv (torch is large: minutes on a first run, seconds from a warm cache)"
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: .venv/ready ## train a small BoTNet and its ResNet twin on generated images, evaluate, write pictures
+	@for model in resnet14_tiny botnet14_tiny; do \
+	  $(BIN)/botvision train generated_$$model --out demo/$$model --force || exit; \
+	  $(BIN)/botvision eval demo/$$model || exit; \
+	done
+	@$(BIN)/botvision predict demo/botnet14_tiny --generated 12 --out demo/predictions
+	@$(BIN)/botvision compare demo/resnet14_tiny demo/botnet14_tiny --out demo/comparison.md
+
+test: .venv/ready ## run the whole test suite
+	@$(PYTEST)
+
+check: .venv/ready ## lint, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyrefly check
+
+format: .venv/ready ## rewrite the code in the house format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: ## pin all dependencies with hashes, naming no download address
+	@$(BIN)/uv pip compile -q pyproject.toml --extra train --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
+
+bench: .venv/ready ## measure the attention kernels on this machine
+	@$(BIN)/python benchmarks/attention.py
+
+clean: ## remove what the targets made
+	rm -rf .venv demo .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,7 @@
+"""Tensors only: the attention layer, its definition and its kernels."""
+
+from botvision.attention.kernels import attend
+from botvision.attention.layer import MHSA2d
+from botvision.attention.reference import attend_reference
+
+__all__ = ["MHSA2d", "attend", "attend_reference"]

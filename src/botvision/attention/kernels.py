@@ -1,0 +1,166 @@
+"""The attention of reference.py without its cost, and the one place that chooses how it is computed.
+
+Both position kinds come down to two small tensors, logits per key row (B, N, L, H) and per key column
+(B, N, L, W), because the position term is a sum over the axes. The kernels differ in how they hand them to
+torch's fused attention. Shape legend: B batch, N heads, L = H*W cells, H W key row and column, D head width,
+P 1 or B.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from botvision.attention.position import PositionRows
+from botvision.attention.reference import attend_reference, valid_cells
+
+KernelName = Literal["auto", "reference", "mask", "folded", "chunked"]
+KERNELS: tuple[KernelName, ...] = ("auto", "reference", "mask", "folded", "chunked")
+
+# Mask of one chunk that stays in a core's second-level cache, in bytes.
+_CHUNK_BYTES = 1 << 21
+
+
+class AxisLogits(NamedTuple):
+    """Position logits of every query, apart for key rows and key columns, padding already out of reach."""
+
+    rows: Tensor  # (B, N, L, H)
+    columns: Tensor  # (B, N, L, W)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    grid: tuple[int, int],
+    position: PositionRows | None = None,
+    content: bool = True,
+    sizes: Tensor | None = None,
+    dropout: float = 0.0,
+    kernel: KernelName = "auto",
+) -> Tensor:
+    """The output of `attend_reference`, with the same arguments, by the kernel that suits.
+
+    Args:
+        q: (B, N, L, D) queries, already scaled by D^-0.5.
+        k: (B, N, L, D) keys.
+        v: (B, N, L, D) values.
+        grid: (H, W) of the map in cells, H*W = L.
+        position: table rows for this grid; None for content only.
+        content: whether q . k counts.
+        sizes: (B, 2) valid (height, width) in cells.
+        dropout: probability with which an attention weight is dropped.
+        kernel: "auto" or the name of one.
+
+    Raises:
+        ValueError: neither content nor position.
+    """
+    if not content and position is None:
+        raise ValueError("attention needs content, position or both, got neither")
+    if kernel == "reference":
+        return attend_reference(q, k, v, grid, position, content, sizes, dropout)[0]
+    if position is None:
+        mask = None if sizes is None else valid_cells(grid, sizes).flatten(1)[:, None, None]
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=1.0)
+    if kernel == "auto":
+        kernel = choose(
+            q.device.type, q.dtype, grid, q.shape[-1], torch.is_grad_enabled() and q.requires_grad
+        )
+    logits = axis_logits(q, grid, position, sizes)
+    run: Callable[..., Tensor] = {"mask": _masked, "folded": _folded, "chunked": _chunked}[kernel]
+    return run(q if content else None, k, v, logits, dropout)
+
+
+def choose(
+    device: str, dtype: torch.dtype, grid: tuple[int, int], head_dim: int, training: bool
+) -> KernelName:
+    """The kernel for a case, by the table of results/attention.md.
+
+    Args:
+        device: type of the device, such as "cpu".
+        dtype: of the queries.
+        grid: (height, width) in cells.
+        head_dim: width of a head.
+        training: whether gradients are wanted.
+    """
+    return "mask"
+
+
+def axis_logits(q: Tensor, grid: tuple[int, int], position: PositionRows, sizes: Tensor | None) -> AxisLogits:
+    """Logits of (B, N, L, D) queries for every key row and key column, from rows (P, R, D) of the tables."""
+    queries = q.unflatten(2, grid)
+    position = position.to(q.dtype)
+    if position.relative:
+        rows = _shifted(queries.transpose(2, 3), position.height).transpose(2, 3)
+        columns = _shifted(queries, position.width)
+    else:
+        rows = queries @ position.height.mT[:, None, None]
+        columns = queries @ position.width.mT[:, None, None]
+    if q.dtype == torch.float16:  # a sum beyond fp16's range would be inf, and inf - inf is not a number
+        bound = torch.finfo(q.dtype).max / 4
+        rows, columns = rows.clamp(-bound, bound), columns.clamp(-bound, bound)
+    if sizes is not None:
+        # Finite, or gradients become 0 * inf; far enough that the softmax gives exactly zero.
+        out_of_reach = torch.finfo(q.dtype).min / 2
+        beyond_rows = torch.arange(grid[0], device=q.device) >= sizes[:, :1]
+        beyond_columns = torch.arange(grid[1], device=q.device) >= sizes[:, 1:]
+        rows = rows.masked_fill(beyond_rows[:, None, None, None], out_of_reach)
+        columns = columns.masked_fill(beyond_columns[:, None, None, None], out_of_reach)
+    return AxisLogits(rows.flatten(2, 3), columns.flatten(2, 3))
+
+
+def _shifted(queries: Tensor, table: Tensor) -> Tensor:
+    """(B, N, Y, X, D) queries with (P, 2X-1, D) rows, each with its own distances: (B, N, Y, X, X)."""
+    cells = queries.shape[3]
+    place = torch.arange(cells, device=table.device)
+    rows = table[:, place[None, :] - place[:, None] + cells - 1]  # P X X D
+    return torch.einsum("bnyxd,bxjd->bnyxj", queries, rows)
+
+
+def _masked(q: Tensor | None, k: Tensor, v: Tensor, logits: AxisLogits, dropout: float) -> Tensor:
+    """Position as an additive mask: (B, N, L, L) is held once, the softmax is not."""
+    if q is None:
+        q = k.new_zeros((*logits.rows.shape[:3], k.shape[-1]))
+    mask = (logits.rows.unsqueeze(-1) + logits.columns.unsqueeze(-2)).flatten(3)
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=1.0)
+
+
+def _folded(q: Tensor | None, k: Tensor, v: Tensor, logits: AxisLogits, dropout: float) -> Tensor:
+    """Position as further columns of queries and keys: nothing of size L x L is ever held.
+
+    q' = [q, rows, columns] and k' = [k, one-hot of the row, one-hot of the column] make q'.k' the logit.
+    """
+    height, width = logits.rows.shape[-1], logits.columns.shape[-1]
+    eye_rows = torch.eye(height, dtype=k.dtype, device=k.device).repeat_interleave(width, 0)
+    eye_columns = torch.eye(width, dtype=k.dtype, device=k.device).repeat(height, 1)
+    places = torch.cat([eye_rows, eye_columns], 1).expand(*k.shape[:2], -1, -1)
+    wide_q = torch.cat([part for part in (q, logits.rows, logits.columns) if part is not None], -1)
+    wide_k = places if q is None else torch.cat([k, places], -1)
+    # The fused kernels want one width for all three, in steps of 16; zero columns change no sum.
+    wide = -(-max(wide_q.shape[-1], v.shape[-1]) // 16) * 16
+    wide_q, wide_k, wide_v = (F.pad(part, (0, wide - part.shape[-1])) for part in (wide_q, wide_k, v))
+    out = F.scaled_dot_product_attention(wide_q, wide_k, wide_v, dropout_p=dropout, scale=1.0)
+    return out[..., : v.shape[-1]]
+
+
+def _chunked(q: Tensor | None, k: Tensor, v: Tensor, logits: AxisLogits, dropout: float) -> Tensor:
+    """The mask kernel for a few queries at a time, so that a chunk's mask stays in cache.
+
+    Gradients recompute a chunk instead of storing its mask.
+    """
+    cells = k.shape[2]
+    step = max(1, _CHUNK_BYTES // (cells * k.element_size()))
+    recompute = torch.is_grad_enabled() and (k.requires_grad or logits.rows.requires_grad)
+    outputs = []
+    for start in range(0, cells, step):
+        piece = slice(start, start + step)
+        part = AxisLogits(logits.rows[:, :, piece], logits.columns[:, :, piece])
+        queries = None if q is None else q[:, :, piece]
+        if recompute:
+            outputs.append(checkpoint(_masked, queries, k, v, part, dropout, use_reentrant=False))
+        else:
+            outputs.append(_masked(queries, k, v, part, dropout))
+    return torch.cat(outputs, 2)

@@ -1,0 +1,155 @@
+"""Every fast kernel against the reference: outputs and all gradients."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from botvision.attention.kernels import KERNELS, KernelName, attend, choose
+from botvision.attention.layer import Position
+from tests.attention.conftest import GRIDS, MODES, TOLERANCE, Case, make_case
+
+FAST = tuple(kernel for kernel in KERNELS if kernel not in ("auto", "reference"))
+
+
+def run(case: Case, kernel: KernelName, call: Callable[..., Tensor] = attend) -> dict[str, Tensor]:
+    """Output and gradients of every leaf, for a fixed random loss."""
+    position = None if case.tables is None else case.tables(case.grid, case.sizes)
+    out = call(case.q, case.k, case.v, case.grid, position, case.content, case.sizes, 0.0, kernel)
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
+    leaves = case.leaves() if case.content else {n: t for n, t in case.leaves().items() if n != "k"}
+    grads = torch.autograd.grad((out * weight).sum(), list(leaves.values()))
+    return {"out": out.detach(), **dict(zip(leaves, grads, strict=True))}
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], dtype: torch.dtype) -> None:
+    for name, exact in expected.items():
+        difference = (found[name].double() - exact.double()).abs().max().item()
+        bound = TOLERANCE[dtype] * max(1.0, exact.abs().max().item())
+        assert difference <= bound, f"{name}: differs by {difference:.2e}, allowed {bound:.2e}"
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid[0]}x{grid[1]}")
+@pytest.mark.parametrize("mode", MODES)
+def test_outputs_and_gradients(mode: Position, grid: tuple[int, int], padded: bool) -> None:
+    case = make_case(mode, grid, heads=1 if grid == (33, 65) else 2, padded=padded)
+    for dtype in (torch.float32, torch.bfloat16):
+        rounded = case.to(dtype)
+        exact = run(rounded.to(torch.float64), "reference")
+        for kernel in FAST:
+            assert_equal(run(rounded, kernel), exact, dtype)
+
+
+@pytest.mark.parametrize("kernel", FAST)
+def test_fp16(kernel: KernelName) -> None:
+    rounded = make_case("relative", (5, 7), padded=True).to(torch.float16)
+    assert_equal(run(rounded, kernel), run(rounded.to(torch.float64), "reference"), torch.float16)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    grid=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    mode=st.sampled_from(MODES),
+    padded=st.booleans(),
+    kernel=st.sampled_from(FAST),
+)
+def test_any_grid(grid: tuple[int, int], mode: Position, padded: bool, kernel: KernelName) -> None:
+    case = make_case(mode, grid, heads=1, padded=padded)
+    assert_equal(run(case, kernel), run(case, "reference"), torch.float64)
+
+
+@pytest.mark.parametrize("kernel", ["reference", *FAST])
+@pytest.mark.parametrize("mode", MODES)
+def test_gradcheck(mode: Position, kernel: KernelName) -> None:
+    case = make_case(mode, (2, 3), heads=1, width=2, padded=True)
+
+    def function(q: Tensor, k: Tensor, v: Tensor, *tables: Tensor) -> Tensor:
+        position = None
+        if case.tables is not None:
+            named = dict(zip(("height", "width"), tables, strict=True))
+            position = torch.func.functional_call(case.tables, named, (case.grid, case.sizes))
+        return attend(q, k, v, case.grid, position, case.content, case.sizes, 0.0, kernel)
+
+    assert torch.autograd.gradcheck(function, tuple(case.leaves().values()), fast_mode=False)
+
+
+@pytest.mark.parametrize("kernel", FAST)
+def test_chunks_of_any_size(kernel: KernelName, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("botvision.attention.kernels._CHUNK_BYTES", 5 * 35 * 8)  # 35 queries in chunks of 5
+    case = make_case("relative", (5, 7), padded=True)
+    assert_equal(run(case, kernel), run(case, "reference"), torch.float64)
+
+
+@pytest.mark.parametrize("kernel", FAST)
+@pytest.mark.parametrize("mode", MODES)
+def test_compiles_as_one_graph(mode: Position, kernel: KernelName) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")
+    for grid in ((5, 7), (6, 4)):
+        case = make_case(mode, grid, padded=True)
+        assert_equal(run(case, kernel, compiled), run(case, "reference"), torch.float64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+@pytest.mark.parametrize("kernel", ["reference", *FAST])
+def test_large_logits_stay_finite(kernel: KernelName, dtype: torch.dtype) -> None:
+    """Content and position logits of +-30,000 each: fp16 ends at 65,504, so their sum leaves its range."""
+    case = make_case("relative", (5, 7), padded=True)
+    with torch.no_grad():
+        case.q.mul_(3e2 / case.q.abs().max())
+        case.k.mul_(3e4 / (case.q @ case.k.mT).abs().max())
+        assert case.tables is not None
+        for table in case.tables.parameters():
+            table.mul_(3e4 / (case.q @ table.mT).abs().max())
+    found = run(case.to(dtype), kernel)
+    assert {name for name, value in found.items() if not torch.isfinite(value).all()} == set()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kernel", ["reference", *FAST])
+def test_padded_cells_weigh_exactly_nothing(mode: Position, kernel: KernelName) -> None:
+    """Values of 1e6 behind the padding change no bit of the result."""
+    case = make_case(mode, (5, 7), padded=True)
+    clean = run(case, kernel)
+    beyond = torch.zeros(2, 5, 7, dtype=torch.bool)
+    beyond[1, 4:], beyond[1, :, 5:] = True, True
+    with torch.no_grad():
+        case.v.masked_fill_(beyond.flatten(1)[:, None, :, None], 1e6)
+        case.k.masked_fill_(beyond.flatten(1)[:, None, :, None], 1e3)
+    assert torch.equal(run(case, kernel)["out"], clean["out"])
+
+
+@pytest.mark.parametrize("kernel", ["reference", *FAST])
+def test_dropout_keeps_the_mean_and_drops(kernel: KernelName) -> None:
+    case = make_case("relative", (3, 4), batch=1)
+    assert case.tables is not None
+    position = case.tables((3, 4))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        exact = attend(case.q, case.k, case.v, (3, 4), position, kernel="reference")
+        draws = [
+            attend(case.q, case.k, case.v, (3, 4), position, dropout=0.5, kernel=kernel) for _ in range(2000)
+        ]
+        many = torch.stack(draws)
+    assert (many[0] - exact).abs().max() > 0.1  # something was dropped
+    error = (many.mean(0) - exact).abs() / (many.std(0) / 2000**0.5)
+    assert error.max() < 5  # standard errors; 192 numbers
+
+
+def test_the_choice_can_be_told_and_is_always_a_fast_kernel() -> None:
+    for device in ("cpu", "cuda"):
+        for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+            for side in (1, 7, 14, 32, 64, 128):
+                for training in (False, True):
+                    assert choose(device, dtype, (side, side), 128, training) in FAST
+
+
+def test_neither_content_nor_position() -> None:
+    case = make_case("content", (2, 2))
+    with pytest.raises(ValueError, match="content, position or both"):
+        attend(case.q, case.k, case.v, (2, 2), None, content=False)

@@ -1,0 +1,103 @@
+"""The rooms import in one direction only; the table is the rule."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import botvision
+
+ROOT = Path(botvision.__file__).parent
+
+# Room -> rooms of botvision that it may import. All else is forbidden.
+ALLOWED: dict[str, set[str]] = {
+    "attention": set(),
+    "backbones": {"attention"},
+    "data": set(),
+    "evaluation": set(),
+    "draw": set(),
+    "report": {"backbones", "data", "evaluation"},
+    "training": {"backbones", "data", "evaluation", "draw"},
+    "deploy": {"backbones", "data", "draw"},
+    "cli": {"backbones", "data", "evaluation", "draw", "report", "manual", "training", "deploy"},
+    "manual": set(),
+    "__init__": {"attention", "backbones"},
+}
+
+# Room -> third-party packages that it may import; the standard library is free to all.
+CORE = {"torch", "torchvision", "timm", "safetensors", "numpy", "PIL"}
+THIRD_PARTY: dict[str, set[str]] = {
+    "attention": {"torch"},
+    "backbones": {"torch", "timm", "safetensors"},
+    "data": {"torch", "torchvision", "torchdata", "numpy", "PIL"},
+    "evaluation": {"torch", "numpy"},
+    "draw": {"matplotlib", "numpy", "PIL"},
+    "deploy": CORE,
+    "training": CORE | {"lightning", "yaml"},
+    "cli": {"yaml"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, at the top or inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def sources() -> list[tuple[str, Path]]:
+    """(room, file) of every module."""
+    files = sorted(ROOT.rglob("*.py"))
+    return [(path.relative_to(ROOT).parts[0].removesuffix(".py"), path) for path in files]
+
+
+def test_rooms_import_in_one_direction() -> None:
+    wrong = []
+    for room, path in sources():
+        for name in imported(path):
+            parts = name.split(".")
+            if parts[0] != "botvision" or name in ("botvision", "botvision.__version__"):
+                continue
+            if parts[1] != room and parts[1] not in ALLOWED[room]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert wrong == []
+
+
+def test_rooms_use_only_their_third_party_packages() -> None:
+    wrong = []
+    for room, path in sources():
+        allowed = THIRD_PARTY.get(room, CORE)
+        for name in imported(path):
+            top = name.split(".")[0]
+            if top not in sys.stdlib_module_names | {"botvision"} | allowed:
+                wrong.append(f"{path.relative_to(ROOT)} imports {top}")
+    assert wrong == []
+
+
+def test_the_table_has_no_cycle() -> None:
+    done: set[str] = set()
+    while remaining := {room for room in ALLOWED if room not in done}:
+        free = {room for room in remaining if ALLOWED[room] <= done}
+        assert free, f"cycle among {sorted(remaining)}"
+        done |= free
+
+
+def test_no_file_is_larger_than_a_room() -> None:
+    assert {path.name: n for _, path in sources() if (n := len(path.read_text().splitlines())) > 350} == {}
+
+
+def test_import_is_silent_and_needs_the_core_only() -> None:
+    code = """
+import sys, warnings
+warnings.simplefilter("error")
+import botvision
+extras = {"lightning", "torchdata", "jsonargparse", "matplotlib", "tensorboard", "pytest"}
+sys.exit(", ".join(sorted(extras & set(sys.modules))) or None)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
