@@ -1,0 +1,85 @@
+"""The written history of a run: metrics.csv (a row an epoch), steps.csv (a row every few steps), TensorBoard.
+
+Rows are appended as they come, so that a killed run leaves all it had. A resumed run first drops what lies
+after the restored step: those steps happen again, and no step may be in the file twice.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+METRICS = ("epoch", "step", "train_loss", "val_loss", "val_top1", "val_top5", "lr", "seconds")
+STEPS = ("step", "epoch", "loss", "lr")
+
+
+class Table:
+    """A CSV file with a header that grows by rows.
+
+    Args:
+        path: the file.
+        columns: its header; one of them is `step`, the number of optimiser steps done when the row was
+            written.
+        keep_until: rows with a larger step are dropped, as is a last line that was cut off; 0 starts afresh.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], keep_until: int) -> None:
+        self.path, self.columns = path, tuple(columns)
+        rows = [row for row in read_rows(path) if int(row["step"]) <= keep_until] if keep_until else []
+        lines = [",".join(self.columns), *(",".join(row[name] for name in self.columns) for row in rows)]
+        temporary = path.with_name(f"{path.name}.tmp")
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.replace(path)
+
+    def append(self, row: Mapping[str, object]) -> None:
+        """Writes one row in one write; floats have all their digits, for comparisons bit for bit."""
+        cells = (repr(row[name]) if isinstance(row[name], float) else str(row[name]) for name in self.columns)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(",".join(cells) + "\n")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Returns the complete rows of such a file, none where there is no file."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    complete = text[: text.rfind("\n") + 1]  # a kill in the middle of a write leaves a line without an end
+    rows = list(csv.DictReader(complete.splitlines()))
+    return [row for row in rows if None not in row.values() and None not in row]
+
+
+class History:
+    """Both tables and the TensorBoard writer of a run folder.
+
+    Args:
+        folder: the run folder.
+        restored_step: optimiser steps done at the restored checkpoint; 0 for a new run.
+    """
+
+    def __init__(self, folder: Path, restored_step: int = 0) -> None:
+        from torch.utils.tensorboard import (
+            SummaryWriter,
+        )  # half a second that reading a table need not wait for
+
+        self.metrics = Table(folder / "metrics.csv", METRICS, restored_step)
+        self.steps = Table(folder / "steps.csv", STEPS, restored_step)
+        # purge_step: TensorBoard hides what an interrupted run wrote from that step on
+        self._writer = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=restored_step + 1 if restored_step else None
+        )
+
+    def log_step(self, step: int, epoch: int, loss: float, lr: float) -> None:
+        """Writes a row of steps.csv."""
+        self.steps.append({"step": step, "epoch": epoch, "loss": loss, "lr": lr})
+        self._writer.add_scalar("train/loss", loss, step)
+        self._writer.add_scalar("train/lr", lr, step)
+
+    def log_epoch(self, row: Mapping[str, float]) -> None:
+        """Writes a row of metrics.csv (its columns are `METRICS`)."""
+        self.metrics.append(row)
+        for name in ("train_loss", "val_loss", "val_top1", "val_top5"):
+            self._writer.add_scalar(f"epoch/{name}", row[name], int(row["step"]))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flushes and closes the event file."""
+        self._writer.close()

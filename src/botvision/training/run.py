@@ -1,0 +1,223 @@
+"""A configuration to a trained network: checks, Lightning's Trainer, and the run folder.
+
+Everything that can be wrong is looked at before the first step and before the folder is made: data, classes,
+the model's arguments, the image size, the device.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from botvision.backbones.variants import create_model
+from botvision.backbones.weights import LoadReport, load_weights
+from botvision.data.classification import Splits, open_splits
+from botvision.data.loaders import ResumableSampler, build_loader
+from botvision.training import provenance
+from botvision.training.checkpoint import RunKeeper, RunState, check_folder
+from botvision.training.config import ConfigError, RunConfig, config_to_dict
+from botvision.training.history import History
+from botvision.training.optim import build_schedule
+from botvision.training.progress import EpochBar, PreparationBar, quiet, say
+from botvision.training.results import evaluate, finish, model_kwargs, resolve_device, write_json, write_text
+from botvision.training.tasks import Classifier
+
+__all__ = ["evaluate", "train"]
+
+Loader = Any  # a StatefulDataLoader of (images, targets, indices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Everything a run needs, checked."""
+
+    splits: Splits
+    module: Classifier
+    train_loader: Loader
+    val_loader: Loader
+    warm_start: LoadReport | None
+
+
+def train(config: RunConfig, out: str | Path, resume: bool = False, progress: bool = True) -> Path:
+    """Trains a classifier.
+
+    Args:
+        config: from `build_config`.
+        out: the run folder; new or empty, or the one to resume.
+        resume: go on from `checkpoints/last.ckpt`, exactly: on a CPU with the same number of threads, losses
+            and weights are those of a run that was never interrupted. `train.epochs` may be larger than
+            before; the learning rate then follows the schedule of the new length from the restored step on
+            (with cosine it jumps up again where the old run had come down).
+        progress: a bar for the epoch and a line for each finished one, on the error stream.
+
+    Returns:
+        The run folder; its files are described in the README.
+
+    Raises:
+        ValueError: whatever is wrong with configuration, data or folder, in one line, before the first step;
+            DivergedError where the loss stops being a number.
+    """
+    folder, tell = Path(out), say if progress else _silent
+    if config.data.root is not None:  # the folder stays usable from elsewhere
+        root = str(Path(config.data.root).expanduser().absolute())
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=root))
+    state = check_folder(folder, config, resume)
+    if state is not None and state.finished and (folder / "summary.json").is_file():
+        tell(
+            f"{folder}: nothing to do, the run is finished ({state.epoch} epochs); "
+            "a larger train.epochs extends it"
+        )
+        return folder
+    with quiet(), isolate_rng():
+        job = _prepare(config, warm=state is None, progress=progress)
+        _open_folder(folder, config, job)
+        if state is not None:
+            tell(f"{folder}: going on after step {state.step} (epoch {state.epoch + 1})")
+        elif resume:
+            tell(f"{folder}: no checkpoint yet, starting at the first step")
+        if job.warm_start is not None:
+            tell(f"weights from {config.model.weights}:\n{job.warm_start}")
+        if state is None or not state.finished:
+            state = _fit(folder, config, job, state, tell)
+        metrics = finish(folder, config, job.splits, state)
+    tell(
+        f"{folder}: top-1 {100 * metrics.top1:.2f} % on {metrics.count} images "
+        f"(weights of epoch {state.best_epoch})"
+    )
+    return folder
+
+
+def _prepare(config: RunConfig, warm: bool, progress: bool) -> Job:
+    """Opens and builds everything; `warm`: start from `model.weights`, which a resumed run does not need."""
+    device = resolve_device(config.train.device)
+    splits = open_splits(config.data, config.train.seed)
+    torch.manual_seed(config.train.seed)
+    model = _build_model(config, len(splits.classes))
+    warm_start = _warm_start(model, config.model.weights if warm else None)
+    _probe(model, config, len(splits.classes))
+    pin = {"seed": config.train.seed, "num_workers": config.data.num_workers}
+    for split in (splits.train, splits.val) if progress else ():
+        with PreparationBar() as bar:
+            split.prepare(bar)
+    train_loader = build_loader(splits.train, config.train.batch_size, train=True, **pin)
+    val_loader = build_loader(splits.val, config.train.batch_size, train=False, **pin)
+    for loader in (train_loader, val_loader):
+        loader.pin_memory = device.type == "cuda"
+    steps = math.ceil(len(train_loader) / config.train.accumulate)
+    total = min(steps * config.train.epochs, config.train.max_steps or math.inf)
+    schedule = build_schedule(
+        config.optim, config.train.batch_size * config.train.accumulate, steps, total=int(total)
+    )
+    return Job(
+        splits, Classifier(model, config, schedule, splits.train), train_loader, val_loader, warm_start
+    )
+
+
+def _fit(
+    folder: Path, config: RunConfig, job: Job, restored: RunState | None, tell: Callable[[str], None]
+) -> RunState:
+    state = restored or RunState()
+    history = History(folder, state.step)
+    keeper = RunKeeper(folder, config, state, history, tell)
+    callbacks: list[pl.Callback] = [keeper] if tell is _silent else [keeper, EpochBar(config.train.epochs)]
+    device = resolve_device(config.train.device)
+    trainer = pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=1,
+        precision=config.train.precision,
+        max_epochs=config.train.epochs,
+        accumulate_grad_batches=config.train.accumulate,
+        gradient_clip_val=config.optim.clip_norm or None,
+        callbacks=callbacks,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        benchmark=device.type == "cuda",
+        default_root_dir=folder,
+    )
+    if restored is not None:
+        # before fit: with worker processes the first batches are ordered as soon as the loader is iterated
+        sampler: ResumableSampler = job.train_loader.sampler
+        done = restored.batches * config.train.batch_size
+        sampler.load_state_dict({"epoch": restored.epoch, "done": done, "length": len(job.splits.train)})
+    last = folder / "checkpoints" / "last.ckpt"
+    try:
+        trainer.fit(
+            job.module,
+            job.train_loader,
+            job.val_loader,
+            ckpt_path=None if restored is None else str(last),
+            weights_only=None if restored is None else True,
+        )
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from None
+    finally:
+        history.close()
+    return state
+
+
+def _build_model(config: RunConfig, num_classes: int) -> nn.Module:
+    try:
+        return create_model(config.model.name, **model_kwargs(config, num_classes))
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"model {config.model.name} with {config.model.args}: {text}") from None
+
+
+def _warm_start(model: nn.Module, source: str | None) -> LoadReport | None:
+    if source is None:
+        return None
+    path = Path(source)
+    inside = [path / "model" / "model.safetensors", path / "model.safetensors"]
+    found = next((file for file in inside if file.is_file()), path)
+    if found.is_dir():
+        raise ConfigError(
+            f"model.weights: {path} holds no model.safetensors, expected a run folder or such a file"
+        )
+    return load_weights(model, found)
+
+
+@torch.no_grad()
+def _probe(model: nn.Module, config: RunConfig, num_classes: int) -> None:
+    """Runs one black image through: size, channels and output are right or the run ends here."""
+    height, width = config.data.size
+    try:
+        logits: Tensor = model.eval()(torch.zeros(1, 3, height, width))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        text = " ".join(str(error).split())
+        raise ConfigError(f"{config.model.name} cannot run on images of {height}x{width}: {text}") from None
+    finally:
+        model.train()
+    if logits.shape != (1, num_classes):
+        raise ConfigError(
+            f"{config.model.name}: expected logits (1, {num_classes}), got {tuple(logits.shape)}"
+        )
+
+
+def _open_folder(folder: Path, config: RunConfig, job: Job) -> None:
+    """Makes the folder and says in it what the run is; config.yaml comes last, it makes the folder a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    device = resolve_device(config.train.device)
+    facts = {
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+        "hardware": provenance.hardware(device),
+    }
+    write_json(folder / "versions.json", {**facts, "precision": config.train.precision})
+    if job.warm_start is not None:
+        write_text(folder / "warm_start.txt", f"{job.warm_start}\n")
+    text = yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
+    write_text(folder / "config.yaml", text)
+
+
+def _silent(text: str) -> None:
+    """In place of `say` for runs without progress."""

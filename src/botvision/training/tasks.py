@@ -1,0 +1,190 @@
+"""What one step of training does, as a LightningModule: the classifier, its averaged copy and its losses."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from botvision.data.classification import ClassificationDataset
+from botvision.data.draws import keys
+from botvision.evaluation.classification import ClassificationEvaluator
+from botvision.training.config import RunConfig
+from botvision.training.optim import Schedule, build_optimizer
+
+Batch = tuple[Tensor, Tensor, Tensor]  # images (B, 3, H, W) float32, targets (B,) int64, indices (B,) int64
+NAMED_IMAGES = 3  # as many of a bad batch are named in the error
+
+
+class DivergedError(ValueError):
+    """The loss or the weights are no longer finite; the message is one line naming the step."""
+
+
+class LossMeter:
+    """Losses of the running epoch, read from a GPU as rarely as possible: every read waits for it.
+
+    Args:
+        name_of: index of a training image -> its name, for the error.
+
+    Attributes:
+        total: sum of the losses of the epoch's images.
+        images: their number.
+    """
+
+    def __init__(self, name_of: Callable[[int], str]) -> None:
+        self._name_of = name_of
+        self._pending: list[tuple[int, Tensor, Tensor]] = []
+        self._step, self._values = -1, [0.0]
+        self.total, self.images = 0.0, 0
+
+    def add(self, step: int, loss: Tensor, indices: Tensor) -> None:
+        """Notes the mean loss () of one batch of the optimiser step `step` (0 is the first)."""
+        self._pending.append((step, loss.detach(), indices))
+        if loss.device.type == "cpu":
+            self.settle()
+
+    def settle(self) -> None:
+        """Reads what is pending.
+
+        Raises:
+            DivergedError: a loss is NaN or infinite.
+        """
+        values = torch.stack([loss for _, loss, _ in self._pending]).tolist() if self._pending else []
+        for (step, loss, indices), value in zip(self._pending, values, strict=True):
+            if not torch.isfinite(loss):
+                raise DivergedError(self._complaint(step, value, indices.tolist()))
+            if step != self._step:
+                self._step, self._values = step, []
+            self._values.append(value)
+            self.total += value * len(indices)
+            self.images += len(indices)
+        self._pending.clear()
+
+    def step_loss(self) -> float:
+        """Returns the mean loss over the batches of the last optimiser step."""
+        return sum(self._values) / len(self._values)
+
+    def mean(self) -> float:
+        """Returns the mean loss over the images of the epoch so far."""
+        return self.total / max(1, self.images)
+
+    def restart(self) -> None:
+        """Begins a new epoch."""
+        self.total, self.images = 0.0, 0
+
+    def _complaint(self, step: int, value: float, indices: Sequence[int]) -> str:
+        names = ", ".join(self._name_of(index) for index in indices[:NAMED_IMAGES])
+        more = f" and {len(indices) - NAMED_IMAGES} more" if len(indices) > NAMED_IMAGES else ""
+        return (
+            f"step {step + 1}: the loss is {value} on the batch of {names}{more}; "
+            "expected a finite number: lower optim.lr, lengthen optim.warmup_epochs or set optim.clip_norm"
+        )
+
+
+class Classifier(pl.LightningModule):
+    """Cross entropy with label smoothing, and an exponential moving average of weights and batch-norm
+    statistics.
+
+    Everything random in a step (dropout, drop path) is drawn from a seed that is a function of (seed, epoch,
+    batch), so that a step is the same whatever happened before it in this process.
+
+    Args:
+        model: logits (B, K) from images (B, 3, H, W).
+        config: of the run.
+        schedule: learning rate as a function of the optimiser step.
+        data: training images, which give errors their names and the evaluation its classes.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: RunConfig, schedule: Schedule, data: ClassificationDataset
+    ) -> None:
+        super().__init__()
+        self.config, self.schedule = config, schedule
+        self.model = model
+        if config.train.channels_last:
+            self.model.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+        decay = config.train.ema_decay
+        self.ema = AveragedModel(model, multi_avg_fn=self._average, use_buffers=True) if decay else None
+        self.meter = LossMeter(data.name_of)
+        self.evaluator = ClassificationEvaluator(data.classes)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network whose predictions count: the averaged copy where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def learning_rate(self) -> float:
+        """Returns the learning rate of the next optimiser step."""
+        return self.schedule(self.trainer.global_step)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Returns the optimiser; there is no scheduler, see `on_before_optimizer_step`."""
+        return build_optimizer(self.model, self.config.optim)
+
+    def on_fit_start(self) -> None:
+        """Keeps the average's counter off the GPU, where asking for it would wait for the step."""
+        if self.ema is not None:
+            self.ema.n_averaged = self.ema.n_averaged.cpu()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seeds the step."""
+        seed = int(keys(self.config.train.seed, self.current_epoch, batch_idx)[0])
+        torch.manual_seed(seed)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the mean loss ()."""
+        images, targets, indices = batch
+        smoothing = self.config.train.label_smoothing
+        loss = F.cross_entropy(self.model(self._arrange(images)).float(), targets, label_smoothing=smoothing)
+        self.meter.add(self.trainer.global_step, loss, indices)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Sets the learning rate of this very step."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Steps, then moves the average."""
+        super().optimizer_step(*args, **kwargs)
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the validation before."""
+        self.evaluator.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Hands logits and targets to the evaluator, which has the result at the end of the epoch."""
+        images, targets, _ = batch
+        self.evaluator.update(self.evaluated(self._arrange(images)), targets)
+
+    def check_finite(self, step: int) -> None:
+        """Raises DivergedError for NaN or infinite weights, before they replace a good checkpoint."""
+        bad = [
+            name for name, value in self.model.named_parameters() if not bool(value.detach().isfinite().all())
+        ]
+        if bad:
+            raise DivergedError(
+                f"step {step}: {bad[0]} is no longer finite: lower optim.lr or set optim.clip_norm"
+            )
+
+    def _arrange(self, images: Tensor) -> Tensor:
+        return (
+            images.contiguous(memory_format=torch.channels_last)
+            if self.config.train.channels_last
+            else images
+        )
+
+    @torch.no_grad()
+    def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        """Moves the average towards the current values; faster at first, when they are almost random."""
+        steps = int(self.ema.n_averaged) if self.ema is not None else 0
+        decay = min(self.config.train.ema_decay, (1 + steps) / (10 + steps))
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
+        else:  # counters: the average of a count means nothing
+            torch._foreach_copy_(list(averaged), list(current))
