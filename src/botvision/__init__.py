@@ -1,0 +1,63 @@
+"""Bottleneck Transformers (BoTNet) for visual recognition.
+
+After importing this package timm has its models: `timm.create_model("botnet50")` works. What it offers itself
+is imported when it is first used, so that the import takes milliseconds.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from botvision.registration import register_with_timm
+
+if TYPE_CHECKING:
+    from botvision.attention.layer import MHSA2d
+    from botvision.backbones import cost
+    from botvision.backbones.surgery import Surgery, from_resnet
+    from botvision.backbones.variants import BoTNet, create_model, list_models
+    from botvision.backbones.weights import from_timm_botnet, load_model, load_weights, save_model
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "MHSA2d": "botvision.attention.layer",
+    "cost": "botvision.backbones",
+    "Surgery": "botvision.backbones.surgery",
+    "from_resnet": "botvision.backbones.surgery",
+    "BoTNet": "botvision.backbones.variants",
+    "create_model": "botvision.backbones.variants",
+    "list_models": "botvision.backbones.variants",
+    "from_timm_botnet": "botvision.backbones.weights",
+    "load_model": "botvision.backbones.weights",
+    "load_weights": "botvision.backbones.weights",
+    "save_model": "botvision.backbones.weights",
+}
+
+__all__ = [
+    "BoTNet",
+    "MHSA2d",
+    "Surgery",
+    "cost",
+    "create_model",
+    "from_resnet",
+    "from_timm_botnet",
+    "list_models",
+    "load_model",
+    "load_weights",
+    "save_model",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for from where it lives (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+register_with_timm()

@@ -1,0 +1,241 @@
+"""The table of models, one row each, and their registration in timm.
+
+A BoTNet is timm's ResNet whose constructor performs the surgery, so names of weights, `features_only`,
+`reset_classifier`, drop path, gradient checkpointing and weight loading are timm's own.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import timm
+from timm.layers.squeeze_excite import SEModule
+from timm.models import FeatureListNet, build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.resnet import Bottleneck, ResNet
+from torch import nn
+
+from botvision.backbones.surgery import Surgery, from_resnet, image_hw
+
+M = TypeVar("M", bound=nn.Module)
+SURGERY_KEYS = {field.name for field in dataclasses.fields(Surgery)}
+STEMS = ("imagenet", "cifar")
+CIFAR_SIZE = 32  # pixels; the default size of a network with the CIFAR stem
+TINY = {"channels": (16, 32, 64, 128), "stem_width": 16, "stem_type": "deep"}
+SMALL = {"channels": (32, 64, 128, 256), "stem_width": 16, "stem_type": "deep"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One row of the table.
+
+    Attributes:
+        layers: numbers of blocks in c2, c3, c4, c5.
+        c5_stride: stride of c5; 1 in the S1 family.
+        img_size: side in pixels at which the paper (or the recipe) uses it; sizes the position tables.
+        se: squeeze-excite with ratio 1/16: "none", "conv" (convolution blocks, the paper's text) or "all"
+            (every block, the parameter counts of the paper's table).
+        act: activation.
+        trunk: further arguments of timm's ResNet.
+        attention: False for a plain ResNet.
+        twin: the plain ResNet it is compared with.
+    """
+
+    layers: tuple[int, int, int, int]
+    c5_stride: int = 2
+    img_size: int = 224
+    se: str = "none"
+    act: str = "relu"
+    trunk: dict[str, Any] = dataclasses.field(default_factory=dict)
+    attention: bool = True
+    twin: str | None = None
+
+
+VARIANTS: dict[str, Variant] = {
+    "botnet50": Variant((3, 4, 6, 3), twin="resnet50"),
+    "botnet101": Variant((3, 4, 23, 3), twin="resnet101"),
+    "botnet152": Variant((3, 8, 36, 3), twin="resnet152"),
+    "botnet200": Variant((3, 24, 36, 3)),
+    "botnet_s1_50": Variant((3, 4, 6, 3), 1, twin="resnet50"),
+    "botnet_s1_59": Variant((3, 4, 6, 6), 1),
+    "botnet_s1_77": Variant((3, 4, 6, 12), 1),
+    "botnet_s1_110": Variant((3, 4, 23, 6), 1),
+    "botnet_s1_128": Variant((3, 4, 23, 12), 1),
+    "botnet_t3": Variant((3, 4, 6, 6), 1, 224, "conv", "silu"),
+    "botnet_t4": Variant((3, 4, 23, 6), 1, 224, "conv", "silu"),
+    "botnet_t5": Variant((3, 4, 23, 12), 1, 256, "conv", "silu"),
+    "botnet_t6": Variant((3, 4, 6, 12), 1, 320, "conv", "silu"),
+    "botnet_t7": Variant((3, 4, 23, 12), 1, 384, "conv", "silu"),
+    # Not from the paper: train on a CPU in minutes, on 32x32 (CIFAR stem) or 64x64 images.
+    "botnet14_tiny": Variant((1, 1, 1, 1), 2, 64, trunk=TINY, twin="resnet14_tiny"),
+    "botnet26_small": Variant((2, 2, 2, 2), 2, 64, trunk=SMALL, twin="resnet26_small"),
+    "botnet_s1_14_tiny": Variant((1, 1, 1, 1), 1, 64, trunk=TINY, twin="resnet14_tiny"),
+    "botnet_s1_26_small": Variant((2, 2, 2, 2), 1, 64, trunk=SMALL, twin="resnet26_small"),
+    "resnet14_tiny": Variant((1, 1, 1, 1), 2, 64, trunk=TINY, attention=False),
+    "resnet26_small": Variant((2, 2, 2, 2), 2, 64, trunk=SMALL, attention=False),
+}
+
+
+class BoTNet(ResNet):
+    """timm's ResNet with attention in the chosen blocks.
+
+    Args:
+        surgery: which blocks, and which attention.
+        stem: "imagenet" as timm has it, or "cifar".
+        **trunk: arguments of timm's ResNet (block, layers, num_classes, in_chans, drop_path_rate, ...).
+    """
+
+    def __init__(self, surgery: Surgery, stem: str = "imagenet", **trunk: Any) -> None:  # noqa: ANN401
+        super().__init__(**trunk)
+        set_stem(self, stem)
+        from_resnet(self, surgery, inplace=True)
+
+    def init_weights(self, zero_init_last: bool = True) -> None:
+        """timm's initialisation of the trunk, and the attention's own."""
+        super().init_weights(zero_init_last)
+        for module in self.modules():
+            if module is not self and type(module).__name__ == "MHSA2d":
+                module.reset_parameters()  # pyrefly: ignore[not-callable]
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the position tables: few values, each a meaning of its own, as biases are."""
+        return {name for name, _ in self.named_parameters() if ".position." in name}
+
+
+def create_model(name: str, **kwargs: Any) -> nn.Module:  # noqa: ANN401
+    """A model by name: every row of `VARIANTS`, and every other model of timm.
+
+    Args:
+        name: e.g. "botnet50", or "resnet50".
+        **kwargs: of every BoTNet: the fields of `Surgery` (img_size, heads, position, convention, c5_blocks,
+            c4_blocks, c5_stride, attn_drop, kernel, shortcut_act), se ("none", "conv", "all") and
+            stem ("imagenet", "cifar"); of all: timm's own (num_classes, in_chans, drop_path_rate,
+            features_only, pretrained, ...). `stem` also works for timm's ResNets.
+
+    Raises:
+        ValueError: an unknown name (with the closest ones) or an argument that does not fit.
+    """
+    if not timm.is_model(name.split(".")[0]):
+        close = difflib.get_close_matches(name, [*VARIANTS, *timm.list_models()], n=4)
+        hint = (
+            f"; did you mean {', '.join(close)}?"
+            if close
+            else f"; there are {', '.join(VARIANTS)} and timm's"
+        )
+        raise ValueError(f"unknown model {name!r}{hint}")
+    if name in VARIANTS or "stem" not in kwargs:
+        return timm.create_model(name, **kwargs)
+    return _timm_model_with_stem(name, **kwargs)
+
+
+def list_models() -> list[str]:
+    """Names of the table's models, BoTNets and plain twins."""
+    return list(VARIANTS)
+
+
+def set_stem(model: M, stem: str) -> M:
+    """Give a ResNet the CIFAR stem in place: one 3x3 convolution with stride 1 and no pool.
+
+    Its width is what the first norm expects, so everything behind stays; timm's `feature_info` is corrected.
+    "imagenet" leaves the model as it is.
+
+    Raises:
+        ValueError: another stem, or a model without conv1, bn1 and maxpool.
+    """
+    if stem not in STEMS:
+        raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {stem!r}")
+    if stem == "imagenet":
+        return model
+    parts = [getattr(model, part, None) for part in ("conv1", "bn1", "maxpool")]
+    if not all(isinstance(part, nn.Module) for part in parts):
+        raise ValueError(f"{type(model).__name__} has no conv1, bn1, maxpool to make a CIFAR stem of")
+    convs = [m for m in parts[0].modules() if isinstance(m, nn.Conv2d)]  # pyrefly: ignore[missing-attribute]
+    first, last = convs[0], convs[-1]
+    conv = nn.Conv2d(first.in_channels, last.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # as timm's ResNet does
+    model.conv1 = conv.to(first.weight.device, first.weight.dtype)  # pyrefly: ignore[bad-argument-type]
+    model.maxpool = nn.Identity()  # pyrefly: ignore[bad-argument-type]
+    for row in getattr(model, "feature_info", ()):
+        row["reduction"] = max(1, row["reduction"] // (2 if row["module"] == "act1" else 4))
+    return model
+
+
+def _timm_model_with_stem(
+    name: str,
+    stem: str = "imagenet",
+    features_only: bool = False,
+    out_indices: tuple[int, ...] = (0, 1, 2, 3, 4),
+    **kwargs: Any,  # noqa: ANN401
+) -> nn.Module:
+    """A ResNet of timm's own with another stem; the feature wrapper goes around afterwards."""
+    model = set_stem(timm.create_model(name, **kwargs), stem)
+    return FeatureListNet(model, out_indices=out_indices) if features_only else model
+
+
+def _build(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:  # noqa: ANN401
+    """One row of the table, with the caller's changes."""
+    row = VARIANTS[name]
+    stem = kwargs.pop("stem", "imagenet")
+    if stem == "cifar":
+        overlay = {"first_conv": "conv1", "input_size": (3, CIFAR_SIZE, CIFAR_SIZE), "pool_size": None}
+        kwargs["pretrained_cfg_overlay"] = overlay | (kwargs.get("pretrained_cfg_overlay") or {})
+    se = kwargs.pop("se", row.se)
+    if se not in ("none", "conv", "all"):
+        raise ValueError(f"se must be 'none', 'conv' or 'all', got {se!r}")
+    block_args = dict(kwargs.pop("block_args", {}))
+    if se != "none":
+        block_args.setdefault("attn_layer", SEModule)
+    chosen = {key: kwargs.pop(key) for key in SURGERY_KEYS & set(kwargs)}
+    trunk = {
+        "block": Bottleneck,
+        "layers": row.layers,
+        "act_layer": row.act,
+        **row.trunk,
+        "block_args": block_args,
+    }
+    trunk |= kwargs
+    if not row.attention:
+        img_size = chosen.pop("img_size", row.img_size)
+        image_hw(img_size)
+        if chosen:
+            raise ValueError(f"{name} has no attention, so it takes no {sorted(chosen)[0]}")
+        return build_model_with_cfg(_plain_resnet, name, pretrained, stem=stem, **trunk)
+    chosen.setdefault("img_size", CIFAR_SIZE if stem == "cifar" else row.img_size)
+    if row.c5_stride == 1 and trunk.get("output_stride", 32) == 32:
+        chosen.setdefault("c5_stride", 1)
+    surgery = Surgery(**chosen, se="conv" if se == "conv" else "all")
+    return build_model_with_cfg(BoTNet, name, pretrained, surgery=surgery, stem=stem, **trunk)
+
+
+def _plain_resnet(stem: str, **trunk: Any) -> ResNet:  # noqa: ANN401
+    return set_stem(ResNet(**trunk), stem)
+
+
+def _config(row: Variant) -> dict[str, Any]:
+    """What timm wants to know of a model beside its architecture."""
+    pool = math.ceil(row.img_size / (16 if row.c5_stride == 1 else 32))
+    return {
+        "input_size": (3, row.img_size, row.img_size),
+        "pool_size": (pool, pool),
+        "crop_pct": 0.95,
+        "interpolation": "bicubic",
+        "first_conv": "conv1.0" if "deep" in row.trunk.get("stem_type", "") else "conv1",
+        "classifier": "fc",
+        "license": "apache-2.0",
+        "paper_ids": "arXiv:2101.11605",
+    }
+
+
+def _entry_point(name: str) -> Callable[..., nn.Module]:
+    def entry(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: ANN401
+        return _build(name, pretrained, **kwargs)
+
+    entry.__name__ = entry.__qualname__ = name
+    entry.__doc__ = f"{name}: {VARIANTS[name]}"
+    return entry
+
+
+default_cfgs = generate_default_cfgs({f"{name}.untrained": _config(row) for name, row in VARIANTS.items()})
+for _name in VARIANTS:
+    register_model(_entry_point(_name))

@@ -1,0 +1,215 @@
+"""Weights in and out: timm's attention layers, warm starts with a report, and a folder that rebuilds a model."""
+
+import copy
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from timm.layers.bottleneck_attn import BottleneckAttn
+from torch import Tensor, nn
+
+from botvision.attention.layer import Convention
+from botvision.backbones.block import AttentionConv2d
+from botvision.backbones.variants import create_model
+
+M = TypeVar("M", bound=nn.Module)
+WEIGHTS_FILE = "model.safetensors"
+DESCRIPTION_FILE = "model.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadReport:
+    """What became of the tensors of a file and of a model, by name.
+
+    Attributes:
+        kept: loaded as they are.
+        reshaped: position tables that were made for another grid; loaded, the model took over the grid.
+        missing: in the model but not in the file; left as they were.
+        unexpected: in the file but not in the model; not used.
+        mismatched: in both with other shapes, e.g. a classifier of other classes; left as they were.
+    """
+
+    kept: list[str]
+    reshaped: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    mismatched: list[str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the model now holds exactly what the file holds."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        lines = []
+        for field in dataclasses.fields(self):
+            names: list[str] = getattr(self, field.name)
+            shown = (
+                ""
+                if field.name == "kept"
+                else "  " + ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+            )
+            lines.append(f"{field.name:<11}{len(names):>6}{shown}".rstrip())
+        return "\n".join(lines)
+
+
+def from_timm_attention(layer: BottleneckAttn, convention: Convention = "timm") -> AttentionConv2d:
+    """timm's attention layer as ours: the same function of the same weights, at any size.
+
+    timm does not scale the position logits by D^-0.5, the paper does. With convention "timm" the tables are
+    copied; with "paper" they are multiplied by D^0.5, which gives equal outputs too.
+
+    Raises:
+        ValueError: query and value widths that differ, or a bias on the projection: no MHSA2d has these.
+    """
+    if layer.dim_out_qk != layer.dim_out_v or layer.qkv.in_channels != layer.dim_out_v:
+        raise ValueError(
+            f"timm attention of {layer.qkv.in_channels} to {layer.dim_out_v} channels with queries of width "
+            f"{layer.dim_out_qk}: the three must be equal"
+        )
+    if layer.qkv.bias is not None:
+        raise ValueError("timm attention with a bias on its projection (qkv_bias=True) cannot be imported")
+    tables = layer.pos_embed
+    theirs = "paper" if layer.scale_pos_embed else "timm"
+    factor = {("timm", "paper"): layer.scale**-1, ("paper", "timm"): layer.scale}.get(
+        (theirs, convention), 1.0
+    )
+    ours = AttentionConv2d(
+        layer.dim_out_v,
+        stride=2 if isinstance(layer.pool, nn.AvgPool2d) else 1,
+        heads=layer.num_heads,
+        grid=(tables.height, tables.width),
+        convention=convention,
+    )
+    state = {
+        "attention.qkv.weight": layer.qkv.weight.detach(),
+        "attention.position.height": tables.height_rel.detach() * factor,
+        "attention.position.width": tables.width_rel.detach() * factor,
+    }
+    ours.load_state_dict(state)
+    return ours.to(layer.qkv.weight.device, layer.qkv.weight.dtype).train(layer.training)
+
+
+def from_timm_botnet(model: M, convention: Convention = "timm") -> M:
+    """A copy of a timm model (botnet26t_256, botnet50ts_256, ...) whose attention layers are ours.
+
+    The outputs are the same at the size it was made for, and it then runs at any other.
+
+    Raises:
+        ValueError: the model has no BottleneckAttn layer, or one that cannot be imported.
+    """
+    model = copy.deepcopy(model)
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, BottleneckAttn)}
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no BottleneckAttn layer of timm")
+    for name, layer in layers.items():
+        model.set_submodule(name, from_timm_attention(layer, convention))
+    config: Any = getattr(model, "pretrained_cfg", None)
+    if isinstance(config, dict):
+        model.pretrained_cfg = config | {"fixed_input_size": False}  # pyrefly: ignore[bad-argument-type]
+    return model
+
+
+def load_weights(
+    model: nn.Module, source: str | Path | Mapping[str, Tensor], strict: bool = False
+) -> LoadReport:
+    """Load the tensors of a safetensors file (or a state dict) that fit, and report the rest.
+
+    Args:
+        model: changed in place.
+        source: file or state dict.
+        strict: anything missing, unexpected or of another shape is an error, and nothing is loaded.
+
+    Raises:
+        ValueError: an unreadable file; with `strict`, weights that do not fit.
+    """
+    stored = dict(source) if isinstance(source, Mapping) else _read(Path(source))
+    own = model.state_dict()
+    tables = {
+        name
+        for name in own
+        if ".position." in name and name in stored and _same_width(own[name], stored[name])
+    }
+    same = {name for name in own if name in stored and own[name].shape == stored[name].shape}
+    report = LoadReport(
+        kept=[name for name in own if name in same],
+        reshaped=[name for name in own if name in tables - same],
+        missing=[name for name in own if name not in stored],
+        unexpected=[name for name in stored if name not in own],
+        mismatched=[name for name in own if name in stored and name not in same | tables],
+    )
+    where = "the weights" if isinstance(source, Mapping) else str(source)
+    if strict and not report.complete:
+        kind = next(kind for kind in ("missing", "unexpected", "mismatched") if getattr(report, kind))
+        names = getattr(report, kind)
+        raise ValueError(
+            f"{where} does not fit {type(model).__name__}: {len(names)} {kind}, first {names[0]}"
+        )
+    if not same | tables:
+        raise ValueError(f"{where} has no tensor that fits {type(model).__name__}")
+    model.load_state_dict({name: stored[name] for name in same | tables}, strict=False)
+    return report
+
+
+def save_model(
+    model: nn.Module, folder: str | Path, name: str, kwargs: Mapping[str, Any], **extra: Any
+) -> None:  # noqa: ANN401
+    """Write `model.safetensors` and `model.json`, from which `load_model` rebuilds the model.
+
+    Each file is written under a temporary name and renamed; the JSON comes last.
+
+    Args:
+        model: created by `create_model(name, **kwargs)`, then trained.
+        folder: made if it is not there.
+        name: of the model.
+        kwargs: of `create_model`; plain values.
+        **extra: what else the JSON shall hold (classes, image_size, mean, std, task).
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    description = json.dumps({"name": name, "kwargs": dict(kwargs), **extra}, indent=2) + "\n"
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    weights = folder / f".{WEIGHTS_FILE}.{os.getpid()}"
+    save_file(state, weights)
+    weights.replace(folder / WEIGHTS_FILE)
+    text = folder / f".{DESCRIPTION_FILE}.{os.getpid()}"
+    text.write_text(description)
+    text.replace(folder / DESCRIPTION_FILE)
+
+
+def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model of a folder written by `save_model`, in eval mode on the CPU, and its description.
+
+    Raises:
+        ValueError: a missing or broken file, or weights that do not fit the description.
+    """
+    path = Path(folder) / DESCRIPTION_FILE
+    try:
+        description = json.loads(path.read_text())
+        name, kwargs = description["name"], dict(description["kwargs"])
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+        raise ValueError(f"{path}: expected JSON with 'name' and 'kwargs' of a model") from None
+    model = create_model(name, **(kwargs | {"pretrained": False}))
+    load_weights(model, path.with_name(WEIGHTS_FILE), strict=True)
+    return model.eval(), description
+
+
+def _same_width(own: Tensor, stored: Tensor) -> bool:
+    """Whether a position table of another grid can be taken over."""
+    return own.ndim == stored.ndim == 2 and own.shape[1] == stored.shape[1]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or "not a safetensors file"
+        raise ValueError(f"{path}: cannot be read as weights ({reason})") from None
