@@ -1,0 +1,351 @@
+"""The command ``botvision``: the one place that parses arguments, prints, and decides on an exit code.
+
+Exit codes: 0 done; 2 something the user can put right, said in one line; 130 interrupted; 141 the reader of
+the output went away. torch and all behind it is imported inside the commands: ``--help`` answers at once.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import difflib
+import json
+import os
+import re
+import shlex
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+import botvision
+from botvision import manual, report
+
+Overrides = dict[str, str]
+EXTRAS = {"lightning": "train", "torchdata": "train", "matplotlib": "train", "tensorboard": "train"}
+OVERRIDE = re.compile(r"--(?P<key>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?:=(?P<value>.*))?", re.DOTALL)
+
+
+class UsageError(ValueError):
+    """Arguments that make no command; the message is one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse without abbreviations, and with one line instead of a page when an argument is wrong."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments without the program's name; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--traceback" in words
+    try:
+        code = _dispatch([word for word in words if word != "--traceback"])
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return _complain(f"interrupted{_how_to_resume(words)}", 130)
+    except BrokenPipeError:
+        # What is still buffered has no reader; without this Python would complain once more on its way out.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if debug or package not in EXTRAS:
+            raise
+        return _complain(f'{package} is not installed: pip install "botvision[{EXTRAS[package]}]"')
+    except (ValueError, OSError) as error:
+        if debug:
+            raise
+        return _complain(_one_line(error))
+    except RuntimeError as error:
+        if debug or "out of memory" not in str(error):
+            raise
+        return _complain("out of memory; try a smaller batch (train: --train.batch_size)")
+
+
+def _dispatch(words: list[str]) -> int:
+    verb = next((word for word in words if not word.startswith("-")), None)
+    if verb is not None and verb not in COMMANDS:
+        close = difflib.get_close_matches(verb, COMMANDS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}"
+        raise UsageError(f"unknown command {verb!r}; {hint}")
+    words, overrides = _split_overrides(words)
+    parser = _parser()
+    try:
+        args, unknown = parser.parse_known_args(words)
+    except SystemExit as stop:  # --help and --version have printed already
+        return int(stop.code or 0)
+    if unknown:
+        raise UsageError(f"unknown argument {unknown[0]}{_dotted_hint(unknown[0], args.command)}")
+    if args.command is None:
+        parser.print_help()
+        return 0
+    if overrides and args.command not in manual.KEYS:
+        raise UsageError(f"--{next(iter(overrides))}: {args.command} takes no configuration keys")
+    return COMMANDS[args.command](args, overrides)
+
+
+def _split_overrides(words: Iterable[str]) -> tuple[list[str], Overrides]:
+    """Take ``--key.sub value`` and ``--key.sub=value`` out of the arguments, wherever they stand."""
+    rest: list[str] = []
+    overrides: Overrides = {}
+    queue = iter(words)
+    for word in queue:
+        match = OVERRIDE.fullmatch(word)
+        if match is None:
+            rest.append(word)
+            continue
+        value = match["value"] if match["value"] is not None else next(queue, None)
+        if value is None or (match["value"] is None and value.startswith("--")):
+            raise UsageError(f"--{match['key']}: expected a value after it")
+        if match["key"] in overrides:
+            raise UsageError(f"--{match['key']}: given twice")
+        overrides[match["key"]] = value
+    return rest, overrides
+
+
+def _parser() -> _Parser:
+    epilog = _examples(manual.FIRST_STEPS) + "\n\n" + manual.MORE
+    parser = _Parser(prog="botvision", description=manual.PROGRAM, epilog=epilog)
+    parser.add_argument("--version", action="version", version=f"botvision {botvision.__version__}")
+    verbs = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name in COMMANDS:
+        summary, epilog = manual.SUMMARIES[name], _examples(manual.EXAMPLES[name])
+        verb = verbs.add_parser(name, help=summary, description=f"{name}: {summary}.", epilog=epilog)
+        for flag, options in ARGUMENTS.get(name, {}).items():
+            verb.add_argument(flag, help=manual.HELP[f"{name} {flag}"], **options)
+        if name in manual.KEYS:
+            # For the help page alone: _split_overrides takes these out before argparse sees them.
+            flag, text = manual.KEYS[name]
+            verb.add_argument_group("configuration keys").add_argument(flag, metavar="VALUE", help=text)
+    return parser
+
+
+def _examples(text: str) -> str:
+    return "examples:\n" + textwrap.indent(text.strip(), "  ")
+
+
+def _check(args: argparse.Namespace, _: Overrides) -> int:
+    from botvision.data.check import check_data
+
+    found = check_data(args.data)
+    for problem in found.problems:
+        _complain(problem)
+    print(report.check_table(found))
+    if found.ok and found.kind == "classification":
+        print(f"next: botvision train RECIPE --data.root {shlex.quote(args.data)}")
+    return 0 if found.ok else 2
+
+
+def _train(args: argparse.Namespace, overrides: Overrides) -> int:
+    from botvision.training.config import build_config, load_recipe
+
+    config = build_config(load_recipe(args.recipe), overrides)
+    out = Path(args.out or f"runs/{config.recipe}-s{config.train.seed}")
+    from botvision.training.run import train  # after the configuration: a wrong key need not wait for torch
+
+    train(config, out, resume=args.resume)
+    print(report.summary_lines(json.loads((out / "summary.json").read_text(encoding="utf-8"))))
+    run = shlex.quote(str(out))
+    print(f"\nwritten: {out}/ with model/, checkpoints/, tables (metrics.csv, *.json) and pictures (*.png)")
+    print(f"next: botvision eval {run}, or botvision predict {run} PATH...")
+    return 0
+
+
+def _eval(args: argparse.Namespace, overrides: Overrides) -> int:
+    from botvision.training.results import evaluate
+
+    print(report.metrics_table(evaluate(args.run, args.split, overrides)))
+    print(f"\nwritten: {Path(args.run) / 'eval.json'}, {Path(args.run) / 'confusion.png'}")
+    print(f"next: botvision compare {shlex.quote(args.run)} OTHER_RUN")
+    return 0
+
+
+def _predict(args: argparse.Namespace, _: Overrides) -> int:
+    from botvision.deploy.predictor import Predictor, find_images
+    from botvision.deploy.writer import PICTURES, PREDICTIONS, write_predictions
+
+    predictor = Predictor.from_run(args.run, device=args.device, batch_size=args.batch)
+    out, pictures = Path(args.out), not args.no_pictures
+    files = find_images(args.paths, skip=out)
+    if not files:
+        raise ValueError(f"{args.paths[0]}: no image found in it")
+    read = 0
+    found = predictor.predict_files(files, args.topk, keep_pictures=pictures)
+    for prediction in write_predictions(found, out, files, predictor.description):
+        if prediction.error is None:
+            read += 1
+            print(f"{prediction.file}: {report.ranking(prediction.top)}")
+        else:
+            _complain(prediction.error)
+    count = f"{len(files)} file{'s' * (len(files) != 1)}"
+    print(f"\n{count}: {read} classified, {len(files) - read} could not be read")
+    print(f"written: {out / PREDICTIONS}" + (f", {out / PICTURES}/" if pictures and read else ""))
+    return 0 if read else 2
+
+
+def _cost(args: argparse.Namespace, overrides: Overrides) -> int:
+    if len(args.size) > 2:
+        raise UsageError(f"--size: expected a side, or height and width, got {len(args.size)} numbers")
+    wrong = next((key for key in overrides if not key.startswith("model.args.")), None)
+    if wrong is not None:
+        raise UsageError(f"--{wrong}: cost takes --model.args.KEY alone")
+    import yaml
+
+    size = (args.size[0], args.size[-1])
+    given = {key.removeprefix("model.args."): yaml.safe_load(value) for key, value in overrides.items()}
+    models = [_cost_of(args.model, given, size, args)]
+    if args.vs:
+        models.append(_cost_of(args.vs, {}, size, args))
+    print(report.cost_tables(models))
+    return 0
+
+
+def _cost_of(
+    name: str, given: Mapping[str, Any], size: tuple[int, int], args: argparse.Namespace
+) -> report.ModelCost:
+    import torch
+
+    from botvision.backbones import cost, create_model, list_models
+
+    sized = {"img_size": size} if name in list_models() else {}  # timm's own ResNets have no such argument
+    try:
+        model = create_model(name, **{**sized, **given})
+    except TypeError as error:  # an argument that no constructor knows
+        raise ValueError(f"{name}: {error}") from None
+    time = None
+    if args.time:
+        dtype = getattr(torch, args.dtype)
+        time = cost.step_time(model, size, batch=args.batch, device=args.device, dtype=dtype)
+    return report.ModelCost(name, cost.count(model, size), cost.stage_table(model, size), time)
+
+
+def _compare(args: argparse.Namespace, _: Overrides) -> int:
+    from botvision.evaluation.compare import compare, read_run
+
+    if args.out and Path(args.out).suffix != ".md":
+        raise UsageError(f"--out: expected a name that ends in .md, got {args.out}")
+    comparison = compare(read_run(run) for run in args.runs)
+    table = report.comparison_table(comparison)
+    print(table, end="")
+    if args.out:
+        from botvision.deploy.writer import write_text
+
+        path, twin = Path(args.out), Path(args.out).with_suffix(".json")
+        write_text(path, table)
+        write_text(twin, json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n")
+        print(f"\nwritten: {path}, {twin}")
+    return 0
+
+
+def _recipes(args: argparse.Namespace, _: Overrides) -> int:
+    from botvision.training.config import recipe_names
+
+    folder = resources.files("botvision") / "recipes"
+    promises = {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in recipe_names()}
+    print(report.recipe_lines(promises))
+    print("\nnext: botvision train RECIPE [--data.root DIR]")
+    return 0
+
+
+def _models(args: argparse.Namespace, _: Overrides) -> int:
+    from botvision.backbones import VARIANTS
+
+    print(report.model_table(VARIANTS))
+    print("\nEvery ResNet of timm works, too.\nnext: botvision cost MODEL --vs resnet50")
+    return 0
+
+
+def _positive(text: str) -> int:
+    value = int(text)  # argparse names the argument when this raises
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
+def _complain(text: str, code: int = 2) -> int:
+    """Write one line to the error stream, after what was printed before it, and return the exit code."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    print(f"botvision: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    return code
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"
+    return str(error) or type(error).__name__
+
+
+def _dotted_hint(word: str, command: str | None) -> str:
+    """For ``--epochs``, written without its section, name the key that was meant."""
+    if command != "train":
+        return ""
+    from botvision.training.config import RunConfig
+
+    name = word.removeprefix("--").split("=")[0]
+    for section in dataclasses.fields(RunConfig):
+        if dataclasses.is_dataclass(section.type) and name in {
+            f.name for f in dataclasses.fields(section.type)
+        }:
+            return f"; did you mean --{section.name}.{name}?"
+    return ""
+
+
+def _how_to_resume(words: Sequence[str]) -> str:
+    if words[:1] != ["train"]:
+        return ""
+    again = [word for word in words if word != "--resume"]
+    return f"; to go on: botvision {shlex.join([*again, '--resume'])}"
+
+
+ARGUMENTS: Mapping[str, Mapping[str, dict[str, Any]]] = {
+    "check": {"data": {"metavar": "DATA"}},
+    "train": {
+        "recipe": {"metavar": "RECIPE"},
+        "--out": {"metavar": "DIR"},
+        "--resume": {"action": "store_true"},
+    },
+    "eval": {"run": {"metavar": "RUN"}, "--split": {"choices": ("val", "train"), "default": "val"}},
+    "predict": {
+        "run": {"metavar": "RUN"},
+        "paths": {"metavar": "PATH", "nargs": "+"},
+        "--out": {"metavar": "DIR", "default": "predictions"},
+        "--topk": {"metavar": "K", "type": _positive, "default": 5},
+        "--batch": {"metavar": "N", "type": _positive, "default": 32},
+        "--device": {"metavar": "NAME", "default": "auto"},
+        "--no-pictures": {"action": "store_true"},
+    },
+    "cost": {
+        "model": {"metavar": "MODEL"},
+        "--size": {"metavar": "PX", "nargs": "+", "type": _positive, "default": [224]},
+        "--vs": {"metavar": "MODEL"},
+        "--time": {"action": "store_true"},
+        "--batch": {"metavar": "N", "type": _positive, "default": 1},
+        "--device": {"metavar": "NAME", "default": "cpu"},
+        "--dtype": {"choices": ("float32", "bfloat16"), "default": "float32"},
+    },
+    "compare": {"runs": {"metavar": "RUN", "nargs": "+"}, "--out": {"metavar": "FILE.md"}},
+}
+COMMANDS: Mapping[str, Callable[[argparse.Namespace, Overrides], int]] = {
+    run.__name__.removeprefix("_"): run
+    for run in (_check, _train, _eval, _predict, _cost, _compare, _recipes, _models)
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

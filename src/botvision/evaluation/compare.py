@@ -1,0 +1,322 @@
+"""Finished runs to one table: mean and spread over seeds, and the difference to the first model.
+
+Reads ``summary.json`` (and ``config.yaml``, where it lies beside it) of every run folder. Runs that differ in
+nothing but the seed form one group, one row of the table. Top-1 is a fraction here.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Settings that say where the data lies and how the machine is kept busy, not what is learned.
+INCIDENTAL_SETTINGS = frozenset(
+    {
+        "recipe",
+        "train.seed",
+        "train.log_every",
+        "train.checkpoint_every",
+        "train.device",
+        "data.root",
+        "data.download",
+        "data.cache",
+        "data.cache_bytes",
+        "data.num_workers",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the comparison needs of one run folder; ``top1`` in 0..1, ``step_ms`` in milliseconds."""
+
+    folder: str
+    model: str
+    data: str
+    seed: int
+    epochs: int
+    top1: float
+    params: int
+    macs: int
+    image_size: tuple[int, int]
+    precision: str
+    hardware: str = ""
+    step_ms: float | None = None
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> str:
+        """Image size as height x width."""
+        height, width = self.image_size
+        return f"{height}x{width}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Top-1 minus the first group's, as fractions.
+
+    Attributes:
+        mean: Mean over the pairs (or the difference of the two means, when no seed is in both groups).
+        sd: Sample standard deviation over the pairs; None for fewer than two pairs.
+        pairs: Number of seeds that both groups have; 0 when the difference is unpaired.
+    """
+
+    mean: float
+    sd: float | None
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in the seed alone.
+
+    Attributes:
+        sd: Sample standard deviation (divisor n - 1) of top-1; None when there is one run.
+        step_ms: Mean over the runs that measured it.
+        difference: Against the first group; None in the first group itself.
+    """
+
+    label: str
+    runs: tuple[Run, ...]
+    mean: float
+    sd: float | None
+    step_ms: float | None
+    difference: Difference | None
+
+    @property
+    def n(self) -> int:
+        """Number of runs."""
+        return len(self.runs)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds in ascending order."""
+        return sorted(run.seed for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups in the order in which the runs were named, and what makes their comparison unfair."""
+
+    groups: tuple[Group, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for ``json.dump``; top-1 as fractions."""
+        return {
+            "spread": "sample standard deviation over seeds",
+            "groups": [_group_to_json(group) for group in self.groups],
+            "warnings": list(self.warnings),
+        }
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read the summary of one finished run.
+
+    Args:
+        folder: A run folder, as ``botvision train`` writes it.
+
+    Raises:
+        ValueError: The folder holds no readable summary, or a number is missing or impossible.
+    """
+    folder = Path(folder)
+    path = folder / "summary.json"
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such run folder")
+    if not path.is_file():
+        raise ValueError(f"{path}: missing; is this a run folder, and has its training finished?")
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(summary, dict):
+        raise ValueError(f"{path}: expected an object, found {type(summary).__name__}")
+    return _to_run(summary, folder, path)
+
+
+def compare(runs: Iterable[Run]) -> Comparison:
+    """Group runs that differ in the seed alone, and set every group against the first.
+
+    Args:
+        runs: At least one run; the group of the first one is the baseline.
+
+    Raises:
+        ValueError: No run at all, or the same folder twice.
+    """
+    runs = tuple(runs)
+    if not runs:
+        raise ValueError("nothing to compare: name at least one run folder")
+    folders = [str(Path(run.folder).resolve()) for run in runs]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise ValueError(f"{folder}: named twice; each run counts once")
+    members: dict[tuple[object, ...], list[Run]] = {}
+    for run in runs:
+        members.setdefault(_identity(run), []).append(run)
+    groups = list(members.values())
+    labels = _labels([group[0] for group in groups])
+    return Comparison(
+        tuple(
+            _group(label, group, None if i == 0 else groups[0])
+            for i, (label, group) in enumerate(zip(labels, groups, strict=True))
+        ),
+        tuple(_warnings(runs, groups, labels)),
+    )
+
+
+def _to_run(summary: dict[str, Any], folder: Path, path: Path) -> Run:
+    """Check the fields of a summary and keep those the comparison needs."""
+
+    def number(key: str) -> float:
+        value = summary.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{path}: {key} is {value!r}, expected a number")
+        return value
+
+    if not isinstance(summary.get("model"), str):
+        raise ValueError(f"{path}: model is {summary.get('model')!r}, expected a name")
+    top1 = number("top1")
+    if not 0 <= top1 <= 1:
+        raise ValueError(f"{path}: top1 is {top1}, expected a fraction from 0 to 1")
+    size = summary.get("image_size")
+    height, width = size if isinstance(size, list | tuple) and len(size) == 2 else (size, size)
+    if not isinstance(height, int) or not isinstance(width, int):
+        raise ValueError(f"{path}: image_size is {size!r}, expected [height, width]")
+    settings = _settings(folder / "config.yaml") or {"recipe": str(summary.get("recipe"))}
+    return Run(
+        folder=str(folder),
+        model=summary["model"],
+        data=str(summary.get("data", "unknown")),
+        seed=int(number("seed")),
+        epochs=int(number("epochs")),
+        top1=float(top1),
+        params=int(number("params")),
+        macs=int(number("macs")),
+        image_size=(height, width),
+        precision=str(summary.get("precision", "unknown")),
+        hardware=str(summary.get("hardware") or ""),
+        step_ms=None if summary.get("step_ms") is None else float(number("step_ms")),
+        settings=settings,
+    )
+
+
+def _settings(path: Path) -> dict[str, str]:
+    """Flatten a configuration to dotted keys, without those that do not change what is learned."""
+    import yaml  # comes with timm's model hub client; not needed to import this module
+
+    if not path.is_file():
+        return {}
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    flat: dict[str, str] = {}
+
+    def walk(node: object, key: str) -> None:
+        if isinstance(node, dict):
+            for name, value in node.items():
+                walk(value, f"{key}.{name}" if key else str(name))
+        elif key not in INCIDENTAL_SETTINGS:
+            flat[key] = json.dumps(node, default=str)
+
+    walk(config, "")
+    return flat
+
+
+def _identity(run: Run) -> tuple[object, ...]:
+    """Two runs with equal identity differ in the seed alone."""
+    return run.model, run.data, run.epochs, run.image_size, run.precision, tuple(sorted(run.settings.items()))
+
+
+def _labels(firsts: Sequence[Run]) -> list[str]:
+    """Name each group after its model; where several share a model, add the settings in which they differ."""
+    labels = []
+    for run in firsts:
+        others = [other.settings for other in firsts if other.model == run.model]
+        keys = sorted({key for settings in others for key in settings})
+        differing = [key for key in keys if len({settings.get(key) for settings in others}) > 1]
+        note = ", ".join(f"{key} {run.settings.get(key, 'unset')}" for key in differing)
+        labels.append(f"{run.model} ({note})" if note else run.model)
+    return labels
+
+
+def _group(label: str, runs: Sequence[Run], baseline: Sequence[Run] | None) -> Group:
+    values = [run.top1 for run in runs]
+    steps = [run.step_ms for run in runs if run.step_ms is not None]
+    return Group(
+        label=label,
+        runs=tuple(runs),
+        mean=statistics.fmean(values),
+        sd=statistics.stdev(values) if len(values) > 1 else None,
+        step_ms=statistics.fmean(steps) if steps else None,
+        difference=None if baseline is None else _difference(runs, baseline),
+    )
+
+
+def _difference(runs: Sequence[Run], baseline: Sequence[Run]) -> Difference:
+    """Top-1 of ``runs`` minus ``baseline``, by seed where possible: what a seed does to both cancels out."""
+    ours, theirs = _by_seed(runs), _by_seed(baseline)
+    pairs = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+    if not pairs:
+        mean = statistics.fmean(run.top1 for run in runs) - statistics.fmean(run.top1 for run in baseline)
+        return Difference(mean, None, 0)
+    return Difference(
+        statistics.fmean(pairs), statistics.stdev(pairs) if len(pairs) > 1 else None, len(pairs)
+    )
+
+
+def _by_seed(runs: Sequence[Run]) -> dict[int, float]:
+    """Mean top-1 of each seed (one run a seed is the rule; a repeated seed gives a warning)."""
+    seeds = {run.seed for run in runs}
+    return {seed: statistics.fmean(run.top1 for run in runs if run.seed == seed) for seed in seeds}
+
+
+def _warnings(runs: Sequence[Run], groups: Sequence[Sequence[Run]], labels: Sequence[str]) -> Iterable[str]:
+    """Say what, besides the model and the seed, differs between the runs."""
+    for what, values in (
+        ("data", {run.data for run in runs}),
+        ("number of epochs", {run.epochs for run in runs}),
+        ("precision", {run.precision for run in runs}),
+        ("image size", {run.size for run in runs}),
+    ):
+        if len(values) > 1:
+            yield f"the runs differ in {what}: {', '.join(map(str, sorted(values)))}"
+    hardware = sorted({run.hardware for run in runs if run.step_ms is not None})
+    if len(hardware) > 1:
+        yield f"step times come from different hardware: {', '.join(name or 'unknown' for name in hardware)}"
+    for label, group in zip(labels, groups, strict=True):
+        seeds = [run.seed for run in group]
+        repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+        if repeated:
+            yield f"{label}: more than one run with seed {', '.join(map(str, repeated))}"
+        sizes = {(run.params, run.macs) for run in group}
+        if len(sizes) > 1:
+            yield f"{label}: its runs differ in parameters or multiply-adds"
+    if len({tuple(sorted(run.seed for run in group)) for group in groups}) > 1:
+        yield "the groups do not have the same seeds"
+
+
+def _group_to_json(group: Group) -> dict[str, Any]:
+    run = group.runs[0]
+    return {
+        "label": group.label,
+        "model": run.model,
+        "data": run.data,
+        "params": run.params,
+        "macs": run.macs,
+        "image_size": list(run.image_size),
+        "epochs": run.epochs,
+        "precision": run.precision,
+        "hardware": sorted({member.hardware for member in group.runs}),
+        "runs": [
+            {"folder": m.folder, "seed": m.seed, "top1": m.top1, "step_ms": m.step_ms} for m in group.runs
+        ],
+        "n": group.n,
+        "top1": {"mean": group.mean, "sd": group.sd},
+        "difference": None if group.difference is None else asdict(group.difference),
+        "step_ms": group.step_ms,
+        "settings": run.settings,
+    }

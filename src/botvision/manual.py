@@ -1,0 +1,89 @@
+"""What the command says of itself: one summary and some examples a verb. Text only."""
+
+PROGRAM = "Bottleneck Transformers (BoTNet) and the ResNets they come from: train, use, compare."
+
+FIRST_STEPS = """
+botvision train generated-botnet --out runs/first
+botvision predict runs/first photos/
+botvision cost botnet50 --size 1024 --vs resnet50
+"""
+
+MORE = "Each command has its own --help, and takes --traceback to show where an error came from."
+
+SUMMARIES = {
+    "check": "look through a data set before an hour is wasted: counts, sizes, broken files",
+    "train": "train what a recipe says, into a run folder",
+    "eval": "evaluate the best weights of a run",
+    "predict": "classify images: predictions.json, and a picture with labels for each",
+    "cost": "what a model costs, stage by stage: parameters, multiply-adds, time of a step",
+    "compare": "finished runs as one table: mean and spread over seeds, difference to the first",
+    "recipes": "list the recipes that come with botvision",
+    "models": "list the models that come with botvision",
+}
+
+EXAMPLES = {
+    "check": """
+botvision check photos/              # photos/train/<class>/..., photos/val/<class>/...
+botvision check cifar10_jpeg.zip     # the same inside a zip
+botvision check holiday/             # any folder of images
+""",
+    "train": """
+botvision train generated-botnet --out runs/first
+botvision train cifar10-botnet --data.root data/ --train.epochs 20 --train.seed 1
+botvision train my-recipe.yaml --out runs/mine --model.args.position absolute
+botvision train my-recipe.yaml --out runs/mine --resume
+""",
+    "eval": """
+botvision eval runs/first
+botvision eval runs/first --split train
+botvision eval runs/first --data.root elsewhere/
+""",
+    "predict": """
+botvision predict runs/first photo.jpg
+botvision predict runs/first photos/ more/cat.png --out labelled --topk 3
+botvision predict runs/first photos/ --no-pictures --device cuda
+""",
+    "cost": """
+botvision cost botnet50 --size 1024 --vs resnet50
+botvision cost botnet_s1_50 --size 224 --time --batch 8
+botvision cost botnet50 --size 800 1333 --model.args.c5_blocks "[0, 1, 1]"
+""",
+    "compare": """
+botvision compare runs/resnet-s0 runs/botnet-s0
+botvision compare runs/resnet-s* runs/botnet-s* --out results/table.md
+""",
+    "recipes": "botvision recipes",
+    "models": "botvision models",
+}
+
+HELP = {
+    "check data": "folder or zip with train/<class>/..., or any folder of images",
+    "train recipe": "a name that botvision recipes lists, or a YAML file",
+    "train --out": "run folder (default: runs/RECIPE-sSEED)",
+    "train --resume": "go on from the last checkpoint, exactly",
+    "eval run": "a run folder of botvision train",
+    "eval --split": "which images (default: val)",
+    "predict run": "a run folder, or the model/ folder in it",
+    "predict paths": "image files, or folders (searched to the bottom)",
+    "predict --out": "folder for the results (default: predictions)",
+    "predict --topk": "classes for each image (default: 5)",
+    "predict --batch": "images a step (default: 32)",
+    "predict --device": "cpu, cuda, ... (default: a GPU if there is one)",
+    "predict --no-pictures": "write predictions.json alone",
+    "cost model": "a name that botvision models lists, or any ResNet of timm",
+    "cost --size": "side, or height and width, in pixels (default: 224)",
+    "cost --vs": "set a second model beside it",
+    "cost --time": "measure a training step, too",
+    "cost --batch": "images in that step (default: 1)",
+    "cost --device": "where it is measured (default: cpu)",
+    "cost --dtype": "precision of that step (default: float32)",
+    "compare runs": "run folders; the first one's group is the baseline",
+    "compare --out": "write the table, and the same as FILE.json",
+}
+
+# Commands that take configuration keys: how these look on the help page, and what they are.
+KEYS = {
+    "train": ("--any.key", "replaces a value of the recipe, e.g. --train.epochs 3"),
+    "eval": ("--data.key", "replaces a value of the data's configuration, e.g. --data.root DIR"),
+    "cost": ("--model.args.key", "an argument of MODEL, e.g. --model.args.c5_stride 1"),
+}

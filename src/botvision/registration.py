@@ -1,0 +1,44 @@
+"""Registers the models in timm at the moment somebody imports timm, and not before.
+
+timm and torch take seconds to import. `import botvision` and the command's `--help` shall not pay for them.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+VARIANTS_MODULE = "botvision.backbones.variants"
+
+
+class _TimmWatcher(MetaPathFinder):
+    """Finds timm as Python would, and has our table imported right after it."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "timm":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        loader, execute = spec.loader, spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            importlib.import_module(VARIANTS_MODULE)
+
+        loader.exec_module = exec_module
+        return spec
+
+
+def register_with_timm() -> None:
+    """Make sure that timm knows the models, now or as soon as it is imported."""
+    if "timm" in sys.modules:
+        importlib.import_module(VARIANTS_MODULE)
+    elif not any(isinstance(finder, _TimmWatcher) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _TimmWatcher())

@@ -1,0 +1,184 @@
+"""Groups, means, spreads and differences, against numbers worked out by hand."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from botvision import report
+from botvision.evaluation.compare import Run, compare, read_run
+
+
+def write_run(folder: Path, *, config: str | None = None, **changes: object) -> Path:
+    summary = {
+        "task": "classify", "recipe": "cifar10-bot", "model": "botnet26_small", "data": "CIFAR-10 (JPEG)",
+        "seed": 0, "epochs": 10, "top1": 0.9, "top5": 0.99, "loss": 0.3, "params": 1_234_567,
+        "macs": 45_600_000, "image_size": [32, 32], "train_seconds": 60.0, "step_ms": 20.0,
+        "hardware": "2 cores", "precision": "32-true",
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps(summary | changes))
+    if config is not None:
+        (folder / "config.yaml").write_text(config)
+    return folder
+
+
+def run(model: str, seed: int, top1: float, **changes: Any) -> Run:
+    values: dict[str, Any] = {
+        "folder": f"runs/{model}-{seed}-{len(changes)}", "data": "shapes", "epochs": 10, "params": 1_000_000,
+        "macs": 10**9, "image_size": (32, 32), "precision": "32-true", "hardware": "2 cores", "step_ms": 10.0,
+    }  # fmt: skip
+    return Run(model=model, seed=seed, top1=top1, **(values | changes))
+
+
+def test_mean_sample_sd_and_paired_difference_equal_the_hand_worked_numbers():
+    # resnet: 90, 92, 94 -> mean 92, sd sqrt((4 + 0 + 4) / 2) = 2
+    # botnet: 91, 94, 94 -> mean 93, sd sqrt((4 + 1 + 1) / 2) = sqrt(3)
+    # by seed: +1, +2, 0 -> mean 1, sd sqrt((0 + 1 + 1) / 2) = 1
+    runs = [run("resnet", s, t) for s, t in ((0, 0.90), (1, 0.92), (2, 0.94))]
+    runs += [run("botnet", s, t) for s, t in ((2, 0.94), (1, 0.94), (0, 0.91))]
+    resnet, botnet = compare(runs).groups
+    assert (resnet.label, resnet.n, resnet.seeds, resnet.difference) == ("resnet", 3, [0, 1, 2], None)
+    assert resnet.mean == pytest.approx(0.92, abs=1e-12)
+    assert resnet.sd == pytest.approx(0.02, abs=1e-12)
+    assert botnet.mean == pytest.approx(0.93, abs=1e-12)
+    assert botnet.sd == pytest.approx(math.sqrt(3) / 100, abs=1e-12)
+    assert botnet.difference is not None
+    assert botnet.difference.pairs == 3
+    assert botnet.difference.mean == pytest.approx(0.01, abs=1e-12)
+    assert botnet.difference.sd == pytest.approx(0.01, abs=1e-12)
+    assert compare(runs).warnings == ()
+
+
+def test_only_common_seeds_are_paired_and_unequal_seeds_are_said():
+    # pairs: seed 1 alone, 0.80 - 0.70 = +0.10; the means differ by 0.85 - 0.65 = 0.20
+    runs = [run("a", 0, 0.60), run("a", 1, 0.70), run("b", 1, 0.80), run("b", 2, 0.90)]
+    comparison = compare(runs)
+    difference = comparison.groups[1].difference
+    assert difference is not None
+    assert (difference.pairs, difference.sd) == (1, None)
+    assert difference.mean == pytest.approx(0.10, abs=1e-12)
+    assert comparison.warnings == ("the groups do not have the same seeds",)
+
+
+def test_without_a_common_seed_the_difference_of_the_means_is_marked_unpaired():
+    comparison = compare([run("a", 0, 0.5), run("b", 7, 0.75)])
+    difference = comparison.groups[1].difference
+    assert difference is not None
+    assert (difference.mean, difference.sd, difference.pairs) == (0.25, None, 0)
+    assert "+25.00 (unpaired)" in report.comparison_table(comparison)
+
+
+def test_one_run_has_no_spread():
+    comparison = compare([run("a", 0, 0.5)])
+    assert comparison.groups[0].sd is None
+    row = report.comparison_table(comparison).splitlines()[2]
+    assert "±" not in row
+    assert " 50.00 |" in row
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"data": "other"}, "the runs differ in data: other, shapes"),
+        ({"epochs": 20}, "the runs differ in number of epochs: 10, 20"),
+        ({"precision": "bf16-mixed"}, "the runs differ in precision: 32-true, bf16-mixed"),
+        ({"image_size": (64, 32)}, "the runs differ in image size: 32x32, 64x32"),
+        ({"hardware": "a GPU"}, "step times come from different hardware: 2 cores, a GPU"),
+    ],
+)
+def test_apples_with_pears_are_called_so(change, words):
+    comparison = compare([run("a", 0, 0.5), run("b", 0, 0.6, **change)])
+    assert comparison.warnings == (words,)
+    assert f"- Warning: {words}" in report.comparison_table(comparison)
+
+
+def test_repeated_seed_and_changed_size_within_a_group_are_said():
+    comparison = compare([run("a", 3, 0.5), run("a", 3, 0.7, folder="again", params=5)])
+    assert comparison.warnings == (
+        "a: more than one run with seed 3",
+        "a: its runs differ in parameters or multiply-adds",
+    )
+
+
+def test_settings_other_than_the_seed_split_groups_and_name_them(tmp_path):
+    text = (
+        "model: {{name: botnet26_small, args: {{position: {}}}}}\ntrain: {{seed: {}}}\ndata: {{root: {}}}\n"
+    )
+    folders = [
+        write_run(tmp_path / "0", config=text.format("relative", 0, "/a"), seed=0, top1=0.80),
+        write_run(tmp_path / "1", config=text.format("relative", 1, "/b"), seed=1, top1=0.82),
+        write_run(tmp_path / "2", config=text.format("absolute", 0, "/a"), seed=0, top1=0.79),
+    ]
+    relative, absolute = compare(map(read_run, folders)).groups
+    assert relative.label == 'botnet26_small (model.args.position "relative")'
+    assert absolute.label == 'botnet26_small (model.args.position "absolute")'
+    assert (relative.n, absolute.n) == (2, 1)
+
+
+def test_table_and_json_of_run_folders(tmp_path):
+    folders = [
+        write_run(tmp_path / "r0", model="resnet26_small", params=2_000_000, macs=1_230_000_000, top1=0.85),
+        write_run(tmp_path / "b0", top1=0.875, step_ms=None),
+    ]
+    comparison = compare(map(read_run, folders))
+    lines = report.comparison_table(comparison).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:4]]
+    assert cells[2] == ["resnet26_small", "2.00", "1.23", "32x32", "10", "1", "85.00", "", "20.0"]
+    assert cells[3] == [
+        "botnet26_small",
+        "1.23",
+        "0.046",
+        "32x32",
+        "10",
+        "1",
+        "87.50",
+        "+2.50 (1 paired)",
+        "",
+    ]
+    assert len({len(line) for line in lines[:4]}) == 1
+    assert lines[5].startswith("Data: CIFAR-10 (JPEG).")
+    plain = json.loads(json.dumps(comparison.to_json()))
+    assert plain["groups"][1]["difference"] == {"mean": pytest.approx(0.025), "sd": None, "pairs": 1}
+    assert plain["groups"][0]["runs"] == [
+        {"folder": str(folders[0]), "seed": 0, "top1": 0.85, "step_ms": 20.0}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"top1": 85.0}, "top1 is 85.0, expected a fraction from 0 to 1"),
+        ({"top1": None}, "top1 is None, expected a number"),
+        ({"params": "many"}, "params is 'many', expected a number"),
+        ({"model": None}, "model is None, expected a name"),
+        ({"image_size": [32]}, r"image_size is \[32\], expected \[height, width\]"),
+        ({"macs": math.nan}, "macs is nan, expected a number"),
+    ],
+)
+def test_bad_summary_names_file_and_key(tmp_path, changes, words):
+    folder = write_run(tmp_path / "run", **changes)
+    with pytest.raises(ValueError, match=rf"run/summary\.json: {words}"):
+        read_run(folder)
+
+
+def test_missing_or_broken_files_are_one_line(tmp_path):
+    with pytest.raises(ValueError, match="nowhere: no such run folder"):
+        read_run(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"summary\.json: missing; is this a run folder"):
+        read_run(tmp_path)
+    (tmp_path / "summary.json").write_text('{"model": ')
+    with pytest.raises(ValueError, match=r"summary\.json: not valid JSON"):
+        read_run(tmp_path)
+    with pytest.raises(ValueError, match=r"config\.yaml: not valid YAML"):
+        read_run(write_run(tmp_path / "run", config="a: [1"))
+
+
+def test_nothing_and_the_same_folder_twice_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="nothing to compare"):
+        compare([])
+    one = read_run(write_run(tmp_path / "run"))
+    with pytest.raises(ValueError, match="named twice"):
+        compare([one, one])
