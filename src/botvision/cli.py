@@ -68,14 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug or package not in EXTRAS:
             raise
         return _complain(f'{package} is not installed: pip install "botvision[{EXTRAS[package]}]"')
-    except (ValueError, OSError) as error:
-        if debug:
+    except (ValueError, OSError, RuntimeError) as error:
+        if debug or (isinstance(error, RuntimeError) and "out of memory" not in str(error)):
             raise
         return _complain(_one_line(error))
-    except RuntimeError as error:
-        if debug or "out of memory" not in str(error):
-            raise
-        return _complain("out of memory; try a smaller batch (train: --train.batch_size)")
 
 
 def _dispatch(words: list[str]) -> int:
@@ -289,6 +285,8 @@ def _complain(text: str, code: int = 2) -> int:
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"
+    if isinstance(error, RuntimeError):
+        return "out of memory; try a smaller batch (train: --train.batch_size)"
     return str(error) or type(error).__name__
 
 
