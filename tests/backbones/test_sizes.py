@@ -1,5 +1,7 @@
 """One set of BoTNet-50 weights at every size, and the same weights for tables of every size."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -37,9 +39,9 @@ def test_botnet50_runs_forward_and_backward(botnet50, size: tuple[int, int]):
 
 def test_weights_of_224_load_at_1024_strictly_and_back():
     torch.manual_seed(0)
-    small = create_model("botnet26_small", img_size=224, zero_init_last=False).eval()
-    large = create_model("botnet26_small", img_size=1024, zero_init_last=False).eval()
-    back = create_model("botnet26_small", img_size=224).eval()
+    small: Any = create_model("botnet26_small", img_size=224, zero_init_last=False).eval()
+    large: Any = create_model("botnet26_small", img_size=1024, zero_init_last=False).eval()
+    back: Any = create_model("botnet26_small", img_size=224).eval()
     images = torch.randn(1, 3, 96, 64)
     assert large.layer4[0].conv2.attention.position.height.shape == (127, 64)
     stored = {name: value.clone() for name, value in large.state_dict().items()}

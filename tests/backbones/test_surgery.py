@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import timm
@@ -12,9 +13,14 @@ from botvision.backbones.surgery import Surgery, from_resnet
 SLIM = {"layers": (1, 1, 2, 2), "channels": (16, 32, 32, 64), "num_classes": 5}
 
 
-def slim_resnet(**kwargs) -> timm.models.resnet.ResNet:
+def slim_resnet(**kwargs) -> Any:
     """A narrow bottleneck ResNet of timm, quick to build and run."""
-    return timm.models.resnet.ResNet(timm.models.resnet.Bottleneck, **(SLIM | kwargs))
+    arguments: dict[str, Any] = {"block": timm.models.resnet.Bottleneck} | SLIM | kwargs
+    return timm.models.resnet.ResNet(**arguments)
+
+
+def operate(model: nn.Module, **options) -> Any:
+    return from_resnet(model, **options)
 
 
 def stage_outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -60,11 +66,11 @@ def test_resnet50_keeps_everything_but_c5_bit_for_bit(library: str):
 def test_the_callers_model_is_left_alone_unless_asked():
     resnet = slim_resnet()
     parameters = dict(resnet.named_parameters())
-    botnet = from_resnet(resnet)
+    botnet = operate(resnet)
     assert dict(resnet.named_parameters()).keys() == parameters.keys()
     assert isinstance(resnet.layer4[0].conv2, nn.Conv2d)
     assert botnet is not resnet
-    changed = from_resnet(resnet, inplace=True)
+    changed = operate(resnet, inplace=True)
     assert changed is resnet
     assert all(dict(resnet.named_parameters())[n] is parameters[n] for n in changed.surgery_report.kept)
 
@@ -80,7 +86,7 @@ def test_the_callers_model_is_left_alone_unless_asked():
     ],
 )
 def test_blocks_are_a_choice(options: dict, replaced: list[str]):
-    model = from_resnet(slim_resnet(), **options)
+    model = operate(slim_resnet(), **options)
     blocks = [name for name, m in model.named_modules() if isinstance(m, AttentionConv2d)]
     assert blocks == [f"{name}.conv2" for name in replaced]
     assert model(torch.randn(1, 3, 33, 65)).shape == (1, 5)
@@ -97,7 +103,7 @@ def test_blocks_are_a_choice(options: dict, replaced: list[str]):
     ],
 )
 def test_tables_are_made_for_the_map_that_reaches_the_block(hw, stride, grids):
-    model = from_resnet(slim_resnet(), img_size=hw, c5_stride=stride)
+    model = operate(slim_resnet(), img_size=hw, c5_stride=stride)
     assert [block.conv2.attention.position.grid for block in model.layer4] == grids
     maps = []
     for block in model.layer4:
@@ -112,7 +118,7 @@ def test_tables_are_made_for_the_map_that_reaches_the_block(hw, stride, grids):
 @pytest.mark.parametrize("blocks", [None, [0, 1]])
 def test_stride_1_changes_block_shortcut_and_feature_info(trunk: dict, blocks: list[int] | None):
     before = slim_resnet(**trunk)
-    model = from_resnet(before, c5_stride=1, c5_blocks=blocks)
+    model = operate(before, c5_stride=1, c5_blocks=blocks)
     maps = stage_outputs(model, torch.randn(2, 3, 64, 97))
     assert maps["layer4"].shape[-2:] == maps["layer3"].shape[-2:] == (4, 7)
     assert [row["reduction"] for row in model.feature_info] == [2, 4, 8, 16, 16]
@@ -133,7 +139,7 @@ def test_stride_1_changes_block_shortcut_and_feature_info(trunk: dict, blocks: l
 )
 def test_families_of_timm(name: str):
     with torch.device("meta"):
-        model = from_resnet(timm.create_model(name, num_classes=3), img_size=(64, 96))
+        model = operate(timm.create_model(name, num_classes=3), img_size=(64, 96))
         assert model(torch.empty(2, 3, 33, 65)).shape == (2, 3)
     assert len(model.surgery_report.new) == 9
 
@@ -141,43 +147,43 @@ def test_families_of_timm(name: str):
 @pytest.mark.parametrize("name", ["resnext50_32x4d", "wide_resnet50_2", "resnet152"])
 def test_families_of_torchvision(name: str):
     with torch.device("meta"):
-        model = from_resnet(torchvision.models.get_model(name))
+        model = operate(torchvision.models.get_model(name))
         assert model(torch.empty(2, 3, 65, 33)).shape == (2, 1000)
 
 
 def test_blurred_network_keeps_its_own_pool():
-    model = from_resnet(slim_resnet(aa_layer=timm.layers.BlurPool2d))
+    model = operate(slim_resnet(aa_layer=timm.layers.BlurPool2d))
     assert model.layer4[0].conv2.stride == 1
     assert isinstance(model.layer4[0].aa, timm.layers.BlurPool2d)
     assert stage_outputs(model, torch.randn(1, 3, 65, 63))["layer4"].shape[-2:] == (3, 2)
 
 
 def test_dilated_network_keeps_its_output_stride():
-    model = from_resnet(slim_resnet(output_stride=16))
+    model = operate(slim_resnet(output_stride=16))
     assert stage_outputs(model, torch.randn(1, 3, 64, 96))["layer4"].shape[-2:] == (4, 6)
     dilated = torchvision.models.resnet50(replace_stride_with_dilation=[False, True, True])
     with torch.device("meta"):
-        out = stage_outputs(from_resnet(dilated.to("meta")), torch.empty(1, 3, 64, 96))
+        out = stage_outputs(operate(dilated.to("meta")), torch.empty(1, 3, 64, 96))
     assert out["layer4"].shape[-2:] == (8, 12)
 
 
 def test_features_only_network():
     features = timm.create_model("resnet26", features_only=True)
-    model = from_resnet(features, c5_stride=1)
+    model = operate(features, c5_stride=1)
     assert [f.shape[-1] for f in model(torch.randn(1, 3, 64, 64))] == [32, 16, 8, 4, 4]
     assert model.feature_info.reduction() == [2, 4, 8, 16, 16]
 
 
 def test_new_layers_take_dtype_device_and_mode():
-    model = from_resnet(slim_resnet().to(torch.bfloat16).eval())
+    model = operate(slim_resnet().to(torch.bfloat16).eval())
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert not model.layer4[0].conv2.attention.training
-    assert {p.device.type for p in from_resnet(slim_resnet().to("meta")).parameters()} == {"meta"}
+    assert {p.device.type for p in operate(slim_resnet().to("meta")).parameters()} == {"meta"}
 
 
 def test_activation_on_the_projection_shortcut_only_when_asked():
     resnet = slim_resnet(act_layer="silu", stem_width=32).eval()
-    plain, activated = from_resnet(resnet), from_resnet(resnet, shortcut_act=True)
+    plain, activated = operate(resnet), operate(resnet, shortcut_act=True)
     activated.load_state_dict(plain.state_dict())  # no new names
     x = torch.randn(1, 128, 6, 5)
     expected = nn.functional.silu(plain.layer4[0].downsample(x))
@@ -187,18 +193,18 @@ def test_activation_on_the_projection_shortcut_only_when_asked():
 
 def test_squeeze_excite_in_convolution_blocks_only():
     resnet = slim_resnet(block_args={"attn_layer": "se"})
-    assert [b.se is not None for b in from_resnet(resnet, se="conv", c5_blocks=[0, 1]).layer4] == [
+    assert [b.se is not None for b in operate(resnet, se="conv", c5_blocks=[0, 1]).layer4] == [
         True,
         False,
     ]
-    report = from_resnet(resnet, se="conv").surgery_report
+    report = operate(resnet, se="conv").surgery_report
     assert {name.split(".")[2] for name in report.dropped} == {"conv2", "se"}
-    assert all(b.se is not None for b in from_resnet(resnet).layer4)
+    assert all(b.se is not None for b in operate(resnet).layer4)
 
 
 def test_initialised_like_the_layer_itself():
     torch.manual_seed(0)
-    weight = from_resnet(slim_resnet()).layer4[0].conv2.attention.qkv.weight
+    weight = operate(slim_resnet()).layer4[0].conv2.attention.qkv.weight
     assert weight.std().item() == pytest.approx(64**-0.5, rel=0.1)
 
 
@@ -226,23 +232,23 @@ def test_what_cannot_be_done_is_refused_in_one_line(model: str, options: dict, m
     with torch.device("meta"):
         network = timm.create_model(model)
     with pytest.raises(ValueError, match=message) as caught:
-        from_resnet(network, **options)
+        operate(network, **options)
     assert "\n" not in str(caught.value)
 
 
 def test_a_second_surgery_and_a_larger_stride_are_refused():
-    model = from_resnet(slim_resnet(), c5_stride=1)
+    model = operate(slim_resnet(), c5_stride=1)
     with pytest.raises(ValueError, match=r"layer4\.0\.conv2 is attention already"):
-        from_resnet(model)
+        operate(model)
     with pytest.raises(ValueError, match="c5_stride=2, but layer4 of this network has stride 1"):
-        from_resnet(slim_resnet(output_stride=16), c5_stride=2)
+        operate(slim_resnet(output_stride=16), c5_stride=2)
 
 
 def test_a_refused_surgery_changes_nothing():
     resnet = slim_resnet()
     before = copy.deepcopy(resnet.state_dict())
     for options in ({"heads": 5}, {"position": "rotary"}, {"attn_drop": 1.0}, {"kernel": "fastest"}):
-        with pytest.raises(ValueError, match="heads|position|dropout|kernel"):
-            from_resnet(resnet, inplace=True, c5_stride=1, **options)
+        with pytest.raises(ValueError, match=r"heads|position|dropout|kernel"):
+            operate(resnet, inplace=True, c5_stride=1, **options)
     assert resnet.state_dict().keys() == before.keys()
     assert resnet.layer4[0].conv2.stride == (2, 2)

@@ -1,6 +1,7 @@
 import dataclasses
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import timm
@@ -13,7 +14,15 @@ from botvision.backbones.block import AttentionConv2d
 from botvision.backbones.variants import VARIANTS, BoTNet, create_model, list_models, set_stem
 
 
-def attention_layers(model: nn.Module) -> list[MHSA2d]:
+def build(name: str | None, **kwargs) -> Any:
+    return create_model(str(name), **kwargs)
+
+
+def build_with_timm(name: str, **kwargs) -> Any:
+    return timm.create_model(name, **kwargs)
+
+
+def attention_layers(model: nn.Module) -> list[Any]:
     return [m for m in model.modules() if isinstance(m, MHSA2d)]
 
 
@@ -31,7 +40,7 @@ def test_import_registers_in_timm_and_is_silent():
 def test_every_row_is_registered_and_built_as_the_row_says():
     for name, row in VARIANTS.items():
         with torch.device("meta"):
-            model = timm.create_model(name)
+            model = build_with_timm(name)
         assert tuple(len(model.get_submodule(f"layer{i}")) for i in range(1, 5)) == row.layers
         replaced = [n for n, m in model.named_modules() if isinstance(m, AttentionConv2d)]
         assert replaced == [f"layer4.{i}.conv2" for i in range(row.layers[3] if row.attention else 0)]
@@ -51,14 +60,14 @@ def test_every_row_is_registered_and_built_as_the_row_says():
 @pytest.mark.parametrize("name", [name for name, row in VARIANTS.items() if row.twin])
 def test_twin_differs_by_the_spatial_convolutions_of_c5_alone(name: str):
     with torch.device("meta"):
-        ours, twin = create_model(name).state_dict(), create_model(VARIANTS[name].twin).state_dict()
+        ours, twin = build(name).state_dict(), build(VARIANTS[name].twin).state_dict()
     same = {key for key in ours if key in twin and ours[key].shape == twin[key].shape}
     assert {key.split(".")[2] for key in ours.keys() ^ same} == {"conv2"}
     assert {key.split(".")[0] for key in twin.keys() ^ same} == {"layer4"}
 
 
 def test_features_only():
-    model = timm.create_model("botnet_s1_14_tiny", features_only=True, out_indices=(1, 3, 4), in_chans=1)
+    model = build_with_timm("botnet_s1_14_tiny", features_only=True, out_indices=(1, 3, 4), in_chans=1)
     features = model(torch.randn(2, 1, 65, 96))
     assert [tuple(f.shape[1:]) for f in features] == [(64, 17, 24), (256, 5, 6), (512, 5, 6)]
     assert model.feature_info.reduction() == [4, 16, 16]
@@ -66,7 +75,7 @@ def test_features_only():
 
 
 def test_reset_classifier_and_forward_intermediates():
-    model = create_model("botnet14_tiny", num_classes=4)
+    model = build("botnet14_tiny", num_classes=4)
     images = torch.randn(2, 3, 48, 64)
     model.reset_classifier(9)
     assert model(images).shape == (2, 9)
@@ -82,7 +91,7 @@ def test_reset_classifier_and_forward_intermediates():
 
 
 def test_drop_path_reaches_the_attention_blocks():
-    model = create_model("botnet26_small", drop_path_rate=0.4)
+    model = build("botnet26_small", drop_path_rate=0.4)
     rates = [block.drop_path.drop_prob for block in model.layer4]
     assert rates == pytest.approx([0.4 * 6 / 7, 0.4])
     torch.manual_seed(0)
@@ -95,7 +104,7 @@ def test_drop_path_reaches_the_attention_blocks():
 
 def test_gradient_checkpointing_gives_the_same_gradients():
     torch.manual_seed(0)
-    model = create_model("botnet14_tiny", num_classes=3, zero_init_last=False).eval()
+    model = build("botnet14_tiny", num_classes=3, zero_init_last=False).eval()
     images = torch.randn(2, 3, 33, 65)
     gradients = []
     for enabled in (False, True):
@@ -110,7 +119,7 @@ def test_gradient_checkpointing_gives_the_same_gradients():
 
 @pytest.mark.parametrize("name", ["botnet14_tiny", "resnet14_tiny", "botnet_s1_14_tiny", "resnet26"])
 def test_cifar_stem(name: str):
-    model = create_model(name, stem="cifar", num_classes=10).eval()
+    model = build(name, stem="cifar", num_classes=10).eval()
     assert (model.conv1.kernel_size, model.conv1.stride) == ((3, 3), (1, 1))
     assert isinstance(model.maxpool, nn.Identity)
     images = torch.randn(2, 3, 32, 32)
@@ -126,13 +135,13 @@ def test_cifar_stem(name: str):
 
 @pytest.mark.parametrize("name", ["botnet14_tiny", "resnet26"])
 def test_cifar_stem_with_features_only(name: str):
-    model = create_model(name, stem="cifar", features_only=True, out_indices=(0, 4))
+    model = build(name, stem="cifar", features_only=True, out_indices=(0, 4))
     assert [f.shape[-1] for f in model(torch.randn(1, 3, 32, 32))] == [32, 4]
     assert model.feature_info.reduction() == [1, 8]
 
 
 def test_options_reach_the_layer():
-    model = create_model(
+    model = build(
         "botnet26_small", heads=8, position="absolute", convention="timm", attn_drop=0.1, kernel="mask",
         img_size=(64, 128), c4_blocks=[0, 1], c5_blocks=[1, 0], c5_stride=1,
     )  # fmt: skip
@@ -146,8 +155,8 @@ def test_options_reach_the_layer():
 
 def test_t_family_has_silu_and_squeeze_excite_as_asked():
     with torch.device("meta"):
-        models = {se: create_model("botnet_t3", se=se) for se in ("conv", "all", "none")}
-        default = create_model("botnet_t3")
+        models = {se: build("botnet_t3", se=se) for se in ("conv", "all", "none")}
+        default = build("botnet_t3")
     for se, model in models.items():
         assert {model.get_submodule(f"layer{i}.0").se is not None for i in (1, 2, 3)} == {se != "none"}
         assert [block.se is not None for block in model.layer4] == [se == "all"] * 6
@@ -157,13 +166,13 @@ def test_t_family_has_silu_and_squeeze_excite_as_asked():
 
 
 def test_s1_with_a_dilated_trunk():
-    model = create_model("botnet_s1_14_tiny", output_stride=16)
+    model = build("botnet_s1_14_tiny", output_stride=16)
     assert model.feature_info[-1]["reduction"] == 16
     assert model.forward_features(torch.randn(1, 3, 64, 64)).shape[-2:] == (4, 4)
 
 
 def test_initialisation_can_be_repeated():
-    model = create_model("botnet14_tiny")
+    model = build("botnet14_tiny")
     torch.manual_seed(0)
     model.init_weights()
     assert attention_layers(model)[0].qkv.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
@@ -171,7 +180,7 @@ def test_initialisation_can_be_repeated():
 
 
 def test_position_tables_are_spared_weight_decay():
-    model = create_model("botnet14_tiny")
+    model = build("botnet14_tiny")
     assert model.no_weight_decay() == {
         f"layer4.0.conv2.attention.position.{axis}" for axis in ("height", "width")
     }
@@ -183,10 +192,10 @@ def test_position_tables_are_spared_weight_decay():
 
 
 def test_pretrained_plumbing_loads_a_file_with_other_classes_and_channels(tmp_path):
-    source = create_model("botnet14_tiny", img_size=96)
+    source = build("botnet14_tiny", img_size=96)
     torch.save(source.state_dict(), tmp_path / "weights.pth")
     overlay = {"file": str(tmp_path / "weights.pth")}
-    model = timm.create_model(
+    model = build_with_timm(
         "botnet14_tiny", pretrained=True, num_classes=3, in_chans=1, pretrained_cfg_overlay=overlay
     )
     assert torch.equal(
@@ -199,7 +208,7 @@ def test_pretrained_plumbing_loads_a_file_with_other_classes_and_channels(tmp_pa
 
 def test_pretrained_without_weights_is_an_error_of_timm():
     with pytest.raises(RuntimeError, match="No pretrained weights exist for botnet14_tiny"):
-        create_model("botnet14_tiny", pretrained=True)
+        build("botnet14_tiny", pretrained=True)
 
 
 @pytest.mark.parametrize(
@@ -211,19 +220,26 @@ def test_pretrained_without_weights_is_an_error_of_timm():
         ("botnet14_tiny", {"se": True}, "se must be 'none', 'conv' or 'all'"),
         ("botnet14_tiny", {"c5_blocks": [1, 1]}, "c5_blocks needs 1 entries"),
         ("botnet14_tiny", {"img_size": -3}, "image size"),
+        ("botnet14_tiny", {"hedas": 4}, "botnet14_tiny takes no argument 'hedas'; did you mean 'heads'"),
+        (
+            "resnet26",
+            {"num_clases": 4},
+            "resnet26 takes no argument 'num_clases'; did you mean 'num_classes'",
+        ),
+        ("resnet26", {"stem": "cifar", "zzz": 4}, "resnet26 takes no argument 'zzz'"),
         ("resnet14_tiny", {"heads": 4}, "resnet14_tiny has no attention, so it takes no heads"),
         ("vgg11", {"stem": "cifar"}, "VGG has no conv1, bn1, maxpool"),
     ],
 )
 def test_bad_names_and_options_are_refused_in_one_line(name: str, kwargs: dict, message: str):
     with pytest.raises(ValueError, match=message) as caught, torch.device("meta"):
-        create_model(name, **kwargs)
+        build(name, **kwargs)
     assert "\n" not in str(caught.value)
 
 
 def test_imagenet_stem_is_the_default():
-    model = create_model("resnet14_tiny")
+    model = build("resnet14_tiny")
     assert set_stem(model, "imagenet") is model
     assert isinstance(model.maxpool, nn.MaxPool2d)
-    assert isinstance(create_model("botnet14_tiny"), BoTNet)
+    assert isinstance(build("botnet14_tiny"), BoTNet)
     assert dataclasses.is_dataclass(VARIANTS["botnet50"])

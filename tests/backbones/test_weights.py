@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -7,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from timm.layers.bottleneck_attn import BottleneckAttn
 
+from botvision.attention.layer import Convention
 from botvision.backbones.variants import create_model
 from botvision.backbones.weights import (
     from_timm_attention,
@@ -20,7 +22,7 @@ from botvision.backbones.weights import (
 @pytest.mark.parametrize("convention", ["timm", "paper"])
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_timm_attention_layer_is_the_same_function(convention: str, scaled: bool, stride: int):
+def test_timm_attention_layer_is_the_same_function(convention: Convention, scaled: bool, stride: int):
     torch.manual_seed(0)
     theirs = BottleneckAttn(64, feat_size=(6, 10), stride=stride, scale_pos_embed=scaled).eval()
     ours = from_timm_attention(theirs, convention)
@@ -41,10 +43,10 @@ def test_the_conventions_differ_on_the_same_tables():
 
 
 @pytest.mark.parametrize(("name", "convention"), [("botnet26t_256", "paper"), ("botnet50ts_256", "timm")])
-def test_whole_timm_botnet_is_the_same_function_and_then_free_of_size(name: str, convention: str):
+def test_whole_timm_botnet_is_the_same_function_and_then_free_of_size(name: str, convention: Convention):
     torch.manual_seed(0)
     theirs = timm.create_model(name, num_classes=11, zero_init_last=False).eval()
-    ours = from_timm_botnet(theirs, convention)
+    ours: Any = from_timm_botnet(theirs, convention)
     images = torch.randn(1, 3, 256, 256)
     with torch.no_grad():
         expected = theirs(images)
@@ -102,7 +104,7 @@ def test_nothing_half_written_if_the_description_is_no_json(tmp_path: Path):
 def test_warm_start_of_a_botnet_from_resnet_weights(tmp_path: Path):
     resnet = create_model("resnet14_tiny", num_classes=4)
     save_file(resnet.state_dict(), tmp_path / "resnet.safetensors")
-    botnet = create_model("botnet14_tiny", num_classes=6)
+    botnet: Any = create_model("botnet14_tiny", num_classes=6)
     fc = botnet.fc.weight.clone()
     report = load_weights(botnet, tmp_path / "resnet.safetensors")
     assert report.unexpected == ["layer4.0.conv2.weight"]
@@ -126,10 +128,18 @@ def test_tables_of_another_grid_are_taken_over_and_reported():
     assert all(torch.equal(value, large.state_dict()[name]) for name, value in small.state_dict().items())
 
 
+def test_tables_of_another_kind_are_not_taken_for_relative_ones():
+    absolute = create_model(
+        "botnet14_tiny", position="absolute"
+    )  # 4 rows, relative tables have an odd number
+    report = load_weights(create_model("botnet14_tiny"), absolute.state_dict())
+    assert report.mismatched == [f"layer4.0.conv2.attention.position.{axis}" for axis in ("height", "width")]
+
+
 def test_strict_loading_names_the_first_misfit_and_loads_nothing():
     model = create_model("botnet14_tiny", num_classes=6)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(ValueError, match=r"the weights does not fit BoTNet: 2 mismatched, first fc\.weight"):
+    with pytest.raises(ValueError, match=r"the weights: not of this BoTNet, 2 mismatched, first fc\.weight"):
         load_weights(model, create_model("botnet14_tiny", num_classes=4).state_dict(), strict=True)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -144,7 +154,7 @@ def test_files_that_cannot_be_loaded_are_named_in_one_line(tmp_path: Path):
     ):
         with pytest.raises(ValueError, match=message):
             load_weights(model, path)
-    with pytest.raises(ValueError, match=r"has no tensor that fits ResNet"):
+    with pytest.raises(ValueError, match="no tensor fits this ResNet"):
         load_weights(model, {"x": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"model\.json: cannot be read"):
         load_model(tmp_path)

@@ -1,12 +1,14 @@
 """What a model costs: parameters, multiply-adds, and the measured time of a step.
 
-Multiply-adds are half the floating-point operations that torch's counter sees on the meta device: convolutions
-and matrix products, nothing else (no norm, activation, pooling or softmax), as in the slides' table. Attention
-runs its reference kernel there, which multiplies each query with all 2H-1 and 2W-1 relative rows as the authors'
-code does; that convention gives their 102.98e9 for BoTNet-50 at 1024 px (H and W rows would give 102.66e9).
+Multiply-adds are half the floating-point operations that torch's counter sees on the meta device:
+convolutions and matrix products, nothing else (no norm, activation, pooling or softmax), as in the slides'
+table. Attention runs its reference kernel there, which multiplies each query with all 2H-1 and 2W-1 relative
+rows as the authors' code does; that convention gives their 102.98e9 for BoTNet-50 at 1024 px (102.99e9; only
+the H and W rows that a query needs would give 102.66e9).
 Parameters are learned values: without the running statistics of batch norm, with position tables.
 """
 
+import copy
 import dataclasses
 import statistics
 import time
@@ -137,15 +139,17 @@ def step_time(
 ) -> StepTime:
     """Measure a step on random images; the first one warms up and is not counted.
 
-    The model is moved to `device` and left in its mode; gradients are cleared. Below float32 the step runs
-    under autocast.
+    A copy of the model is measured: weights, running statistics, mode and device of the caller's stay. Below
+    float32 the step runs under autocast.
+
+    Raises:
+        ValueError: an impossible size, or batch or repeats below 1.
     """
     if batch < 1 or repeats < 1:
         raise ValueError(f"batch and repeats must be at least 1, got {batch} and {repeats}")
     shape = probe_input(model, image_hw(image_size), batch).shape
-    training = model.training
-    model = model.to(device).train(train)
-    images = torch.randn(shape, device=device)
+    model = copy.deepcopy(model).to(device).train(train)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
     seconds = []
     for _ in range(repeats + 1):
         _wait(device)
@@ -160,7 +164,6 @@ def step_time(
         _wait(device)
         seconds.append(time.perf_counter() - start)
         model.zero_grad(set_to_none=True)
-    model.train(training)
     timed = seconds[1:]
     return StepTime(
         statistics.median(timed), min(timed), repeats, batch, train, device, str(dtype).removeprefix("torch.")
@@ -168,7 +171,7 @@ def step_time(
 
 
 def _counted(model: nn.Module, hw: tuple[int, int]) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:
-    """Multiply-adds by module name (and "Global"), and output cells of the stages, from one pass on shapes."""
+    """Multiply-adds by module name (and "Global"), and output cells of the stages; one pass on shapes."""
     twin = meta_twin(model)
     outputs: dict[str, tuple[int, int]] = {}
     for module in twin.modules():

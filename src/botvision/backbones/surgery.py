@@ -134,7 +134,7 @@ def from_resnet(
     *,
     inplace: bool = False,
     return_report: bool = False,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> M | tuple[M, SurgeryReport]:
     """Turn a bottleneck ResNet of timm or torchvision into a BoTNet that keeps its other weights bit for bit.
 
@@ -142,9 +142,9 @@ def from_resnet(
     dtype of the convolutions they replace.
 
     Args:
-        model: any network with layer3 and layer4 of bottleneck blocks (conv1, conv2, conv3): resnet50, resnet50d,
-            wide and grouped ones, seresnet50, with or without anti-aliasing or dilation; timm's `features_only`
-            form too.
+        model: any network with layer3 and layer4 of bottleneck blocks (conv1, conv2, conv3): resnet50,
+            resnet50d, wide and grouped ones, seresnet50, with or without anti-aliasing or dilation; timm's
+            `features_only` form too.
         surgery: what to replace; or the same as keywords.
         inplace: change `model` itself, whose other parameters stay the very same objects (an optimizer that
             holds them stays valid). By default the caller's model is left alone and a copy is changed.
@@ -263,7 +263,7 @@ def _check_block(block: nn.Module, name: str, heads: int) -> None:
 
 
 def _set_stage_stride(model: nn.Module, stride: int) -> None:
-    """Set the stride of layer4: its first block, the shortcut, and what timm says of the feature's reduction."""
+    """Set the stride of layer4: of its first block, of the shortcut, and in timm's `feature_info`."""
     first = model.get_submodule("layer4.0")
     current = _block_stride(first)
     if current == stride:
@@ -301,7 +301,7 @@ def _block_stride(block: nn.Module) -> int:
 
 
 def _conv2_grids(model: nn.Module, chosen: list[str], hw: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    """(height, width) in cells of the map that reaches each chosen conv2, by running the network on shapes."""
+    """(height, width) in cells of the map that reaches each chosen conv2, by a run on shapes."""
     twin = meta_twin(model)
     grids: dict[str, tuple[int, int]] = {}
 

@@ -6,7 +6,9 @@ A BoTNet is timm's ResNet whose constructor performs the surgery, so names of we
 
 import dataclasses
 import difflib
+import inspect
 import math
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,8 +22,11 @@ from botvision.backbones.surgery import Surgery, from_resnet, image_hw
 
 M = TypeVar("M", bound=nn.Module)
 SURGERY_KEYS = {field.name for field in dataclasses.fields(Surgery)}
+TRUNK_KEYS = set(inspect.signature(ResNet.__init__).parameters) - {"self", "block", "layers"}
+ARGUMENTS = SURGERY_KEYS | TRUNK_KEYS | {"stem", "pretrained", "features_only", "out_indices"}
 STEMS = ("imagenet", "cifar")
 CIFAR_SIZE = 32  # pixels; the default size of a network with the CIFAR stem
+NANO = {"channels": (8, 16, 32, 64), "stem_width": 8, "stem_type": "deep"}
 TINY = {"channels": (16, 32, 64, 128), "stem_width": 16, "stem_type": "deep"}
 SMALL = {"channels": (32, 64, 128, 256), "stem_width": 16, "stem_type": "deep"}
 
@@ -68,10 +73,12 @@ VARIANTS: dict[str, Variant] = {
     "botnet_t6": Variant((3, 4, 6, 12), 1, 320, "conv", "silu"),
     "botnet_t7": Variant((3, 4, 23, 12), 1, 384, "conv", "silu"),
     # Not from the paper: train on a CPU in minutes, on 32x32 (CIFAR stem) or 64x64 images.
+    "botnet14_nano": Variant((1, 1, 1, 1), 2, 64, trunk=NANO, twin="resnet14_nano"),
     "botnet14_tiny": Variant((1, 1, 1, 1), 2, 64, trunk=TINY, twin="resnet14_tiny"),
     "botnet26_small": Variant((2, 2, 2, 2), 2, 64, trunk=SMALL, twin="resnet26_small"),
     "botnet_s1_14_tiny": Variant((1, 1, 1, 1), 1, 64, trunk=TINY, twin="resnet14_tiny"),
     "botnet_s1_26_small": Variant((2, 2, 2, 2), 1, 64, trunk=SMALL, twin="resnet26_small"),
+    "resnet14_nano": Variant((1, 1, 1, 1), 2, 64, trunk=NANO, attention=False),
     "resnet14_tiny": Variant((1, 1, 1, 1), 2, 64, trunk=TINY, attention=False),
     "resnet26_small": Variant((2, 2, 2, 2), 2, 64, trunk=SMALL, attention=False),
 }
@@ -124,9 +131,16 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:  # noqa: ANN401
             else f"; there are {', '.join(VARIANTS)} and timm's"
         )
         raise ValueError(f"unknown model {name!r}{hint}")
-    if name in VARIANTS or "stem" not in kwargs:
-        return timm.create_model(name, **kwargs)
-    return _timm_model_with_stem(name, **kwargs)
+    build = timm.create_model if name in VARIANTS or "stem" not in kwargs else _timm_model_with_stem
+    try:
+        return build(name, **kwargs)
+    except TypeError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown is None:
+            raise
+        close = difflib.get_close_matches(unknown[1], sorted(ARGUMENTS), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"model {name} takes no argument {unknown[1]!r}{hint}") from None
 
 
 def list_models() -> list[str]:
@@ -187,7 +201,7 @@ def _build(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:  # noqa: AN
     if se != "none":
         block_args.setdefault("attn_layer", SEModule)
     chosen = {key: kwargs.pop(key) for key in SURGERY_KEYS & set(kwargs)}
-    trunk = {
+    trunk: dict[str, Any] = {
         "block": Bottleneck,
         "layers": row.layers,
         "act_layer": row.act,

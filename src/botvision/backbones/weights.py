@@ -1,4 +1,4 @@
-"""Weights in and out: timm's attention layers, warm starts with a report, and a folder that rebuilds a model."""
+"""Weights in and out: timm's attention layers, warm starts with a report, folders that rebuild a model."""
 
 import copy
 import dataclasses
@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from timm.layers.bottleneck_attn import BottleneckAttn
 from torch import Tensor, nn
 
 from botvision.attention.layer import Convention
+from botvision.attention.position import PositionTables
 from botvision.backbones.block import AttentionConv2d
 from botvision.backbones.variants import create_model
 
@@ -131,11 +131,7 @@ def load_weights(
     """
     stored = dict(source) if isinstance(source, Mapping) else _read(Path(source))
     own = model.state_dict()
-    tables = {
-        name
-        for name in own
-        if ".position." in name and name in stored and _same_width(own[name], stored[name])
-    }
+    tables = _adoptable_tables(model, stored)
     same = {name for name in own if name in stored and own[name].shape == stored[name].shape}
     report = LoadReport(
         kept=[name for name in own if name in same],
@@ -149,17 +145,21 @@ def load_weights(
         kind = next(kind for kind in ("missing", "unexpected", "mismatched") if getattr(report, kind))
         names = getattr(report, kind)
         raise ValueError(
-            f"{where} does not fit {type(model).__name__}: {len(names)} {kind}, first {names[0]}"
+            f"{where}: not of this {type(model).__name__}, {len(names)} {kind}, first {names[0]}"
         )
     if not same | tables:
-        raise ValueError(f"{where} has no tensor that fits {type(model).__name__}")
+        raise ValueError(f"{where}: no tensor fits this {type(model).__name__}")
     model.load_state_dict({name: stored[name] for name in same | tables}, strict=False)
     return report
 
 
 def save_model(
-    model: nn.Module, folder: str | Path, name: str, kwargs: Mapping[str, Any], **extra: Any
-) -> None:  # noqa: ANN401
+    model: nn.Module,
+    folder: str | Path,
+    name: str,
+    kwargs: Mapping[str, Any],
+    **extra: Any,  # noqa: ANN401
+) -> None:
     """Write `model.safetensors` and `model.json`, from which `load_model` rebuilds the model.
 
     Each file is written under a temporary name and renamed; the JSON comes last.
@@ -202,9 +202,17 @@ def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     return model.eval(), description
 
 
-def _same_width(own: Tensor, stored: Tensor) -> bool:
-    """Whether a position table of another grid can be taken over."""
-    return own.ndim == stored.ndim == 2 and own.shape[1] == stored.shape[1]
+def _adoptable_tables(model: nn.Module, stored: Mapping[str, Tensor]) -> set[str]:
+    """Names of the position tables that can take over the stored ones, of whatever grid."""
+    names: set[str] = set()
+    for prefix, module in model.named_modules():
+        for axis, table in module.named_parameters() if isinstance(module, PositionTables) else ():
+            other = stored.get(f"{prefix}.{axis}")
+            if other is None or other.ndim != 2 or other.shape[1] != table.shape[1]:
+                continue
+            if module.kind == "absolute" or other.shape[0] % 2:  # a relative table has 2G-1 rows
+                names.add(f"{prefix}.{axis}")
+    return names
 
 
 def _read(path: Path) -> dict[str, Tensor]:
