@@ -92,7 +92,7 @@ def check_data(data: DataConfig | str | Path, progress: Progress | None = None) 
 
 
 def _check_splits(splits: Splits) -> CheckReport:
-    """Archives and drawn images were checked, or made, when they were opened: counting is all that is left."""
+    """Archives and drawn images were checked, or made, when they were opened: counting is what is left."""
     rows, readable = [], 0
     for split, dataset in (("train", splits.train), ("val", splits.val)):
         tally = _Tally(Counter(dataset.classes[k] for k in dataset.targets.tolist()))

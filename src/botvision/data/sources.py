@@ -198,6 +198,18 @@ def list_zip(path: Path) -> Listing:
     return Listing(path, ZipSource(path, [members[file] for file in files]), files, folders)
 
 
+def find_images(root: Path) -> list[Path]:
+    """Every image below a folder, in sorted order: files called like images, and others whose content is one.
+
+    Raises:
+        DataError: one line, if there is no such folder.
+    """
+    listing = list_folder(root)
+    return [
+        listing.root / file for index, file in enumerate(listing.files) if counts_as_image(listing, index)
+    ]
+
+
 def _has_splits(names: set[str]) -> bool:
     return bool(names & set(SPLIT_NAMES))
 
