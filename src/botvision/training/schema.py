@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -71,7 +72,7 @@ def _convert(value: object, hint: Any, key: str) -> Any:  # noqa: ANN401 - the h
     if isinstance(value, Text):
         if str in options and str(value) not in ("null", "none", "None"):
             return str(value)
-        value = yaml.safe_load(str(value)) if not _is_word(str(value), options) else str(value)
+        value = str(value) if _is_word(str(value), options) else _parse(value, key)
         value = None if value in ("none", "None") and type(None) in options else value
     for option in options:
         if dataclasses.is_dataclass(option) and isinstance(option, type):
@@ -80,6 +81,25 @@ def _convert(value: object, hint: Any, key: str) -> Any:  # noqa: ANN401 - the h
         if matched:
             return result
     raise ConfigError(f"{key}: expected {_describe(options)}, got {value!r}")
+
+
+def _number(value: object) -> float | None:
+    """A finite number, or None; YAML 1.1 reads 1e-3 as text, everybody else as a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    written = not isinstance(value, str) or "e" in value.lower()
+    return number if written and math.isfinite(number) else None
+
+
+def _parse(text: Text, key: str) -> object:
+    try:
+        return yaml.safe_load(str(text))
+    except yaml.YAMLError:
+        raise ConfigError(f"{key}: cannot be read: {str(text)!r}") from None
 
 
 def _is_word(text: str, options: tuple[Any, ...]) -> bool:
@@ -96,12 +116,8 @@ def _match(value: object, option: Any, key: str) -> tuple[bool, Any]:  # noqa: A
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in arguments), value
     if option is float:
-        if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text, everybody else as a number
-            try:
-                return "e" in value.lower(), float(value)
-            except ValueError:
-                return False, None
-        return isinstance(value, int | float) and not isinstance(value, bool), value
+        number = _number(value)
+        return number is not None, number
     if origin in (tuple, list) and isinstance(value, list | tuple):
         repeated = origin is list or (len(arguments) == 2 and arguments[1] is Ellipsis)
         inner = [arguments[0]] * len(value) if repeated else list(arguments)
@@ -112,16 +128,16 @@ def _match(value: object, option: Any, key: str) -> tuple[bool, Any]:  # noqa: A
             for i, (item, kind) in enumerate(zip(value, inner, strict=True))
         )
     if origin is dict or option is dict:
-        return isinstance(value, Mapping), _untext(value)
+        return isinstance(value, Mapping), _untext(value, key)
     if origin is None and isinstance(option, type):
         return isinstance(value, option) and not (option is int and isinstance(value, bool)), value
     return False, None
 
 
-def _untext(value: object) -> Any:  # noqa: ANN401
+def _untext(value: object, key: str) -> Any:  # noqa: ANN401
     if isinstance(value, Mapping):
-        return {key: _untext(item) for key, item in value.items()}
-    return yaml.safe_load(str(value)) if isinstance(value, Text) else value
+        return {name: _untext(item, f"{key}.{name}") for name, item in value.items()}
+    return _parse(value, key) if isinstance(value, Text) else value
 
 
 def _describe(options: tuple[Any, ...]) -> str:

@@ -1,0 +1,54 @@
+"""Every recipe: its promise is stated, and it trains for one step on drawn images at reduced size."""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from botvision.training.config import build_config, load_recipe, recipe_names
+from botvision.training.history import read_rows
+from botvision.training.run import train
+
+# Keeps what a recipe is about (model, stem, optimiser, augmentation, precision) and shrinks what costs time.
+SMALL = {
+    "data.source": "generated", "data.root": "null", "data.num_images": 4, "data.num_val_images": 4,
+    "data.num_workers": 0, "train.batch_size": 2, "train.accumulate": 1, "train.max_steps": 1,
+    "train.log_every": 1, "train.device": "cpu",
+}  # fmt: skip
+TWINS = [
+    ("generated_botnet14_tiny", "generated_resnet14_tiny"),
+    ("cifar10_botnet14_tiny", "cifar10_resnet14_tiny"),
+    ("cifar10_botnet14_nano", "cifar10_resnet14_nano"),
+    ("cifar10_resnet50", "cifar10_botnet50"),
+    ("cifar10_resnet50", "cifar10_botnet_s1_50"),
+    ("imagenet_resnet50", "imagenet_botnet50"),
+    ("imagenet_resnet50", "imagenet_botnet_s1_50"),
+]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_one_step(name: str, tmp_path: Path):
+    values = load_recipe(name)
+    size = 32 if values["data"]["image_size"] < 224 else 64
+    folder = train(build_config(values, {**SMALL, "data.image_size": size}), tmp_path / name, progress=False)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["steps"], summary["recipe"], summary["image_size"]) == (1, name, [size, size])
+    assert len(read_rows(folder / "steps.csv")) == 1
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_promise_is_stated(name: str):
+    text = (resources.files("botvision") / "recipes" / f"{name}.yaml").read_text()
+    comments = [line for line in text.splitlines() if line.startswith("#")]
+    assert text.startswith("# ")
+    for part in ("# Claim:", "# Command:  botvision train " + name, "# Cost:", "# Expected:"):
+        assert any(line.startswith(part) for line in comments), part
+
+
+@pytest.mark.parametrize(("base", "other"), TWINS)
+def test_compared_recipes_differ_in_the_model_alone(base: str, other: str):
+    one, two = load_recipe(base), load_recipe(other)
+    assert one["model"].pop("name") != two["model"].pop("name")
+    assert (one.pop("recipe"), two.pop("recipe")) == (base, other)
+    assert one == two

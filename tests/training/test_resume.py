@@ -1,0 +1,155 @@
+"""Killed and resumed, a run ends in the same bits as one that was left alone."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from botvision.training import checkpoint, history, run
+from botvision.training.checkpoint import read_state
+from botvision.training.config import ConfigError
+from tests.training.runs import assert_same_run, tiny
+
+ROOT = Path(__file__).parents[2]
+
+KILLED = """
+import os, signal, sys
+import torch
+torch.set_num_threads(1)
+from botvision.training import history, run
+from tests.training.runs import tiny
+
+written = history.History.log_step
+
+def log_step(self, step, *rest):
+    written(self, step, *rest)
+    if step == 9:  # third of the six steps of the second epoch
+        os.kill(os.getpid(), signal.SIGKILL)
+
+history.History.log_step = log_step
+run.train(tiny(), sys.argv[1], progress=False)
+"""
+
+
+def test_killed_in_the_middle_of_an_epoch(whole_run: Path, tmp_path: Path):
+    """SIGKILL, with dropout, drop path, averaged weights, accumulation and augmentation on."""
+    folder = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder)], cwd=ROOT, capture_output=True, timeout=300
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    state = read_state(folder / "checkpoints" / "last.ckpt")
+    assert (state.step, state.epoch, state.batches) == (8, 1, 4)
+    assert (
+        (folder / "steps.csv").read_text().splitlines()[-1].startswith("9,2,")
+    )  # to be dropped and done again
+    assert not (folder / "summary.json").exists()
+    run.train(tiny(), folder, resume=True, progress=False)
+    assert_same_run(whole_run, folder)
+
+
+class Interrupted(BaseException):
+    """In place of a kill, where starting one more process would add nothing."""
+
+
+@pytest.mark.parametrize(
+    ("where", "at", "restored"),
+    [
+        ("log_step", 1, None),  # before the first checkpoint
+        ("log_step", 6, (4, 0, 8)),  # last step of an epoch, before its validation
+        ("log_epoch", 1, (4, 0, 8)),  # after the validation, before its checkpoint
+        ("_save", 1, (6, 1, 0)),  # between two epochs
+        ("log_step", 7, (6, 1, 0)),
+        ("_save", 3, (18, 3, 0)),  # trained, but nothing exported yet
+    ],
+)
+def test_interrupted_anywhere(
+    whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, at: int, restored: Any
+):
+    owner: Any = checkpoint.RunKeeper if where == "_save" else history.History
+    original = getattr(owner, where)
+
+    def interrupted(self: Any, *arguments: Any, **named: Any) -> None:
+        original(self, *arguments, **named)
+        reached = arguments[0]
+        if where == "_save":
+            reached = self.state.epoch if self.state.batches == 0 else None
+        elif where == "log_epoch":
+            reached = reached["epoch"]
+        if reached == at:
+            raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, where, interrupted)
+        with pytest.raises(Interrupted):
+            run.train(tiny(), tmp_path / "run", progress=False)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    if restored is None:
+        assert not last.exists()
+    else:
+        state = read_state(last)
+        assert (state.step, state.epoch, state.batches) == restored
+    run.train(tiny(), tmp_path / "run", resume=True, progress=False)
+    assert_same_run(whole_run, tmp_path / "run")
+
+
+def test_more_epochs_follow_the_schedule_of_the_new_length(whole_run: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole_run, folder)
+    run.train(tiny(train__epochs=4), folder, resume=True, progress=False)
+    steps = history.read_rows(folder / "steps.csv")
+    assert [int(row["step"]) for row in steps] == list(range(1, 25))
+    before, after = float(steps[17]["lr"]), float(steps[18]["lr"])
+    assert after > before  # the old cosine had come down; the new one has six steps to go
+    assert (folder / "steps.csv").read_text().startswith((whole_run / "steps.csv").read_text())
+    assert len(history.read_rows(folder / "metrics.csv")) == 4
+    assert read_state(folder / "checkpoints" / "last.ckpt").finished
+
+
+def test_a_finished_run_is_left_alone(whole_run: Path, capsys: pytest.CaptureFixture[str]):
+    before = {path: path.stat().st_mtime_ns for path in whole_run.rglob("*")}
+    run.train(tiny(), whole_run, resume=True)
+    assert {path: path.stat().st_mtime_ns for path in whole_run.rglob("*")} == before
+    assert "nothing to do, the run is finished (3 epochs)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        ({"model__args__heads": 2}, "cannot resume with another model.args.heads: it was None, now 2"),
+        ({"data__num_images": 99}, "cannot resume with another data.num_images: it was 100, now 99"),
+        ({"train__seed": 4}, "cannot resume with another train.seed: it was 3, now 4"),
+        ({"train__epochs": 2}, "has done 3 epochs already, got 2"),
+    ],
+)
+def test_what_would_not_be_the_same_run_is_refused(whole_run: Path, overrides: dict[str, object], line: str):
+    with pytest.raises(ConfigError, match=line):
+        run.train(tiny(**overrides), whole_run, resume=True, progress=False)
+
+
+def test_folders_are_not_mixed_up(whole_run: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="already holds a run"):
+        run.train(tiny(), whole_run, progress=False)
+    with pytest.raises(ConfigError, match="no run to resume"):
+        run.train(tiny(), tmp_path / "none", resume=True, progress=False)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="expected a new or empty folder"):
+        run.train(tiny(), tmp_path, progress=False)
+
+
+def test_a_broken_checkpoint_is_named(whole_run: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole_run, folder)
+    last = folder / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match=r"last\.ckpt: cannot be read as a checkpoint") as error:
+        run.train(tiny(), folder, resume=True, progress=False)
+    assert "\n" not in str(error.value)
+    torch.save({"state_dict": {}}, last)
+    with pytest.raises(ConfigError, match="not a checkpoint of a botvision run"):
+        run.train(tiny(), folder, resume=True, progress=False)

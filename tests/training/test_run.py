@@ -1,0 +1,283 @@
+"""What a run leaves behind, how it ends early, and what stops it before the first step."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import nn
+
+from botvision.backbones import load_model
+from botvision.backbones.variants import create_model
+from botvision.data.classification import open_splits
+from botvision.training import results, run, tasks
+from botvision.training.checkpoint import read_state
+from botvision.training.config import ConfigError, build_config, load_config
+from botvision.training.history import read_rows
+from botvision.training.optim import Schedule
+from botvision.training.results import evaluate
+from botvision.training.tasks import DivergedError, LossMeter
+from tests.training.runs import tiny
+
+FOLDER = {
+    "config.yaml", "versions.json", "metrics.csv", "steps.csv", "eval.json", "summary.json",
+    "curves.png", "confusion.png", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+    "model/model.safetensors", "model/model.json",
+}  # fmt: skip
+
+
+def test_the_folder_is_complete_and_nothing_temporary_is_left(whole_run: Path):
+    files = {path.relative_to(whole_run).as_posix() for path in whole_run.rglob("*") if path.is_file()}
+    assert {file for file in files if not file.startswith("tensorboard/")} == FOLDER
+    assert any(file.startswith("tensorboard/events") for file in files)
+    for picture in ("curves.png", "confusion.png"):
+        with Image.open(whole_run / picture) as image:
+            assert min(image.size) > 100
+    assert load_config(whole_run / "config.yaml") == tiny()
+
+
+def test_summary_and_evaluation_say_the_same_as_the_best_row(whole_run: Path):
+    summary = json.loads((whole_run / "summary.json").read_text())
+    evaluation = json.loads((whole_run / "eval.json").read_text())
+    rows = read_rows(whole_run / "metrics.csv")
+    best = rows[summary["best_epoch"] - 1]
+    assert max(float(row["val_top1"]) for row in rows) == float(best["val_top1"]) == summary["top1"]
+    assert summary["top1"] == evaluation["top1"]
+    assert summary["loss"] == evaluation["loss"] == pytest.approx(float(best["val_loss"]), rel=1e-6)
+    assert np.trace(evaluation["confusion"]) / 40 == summary["top1"]
+    model = create_model("botnet14_tiny", num_classes=5, img_size=16, stem="cifar")
+    assert summary["params"] == sum(parameter.numel() for parameter in model.parameters())
+    assert (summary["epochs"], summary["steps"], summary["batch_size"]) == (3, 18, 16)
+    assert summary["step_ms"] > 0
+    assert summary["train_seconds"] >= sum(float(row["seconds"]) for row in rows) - 0.01
+    assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_exported_weights_are_the_averaged_ones_of_the_best_epoch(whole_run: Path):
+    checkpoint = torch.load(whole_run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    model, description = load_model(whole_run / "model")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, checkpoint[f"ema.module.{name}"]), name
+    assert any(
+        not torch.equal(checkpoint[f"model.{name}"], value) for name, value in model.state_dict().items()
+    )
+    assert description["classes"] == ["disc", "ring", "square", "triangle", "star"]
+    assert description["image_size"] == [16, 16]
+
+
+def test_evaluate_takes_other_data_but_not_other_training(whole_run: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole_run, folder)
+    again = evaluate(folder)
+    assert again.to_dict().items() <= json.loads((whole_run / "eval.json").read_text()).items()
+    train = evaluate(folder, "train", {"data.num_images": "20"})
+    assert (train.count, json.loads((folder / "eval.json").read_text())["split"]) == (20, "train")
+    with pytest.raises(ConfigError, match=r"optim\.lr: an evaluation takes only"):
+        evaluate(folder, overrides={"optim.lr": 1})
+    with pytest.raises(ConfigError, match=r"its classes \(disc, ring, square\) are not those of the run"):
+        evaluate(folder, overrides={"data.num_classes": 3})
+    with pytest.raises(ConfigError, match="split: expected train or val"):
+        evaluate(folder, "test")
+    with pytest.raises(ConfigError, match="not a run folder"):
+        evaluate(tmp_path)
+
+
+def test_max_steps_ends_a_run_in_the_middle_of_an_epoch(tmp_path: Path):
+    folder = run.train(tiny(train__max_steps=4, optim__warmup_epochs=0), tmp_path / "run", progress=False)
+    state = read_state(folder / "checkpoints" / "last.ckpt")
+    assert (state.step, state.epoch, state.finished) == (4, 1, True)
+    rows = read_rows(folder / "steps.csv")
+    assert len(rows) == 4
+    assert float(rows[-1]["lr"]) < 0.5 * 0.05  # the cosine knows that four steps are all
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 4
+
+
+def test_early_stopping_counts_epochs_without_a_better_top1(tmp_path: Path):
+    # a rate that changes no weight: only the statistics of the norms settle, then nothing gets better
+    config = tiny(
+        optim__lr=1e-12, train__epochs=9, train__early_stop=2, train__ema_decay=0, data__num_images=16
+    )
+    folder = run.train(config, tmp_path / "run", progress=False)
+    state = read_state(folder / "checkpoints" / "last.ckpt")
+    assert state.epoch == state.best_epoch + 2 < 9
+    assert (state.stopped_early, state.finished) == (True, True)
+
+
+def test_a_loss_that_is_not_a_number_stops_with_step_and_images(tmp_path: Path):
+    config = tiny(optim__lr=1e30, optim__warmup_epochs=0, optim__clip_norm=0, train__checkpoint_every=0)
+    with pytest.raises(
+        DivergedError, match=r"^step \d+: the loss is (nan|inf) on the batch of generated/train/"
+    ) as error:
+        run.train(config, tmp_path / "run", progress=False)
+    assert "and 5 more" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_weights_that_are_not_numbers_never_replace_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    original = tasks.Classifier.optimizer_step
+
+    def poisoned(self: tasks.Classifier, *arguments: object, **named: object) -> None:
+        original(self, *arguments, **named)
+        if self.trainer.global_step == 3:  # the step in hand is the fourth
+            with torch.no_grad():
+                next(p for n, p in self.model.named_parameters() if n == "fc.weight")[0, 0] = math.inf
+
+    monkeypatch.setattr(tasks.Classifier, "optimizer_step", poisoned)
+    with pytest.raises(DivergedError, match=r"step 4: fc\.weight is no longer finite"):
+        run.train(tiny(), tmp_path / "run", progress=False)
+    assert read_state(tmp_path / "run" / "checkpoints" / "last.ckpt").step == 2
+
+
+def test_losses_are_weighted_by_images():
+    meter = LossMeter(str)
+    meter.add(0, torch.tensor(1.0), torch.arange(6))
+    meter.add(0, torch.tensor(4.0), torch.arange(2))
+    assert meter.step_loss() == 2.5  # what the gradient is of: the mean of the two batches
+    assert meter.mean() == (6 * 1.0 + 2 * 4.0) / 8
+    meter.add(1, torch.tensor(3.0), torch.arange(1))
+    assert meter.step_loss() == 3.0
+
+
+def test_the_average_follows_its_formula():
+    config = tiny(train__ema_decay=0.5)
+    linear, norm = nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2)
+    module = tasks.Classifier(
+        nn.Sequential(linear, norm), config, Schedule(peak=0.1, total=1), open_splits(config.data).train
+    )
+    averaged: Any = module.evaluated
+    assert module.ema is not None
+    expected = 1.0
+    for step, value in ((0, 1.0), (1, 5.0), (2, 9.0), (40, 2.0)):  # the first is copied
+        with torch.no_grad():
+            module.ema.n_averaged.fill_(step)
+            linear.weight.fill_(value)
+            norm.running_mean = torch.full((2,), value)
+            norm.num_batches_tracked = torch.tensor(step)
+            module.ema.update_parameters(module.model)
+        decay = min(0.5, (1 + step) / (10 + step)) if step else 0.0
+        expected = decay * expected + (1 - decay) * value
+    assert torch.allclose(averaged[0].weight, torch.full((2, 2), expected))
+    assert torch.allclose(averaged[1].running_mean, torch.full((2,), expected))
+    assert averaged[1].num_batches_tracked == 40
+
+
+def test_warm_start_takes_what_fits_and_says_so(
+    whole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = tiny(model__weights=str(whole_run), data__num_classes=3, train__max_steps=1)
+    folder = run.train(config, tmp_path / "run")
+    report = (folder / "warm_start.txt").read_text()
+    assert "mismatched      2  fc.weight, fc.bias" in report
+    assert report.strip() in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"holds no model\.safetensors"):
+        run.train(tiny(model__weights=str(tmp_path)), tmp_path / "two", progress=False)
+
+
+def test_the_terminal_shows_one_line_an_epoch_and_no_notices(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run.train(tiny(train__epochs=2, train__log_every=100), tmp_path / "run")
+    captured = capsys.readouterr()
+    lines = [line.split("\r")[-1] for line in captured.err.splitlines() if line.strip()]
+    assert captured.out == ""
+    assert [line[:10] for line in lines[:-1]] == ["epoch 1/2 ", "epoch 2/2 "]
+    assert lines[-1].startswith(f"{tmp_path / 'run'}: top-1")
+
+
+def test_random_state_of_the_caller_is_left_alone(tmp_path: Path):
+    torch.manual_seed(7)
+    np.random.seed(7)
+    expected = torch.rand(1), np.random.rand(1)
+    torch.manual_seed(7)
+    np.random.seed(7)
+    run.train(tiny(train__max_steps=1), tmp_path / "run", progress=False)
+    assert (torch.rand(1), np.random.rand(1)) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        ({"model__name": "botnet15_tiny"}, "unknown model 'botnet15_tiny'"),
+        ({"model__args__haeds": 2}, "haeds"),
+        ({"model__args__heads": 3}, "model botnet14_tiny with"),
+        ({"model__args__c5_stride": 3}, "model botnet14_tiny with"),
+        ({"train__batch_size": 128}, "100 images, expected a batch of 128"),
+        ({"data__source": "folder"}, "data.root is not set"),
+        ({"data__source": "folder", "data__root": "/nowhere/at/all"}, "/nowhere/at/all"),
+        ({"model__weights": "/nowhere.safetensors"}, "/nowhere.safetensors"),
+    ],
+)
+def test_what_cannot_work_is_found_before_the_folder_is_made(
+    tmp_path: Path, overrides: dict[str, object], line: str
+):
+    with pytest.raises(ValueError, match=line) as error:
+        run.train(tiny(**overrides), tmp_path / "run", progress=False)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"train\.device: cuda was asked for"):
+        run.train(tiny(train__device="cuda"), tmp_path / "run", progress=False)
+
+
+def test_a_run_on_image_files_with_workers_and_bf16(tmp_path: Path):
+    """Folders of files, worker processes, bf16, channels last, one image size that is not square."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2)):
+        for name, level in (("dark", 40), ("light", 200)):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(level - 30, level + 30, (20, 30, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    config = build_config(
+        {
+            "model": {"name": "botnet14_tiny"},
+            "data": {
+                "root": str(tmp_path / "data"),
+                "image_size": [32, 64],
+                "augment": "imagenet",
+                "num_workers": 1,
+            },
+            "train": {
+                "epochs": 1,
+                "batch_size": 4,
+                "precision": "bf16-mixed",
+                "channels_last": True,
+                "device": "cpu",
+            },
+        }
+    )
+    folder = run.train(config, tmp_path / "run", progress=False)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["image_size"] == [32, 64]
+    assert summary["val_images"] == 4
+    assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["root"] == str(tmp_path / "data")
+    assert (evaluate(folder).top1, evaluate(folder).loss) == (summary["top1"], summary["loss"])
+
+
+def test_unfinished_runs_cannot_be_evaluated(whole_run: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(whole_run / "config.yaml", folder)
+    with pytest.raises(ConfigError, match="the run is not finished"):
+        evaluate(folder)
+
+
+def test_json_is_never_half_written(tmp_path: Path):
+    path = tmp_path / "x.json"
+    results.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        results.write_json(path, {"a": math.nan})
+    assert json.loads(path.read_text()) == {"a": 1}
