@@ -34,7 +34,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "evaluation": {"torch", "numpy", "yaml"},
     "draw": {"matplotlib", "numpy", "PIL"},
     "deploy": CORE,
-    "training": CORE | {"lightning", "yaml"},
+    "training": CORE | {"lightning", "tqdm", "yaml"},
     "cli": {"torch", "yaml"},
 }
 
