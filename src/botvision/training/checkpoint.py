@@ -27,8 +27,8 @@ from botvision.training.tasks import Classifier
 STATE_KEY = "botvision"
 # A resumed run may change these: they decide how long it goes on and what is written, not what a step does.
 FREE_KEYS = {
-    "recipe", "train.epochs", "train.early_stop", "train.device", "train.log_every", "train.checkpoint_every",
-    "data.num_workers", "data.cache", "data.download",
+    "recipe", "train.epochs", "train.early_stop", "train.keep", "train.device", "train.log_every",
+    "train.checkpoint_every", "data.num_workers", "data.cache", "data.download",
 }  # fmt: skip
 STEP_TIMES_KEPT = 200
 

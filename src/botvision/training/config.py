@@ -92,6 +92,8 @@ class TrainConfig:
         batch_size: images a forward pass; `accumulate` of them make one optimiser step.
         ema_decay: decay a step of the averaged copy of the weights that is then evaluated and kept; 0
             switches it off. In the first steps t the decay is (1 + t) / (10 + t) where that is smaller.
+        keep: which weights become the run's result: those of the "best" epoch by val top-1, or of the "last".
+            The best of many epochs on the images it is then measured on flatters; the last does not.
         early_stop: epochs without a better val top-1 after which the run ends; 0 means never.
         checkpoint_every: optimiser steps between checkpoints inside an epoch; 0 means at the ends of epochs
             only.
@@ -107,6 +109,7 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     label_smoothing: float = 0.0
     ema_decay: float = 0.0
+    keep: Literal["best", "last"] = "best"
     early_stop: int = 0
     channels_last: bool = False
     checkpoint_every: int = 0

@@ -41,11 +41,11 @@ def resolve_device(name: str) -> torch.device:
 
 
 def finish(folder: Path, config: RunConfig, splits: Splits, state: RunState) -> ClassificationMetrics:
-    """Exports the best weights, evaluates them, draws; summary.json comes last: the folder is complete."""
+    """Exports the weights to keep, evaluates them, draws; summary.json comes last: the folder is complete."""
     model = create_model(
         config.model.name, **(model_kwargs(config, len(splits.classes)) | {"pretrained": False})
     )
-    model.load_state_dict(evaluated_weights(folder / "checkpoints" / "best.ckpt"))
+    model.load_state_dict(evaluated_weights(folder / "checkpoints" / f"{config.train.keep}.ckpt"))
     _export(model, folder, config, splits.classes)
     metrics = _measure(model, splits.val, config)
     _write_evaluation(folder, metrics, "val", splits.name)
@@ -54,7 +54,8 @@ def finish(folder: Path, config: RunConfig, splits: Splits, state: RunState) -> 
     cost = count(model, (height, width))
     summary = {
         "task": config.task, "recipe": config.recipe, "model": config.model.name, "data": splits.name,
-        "seed": config.train.seed, "epochs": state.epoch, "steps": state.step, "best_epoch": state.best_epoch,
+        "seed": config.train.seed, "epochs": state.epoch, "steps": state.step,
+        "best_epoch": state.best_epoch, "kept": config.train.keep,
         **{key: metrics.to_dict()[key] for key in ("top1", "top5", "loss")},
         "params": cost.params, "macs": cost.macs, "image_size": [height, width],
         "train_images": len(splits.train), "val_images": len(splits.val), "val_held_back": splits.held_back,

@@ -89,7 +89,7 @@ def train(config: RunConfig, out: str | Path, resume: bool = False, progress: bo
         metrics = finish(folder, config, job.splits, state)
     tell(
         f"{folder}: top-1 {100 * metrics.top1:.2f} % on {metrics.count} images "
-        f"(weights of epoch {state.best_epoch})"
+        f"(weights of the {config.train.keep} epoch)"
     )
     return folder
 
