@@ -244,5 +244,6 @@ def test_a_warning_sized_bomb_is_refused(monkeypatch):
 
 
 def test_error_of_a_worker_is_one_line_again():
-    text = "Caught DataError in worker 0.\nOriginal Traceback (most recent call last):\n  File x\nbotvision.data.errors."
-    assert str(DataError(text + "DataError: a.jpg: broken image (why)\n")) == "a.jpg: broken image (why)"
+    trace = "Caught DataError in worker 0.\nOriginal Traceback (most recent call last):\n  File x\n"
+    wrapped = DataError(trace + "botvision.data.errors.DataError: a.jpg: broken image (why)\n")
+    assert str(wrapped) == "a.jpg: broken image (why)"

@@ -51,7 +51,7 @@ class GeneratedSource:
         return f"generated/{self.split}/{CLASSES[int(self.targets[index])]}/{index:06d}"
 
     def load(self, index: int) -> Tensor:
-        """uint8 (3, H, W); in ascending order, as for a cache, several are drawn at once, four times faster."""
+        """uint8 (3, H, W); asked for in ascending order, sixteen are drawn at once, four times faster."""
         ascending, self._previous = index == self._previous + 1, index
         start = index - self._ahead_from
         if not 0 <= start < len(self._ahead):

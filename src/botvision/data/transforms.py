@@ -72,7 +72,7 @@ def flip_crop(
         border = [(0, 0), (0, 0), (padding, padding), (padding, padding)]
         padded = np.pad(images.numpy(), border, mode="reflect")
     shifts = (draws[:, :2] * (2 * padding + 1)).astype(np.int64)
-    # One view of every possible window: choosing from it copies whole rows (numpy: torch goes pixel by pixel).
+    # A view of all possible windows: numpy copies the chosen ones row by row, torch would go pixel by pixel.
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
     out = windows[np.arange(count), :, shifts[:, 0], shifts[:, 1]]
     mirrored = draws[:, 2] < 0.5

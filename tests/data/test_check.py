@@ -1,0 +1,126 @@
+"""The check of a data set: every fault is a line, and nothing that training refuses passes."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from botvision.data.check import check_data
+from botvision.data.classification import DataConfig, open_splits
+from botvision.data.errors import DataError
+
+DATA = Path(os.environ.get("BOTVISION_DATA", Path(__file__).parents[3] / "shared" / "data"))
+ODD = DATA / "odd_images"
+SOUND = {"train/cat": 3, "train/dog": 1, "train/eel": 2, "val/cat": 1, "val/dog": 1, "val/eel": 1}
+
+
+def test_sound_folder_and_zip(image_folder, zipped):
+    root = image_folder(SOUND, size=(6, 9))
+    for path in (root, zipped(root)):
+        report = check_data(path)
+        assert (report.ok, report.problems, report.warnings, report.kind) == (True, [], [], "classification")
+        assert (report.readable, report.broken) == (9, 0)
+        train, val = report.rows
+        assert (train["split"], train["images"], train["classes"]) == ("train", 6, 3)
+        assert (train["class_min"], train["class_median"], train["class_max"]) == (1, 2, 3)
+        assert (train["size_min"], train["size_max"], train["modes"]) == ("6 x 9", "6 x 9", "RGB 6")
+        assert val["images"] == 3
+        assert report.summary == f"{path.name}: 9 images are readable, 0 files are broken"
+
+
+def test_every_broken_file_is_a_line(image_folder):
+    root = image_folder(SOUND)
+    whole = (root / "train" / "cat" / "001.png").read_bytes()
+    (root / "train" / "cat" / "001.png").write_bytes(whole[: len(whole) // 2])
+    (root / "val" / "eel" / "000.png").write_bytes(b"")
+    report = check_data(root)
+    assert not report.ok
+    assert [line.split(": ")[0] for line in report.problems] == [
+        str(root / "train" / "cat" / "001.png"),
+        str(root / "val" / "eel" / "000.png"),
+    ]
+    assert (report.readable, report.broken, [row["broken"] for row in report.rows]) == (7, 2, [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("counts", "changes"),
+    [
+        ({"train/cat": 1, "train/dog": 0, "val/cat": 1, "val/dog": 0}, {}),
+        ({"train": 0, "val/cat": 1}, {}),
+        ({"val/cat": 1}, {}),
+        ({"train/a": 1, "train/b": 1, "val/a": 1, "val/c": 1}, {}),
+        ({"train/a": 2, "train/b": 2}, {"val_fraction": 0.0}),
+        ({"train/a": 2, "train/b": 1}, {}),
+    ],
+)
+def test_what_training_refuses_is_a_problem(image_folder, counts, changes):
+    config = DataConfig(root=str(image_folder(counts)), **changes)
+    with pytest.raises(DataError) as refusal:
+        open_splits(config)
+    report = check_data(config)
+    assert not report.ok
+    assert str(refusal.value) in report.problems
+
+
+def test_empty_classes_of_all_splits_are_named(image_folder):
+    report = check_data(image_folder({"train/a": 1, "train/b": 0, "val/a": 0, "val/b": 1}))
+    assert [line.rsplit("/", 1)[1] for line in report.problems] == [
+        "train: no images in class b",
+        "val: no images in class a",
+    ]
+
+
+def test_warnings_do_not_fail(image_folder):
+    root = image_folder({**SOUND, "test/cat": 1, "extra/cat": 1})
+    shutil.copy(root / "train" / "cat" / "000.png", root / "val" / "dog" / "copy.png")
+    (root / "train" / "cat" / "notes.txt").write_text("by hand")
+    report = check_data(root)
+    assert report.ok
+    assert report.warnings == [
+        "1 files of val are also in train, such as val/dog/copy.png = train/cat/000.png",
+        "1 files that are no images are ignored: train/cat/notes.txt",
+        "folders that training does not use: extra",
+        "splits that training does not use: test",
+    ]
+    held = check_data(image_folder({"train/a": 5, "train/b": 5}, name="held"))
+    assert held.warnings == ["no val/ or test/ folder: 10% of train will be held back"]
+
+
+def test_a_heap_of_images(image_folder):
+    root = image_folder({"holiday": 3, "holiday/beach": 2})
+    calls = []
+    report = check_data(root, lambda *call: calls.append(call))
+    assert (report.ok, report.kind, report.readable) == (True, "images", 5)
+    assert calls == [("checking", 5, 5)]
+    assert report.rows[0]["classes"] == 0
+
+
+def test_nothing_to_check(tmp_path):
+    assert check_data(tmp_path).problems == [f"{tmp_path}: no images found"]
+    assert check_data(tmp_path / "gone").problems == [f"{tmp_path}/gone: no such file or folder"]
+    text = tmp_path / "text.zip"
+    text.write_text("text")
+    assert "not a readable zip" in check_data(text).problems[0]
+
+
+def test_generated_data_are_sound():
+    report = check_data(DataConfig(source="generated", image_size=16, num_images=16, num_val_images=8))
+    assert report.ok
+    assert [(row["images"], row["class_min"], row["size_min"]) for row in report.rows] == [
+        (16, 2, "16 x 16"),
+        (8, 1, "16 x 16"),
+    ]
+
+
+@pytest.mark.skipif(not ODD.is_dir(), reason=f"the collection of odd images is not at {ODD}")
+def test_odd_images(capfd):
+    entries = json.loads((ODD / "manifest.json").read_text())
+    bad = {entry["file"] for entry in entries if {"open_err", "load_err", "huge"} & entry.keys()}
+    report = check_data(ODD)
+    assert {line.split(": ")[0] for line in report.problems} == {str(ODD / file) for file in bad}
+    assert (report.readable, report.broken) == (len(entries) - len(bad), len(bad))
+    assert not any("\n" in line for line in report.problems)
+    assert report.warnings[0] == "2 files that are no images are ignored: LICENSE.Pillow, manifest.json"
+    assert capfd.readouterr() == ("", "")

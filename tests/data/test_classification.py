@@ -1,0 +1,346 @@
+"""Data sets: what is found, how it is split, what is refused; and that the fast way equals the slow one."""
+
+import pickle
+import shutil
+import tarfile
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torchvision.transforms.v2 import functional as F
+
+from botvision.data.classification import DataConfig, open_splits
+from botvision.data.draws import keys, uniform
+from botvision.data.errors import DataError
+from botvision.data.sources import find_images, list_folder
+from botvision.data.transforms import flip_crop, normalise, resize_and_crop
+
+BOTH = {"train/cat": 3, "train/dog": 2, "val/cat": 1, "val/dog": 2}
+
+
+def config(root, **changes) -> DataConfig:
+    values: dict[str, Any] = {"root": str(root), "image_size": 8, **changes}
+    return DataConfig(**values)
+
+
+def test_folder(image_folder):
+    root = image_folder(BOTH)
+    splits = open_splits(config(root))
+    assert splits.classes == ["cat", "dog"]
+    assert splits.train.targets.tolist() == [0, 0, 0, 1, 1]
+    assert splits.val.targets.tolist() == [0, 1, 1]
+    assert splits.train.name_of(3) == str(root / "train" / "dog" / "000.png")
+    assert (splits.name, splits.held_back) == ("data", False)
+
+
+@pytest.mark.parametrize("top", ["", "outer/"])
+def test_zip_holds_the_same_as_the_folder(image_folder, zipped, top):
+    root = image_folder(BOTH)
+    packed = zipped(root, top)
+    folder, archive = open_splits(config(root)), open_splits(config(packed))
+    assert archive.classes == folder.classes
+    for index in range(len(folder.train)):
+        assert torch.equal(archive.train.load(index), folder.train.load(index))
+    assert archive.train.name_of(0) == f"{packed}:{top}train/cat/000.png"
+
+
+def test_a_folder_around_everything_is_tolerated(image_folder):
+    root = image_folder(BOTH)
+    assert len(open_splits(config(shutil.copytree(root, root.parent / "outer" / "inner").parent)).train) == 5
+
+
+def test_test_folder_serves_where_there_is_no_val(image_folder):
+    assert (
+        len(open_splits(config(image_folder({"train/a": 1, "train/b": 1, "test/a": 2, "test/b": 3}))).val)
+        == 5
+    )
+
+
+def test_other_files_are_left_out_and_images_without_suffix_are_not(image_folder):
+    root = image_folder(BOTH)
+    (root / "train" / "cat" / "notes.txt").write_text("no image")
+    (root / "train" / "cat" / ".hidden.png").write_bytes(b"x")
+    (root / "train" / "cat" / "000.png").rename(root / "train" / "cat" / "bare")
+    splits = open_splits(config(root))
+    assert [splits.train.name_of(index).rsplit("/", 1)[1] for index in range(3)] == [
+        "001.png",
+        "002.png",
+        "bare",
+    ]
+    assert [path.name for path in find_images(root / "train" / "cat")] == ["001.png", "002.png", "bare"]
+
+
+def test_held_back_images_are_a_fixed_part_of_every_class(image_folder):
+    root = image_folder({"train/a": 20, "train/b": 10})
+    first, second = (open_splits(config(root, val_fraction=0.2), seed) for seed in (0, 1))
+    assert first.held_back
+    assert torch.bincount(first.val.targets).tolist() == [4, 2]
+    assert torch.bincount(first.train.targets).tolist() == [16, 8]
+    names = [{split.name_of(index) for index in range(len(split))} for split in (first.train, first.val)]
+    assert not names[0] & names[1]
+    assert names[1] == {second.val.name_of(index) for index in range(len(second.val))}
+
+
+def test_limit_takes_from_all_classes(image_folder):
+    splits = open_splits(config(image_folder({"train/a": 9, "train/b": 9, "val/a": 1, "val/b": 5}), limit=4))
+    assert splits.train.targets.tolist() == [0, 0, 1, 1]
+    assert splits.val.targets.tolist() == [0, 1, 1, 1]
+    assert splits.train.name_of(2).endswith("b/000.png")
+
+
+@pytest.mark.parametrize(
+    ("counts", "changes", "message"),
+    [
+        ({"train/cat": 1, "train/dog": 0, "val/cat": 1}, {}, "data/train: no images in class dog"),
+        ({"train": 0, "val/cat": 1}, {}, "data/train: no classes, expected a folder for each"),
+        ({"cat": 2, "dog": 2}, {}, r"no train/ folder \(found cat, dog\), expected train/<class>/<image>"),
+        (
+            {"train/a": 1, "train/b": 1, "val/a": 1, "val/c": 1},
+            {},
+            "class b only in train and class c only in val",
+        ),
+        (
+            {"train/a": 2, "train/b": 2},
+            {"val_fraction": 0.0},
+            "no val/ or test/ folder and data.val_fraction is 0",
+        ),
+        ({"train/a": 2, "train/b": 1}, {}, "class b has 1 image, expected 2"),
+    ],
+)
+def test_unusable_folders_are_one_line(image_folder, counts, changes, message):
+    with pytest.raises(DataError, match=message) as caught:
+        open_splits(config(image_folder(counts), **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_unusable_roots(tmp_path):
+    with pytest.raises(DataError, match="nowhere: no such file or folder"):
+        open_splits(config(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"data\.root is not set"):
+        open_splits(DataConfig())
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes(b"not a zip")
+    with pytest.raises(DataError, match="not a readable zip"):
+        open_splits(config(broken))
+
+
+def test_damage_inside_a_zip_names_the_member(image_folder, zipped):
+    packed = zipped(image_folder(BOTH))
+    content = bytearray(packed.read_bytes())
+    start = content.index(b"train/dog/001.png") + len("train/dog/001.png")
+    content[start + 60] ^= 0xFF
+    packed.write_bytes(content)
+    splits = open_splits(config(packed))
+    with pytest.raises(DataError, match=r"data\.zip:train/dog/001\.png: cannot be unpacked"):
+        splits.train.prepare()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("image_size", 0), ("val_fraction", 1.0), ("limit", 0), ("num_classes", 11), ("padding", -1),
+        ("crop_scale", (0.0, 1.0)), ("eval_crop", 1.5), ("randaugment", 31), ("random_erase", -0.1),
+        ("std", (1.0, 0.0, 1.0)), ("num_workers", -1), ("num_images", 0), ("num_val_images", 0),
+    ],
+)  # fmt: skip
+def test_impossible_settings_name_the_key(key, value):
+    with pytest.raises(DataError, match=rf"data\.{key}: "):
+        DataConfig(**{key: value})
+
+
+def test_reflection_needs_a_border_smaller_than_the_image():
+    with pytest.raises(DataError, match=r"data\.padding: 8 is impossible, expected less than"):
+        DataConfig(image_size=8, augment="flip_crop", pad_mode="reflect", padding=8)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect"])
+def test_flip_crop_equals_torchvision_picture_by_picture(mode):
+    images = torch.randint(0, 256, (40, 3, 9, 14), dtype=torch.uint8)
+    draws = uniform(3, 1, 0, np.arange(40))
+    fast = flip_crop(images, draws, padding=4, mode=mode)
+    for image, (down, right, mirror), out in zip(images, draws, fast, strict=True):
+        slow = F.pad(image, [4], padding_mode="constant" if mode == "zeros" else "reflect")
+        slow = F.crop(slow, int(down * 9), int(right * 9), 9, 14)
+        assert torch.equal(F.horizontal_flip(slow) if mirror < 0.5 else slow, out)
+
+
+def test_flip_crop_without_border_only_mirrors():
+    images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    out = flip_crop(images, np.array([[0.9, 0.9, 0.9], [0.9, 0.9, 0.1]]), padding=0)
+    assert torch.equal(out[0], images[0])
+    assert torch.equal(out[1], images[1].flip(-1))
+
+
+def test_normalise_equals_torchvision():
+    images = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    slow = F.normalize(F.to_dtype(images, torch.float32, scale=True), list(mean), list(std))
+    torch.testing.assert_close(
+        normalise(images, mean, std), slow, rtol=0, atol=2e-6
+    )  # another order of rounding
+
+
+@pytest.mark.parametrize(("shape", "size"), [((40, 60), (32, 32)), ((60, 40), (16, 48)), ((7, 5), (32, 20))])
+@pytest.mark.parametrize("crop", [1.0, 0.875])
+def test_resize_and_crop_keeps_proportions(shape, size, crop):
+    # A picture that is bright on its left half stays so in the middle of any crop.
+    image = torch.zeros(3, *shape, dtype=torch.uint8)
+    image[:, :, : shape[1] // 2] = 200
+    out = resize_and_crop(image, size, crop)
+    assert out.shape == (3, *size)
+    assert out[:, :, 0].min() > 150
+    assert out[:, :, -1].max() < 50
+
+
+def test_resize_and_crop_leaves_pictures_of_the_right_size_alone():
+    image = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
+    assert resize_and_crop(image, (8, 8), 0.875) is image
+
+
+AUGMENTATIONS = [
+    {"augment": "flip_crop"},
+    {"augment": "flip_crop", "randaugment": 9, "random_erase": 0.5},
+    {"augment": "imagenet"},
+    {"augment": "imagenet", "randaugment": 9, "cache": "none"},
+]
+
+
+@pytest.mark.parametrize("changes", AUGMENTATIONS)
+def test_augmentation_depends_on_seed_epoch_and_index_alone(image_folder, changes):
+    root = image_folder(BOTH, size=(12, 16))
+    train = open_splits(config(root, **changes), seed=3).train
+    train.prepare()
+    state = torch.random.get_rng_state()
+    together = train.__getitems__([(1, index) for index in range(5)])[0]
+    torch.rand(7)  # the global state must neither matter
+    alone = torch.stack([train[1, index][0] for index in reversed(range(5))]).flip(0)
+    assert torch.equal(together, alone)
+    torch.random.set_rng_state(state)
+    train.__getitems__([(1, 0), (2, 0)])
+    assert torch.equal(torch.random.get_rng_state(), state)  # ... nor change
+    other_epoch = train.__getitems__([(2, index) for index in range(5)])[0]
+    other_seed = open_splits(config(root, **changes), seed=4).train.__getitems__([(1, i) for i in range(5)])[
+        0
+    ]
+    assert not torch.equal(together, other_epoch)
+    assert not torch.equal(together, other_seed)
+
+
+def test_validation_is_not_augmented(image_folder):
+    val = open_splits(config(image_folder(BOTH), augment="flip_crop", random_erase=1.0)).val
+    images, targets, indices = val.__getitems__([(7, 2), (0, 0)])
+    expected = torch.stack([normalise(val.load(i), val.config.mean, val.config.std) for i in (2, 0)])
+    assert torch.equal(images, expected)
+    assert (targets.tolist(), indices.tolist()) == ([1, 0], [2, 0])
+
+
+@pytest.mark.parametrize("augment", ["flip_crop", "imagenet"])
+def test_cached_and_uncached_pictures_are_the_same(image_folder, augment):
+    root = image_folder({"train/a": 4, "train/b": 3, "val/a": 1, "val/b": 1}, size=(10, 20))
+    Image.new("RGB", (9, 30)).save(root / "train" / "a" / "odd.png")
+    cached, uncached = (
+        open_splits(config(root, augment=augment, cache=kind)).train for kind in ("memory", "none")
+    )
+    calls = []
+    cached.prepare(lambda *call: calls.append(call))
+    uncached.prepare()
+    assert cached.cached_bytes == (8 * 192 if augment == "flip_crop" else 7 * 600 + 810)
+    assert uncached.cached_bytes == 0
+    assert calls == [("reading data train", 8, 8)]
+    wanted = [(0, index) for index in range(8)]
+    assert torch.equal(cached.__getitems__(wanted)[0], uncached.__getitems__(wanted)[0])
+
+
+def test_cache_keeps_its_limit(image_folder):
+    root = image_folder({"train/a": 4, "train/b": 3, "val/a": 1, "val/b": 1})
+    for limit, expected in ((7 * 192, 7 * 192), (7 * 192 - 1, 0), (10, 0)):
+        train = open_splits(config(root, cache_bytes=limit)).train
+        train.prepare()
+        assert train.cached_bytes == expected
+
+
+def test_broken_image_is_found_before_the_first_step(image_folder):
+    root = image_folder(BOTH)
+    (root / "train" / "dog" / "001.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"train/dog/001\.png: not an image"):
+        open_splits(config(root)).train.prepare()
+
+
+def test_listing_follows_links_to_folders(image_folder, tmp_path):
+    root = image_folder({"train/a": 2})
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "train").symlink_to(root / "train")
+    assert list_folder(tmp_path / "linked").files == ["train/a/000.png", "train/a/001.png"]
+
+
+def test_draws_are_uniform_and_independent():
+    values = uniform(4, 5, 2, np.arange(20000))
+    assert values.shape == (20000, 4)
+    assert values.min() >= 0
+    assert values.max() < 1
+    np.testing.assert_allclose(values.mean(0), 0.5, atol=0.01)
+    np.testing.assert_allclose(np.cov(values.T), np.eye(4) / 12, atol=0.003)
+    assert np.array_equal(uniform(4, 5, 2, 77)[0], values[77])
+    assert len(np.unique(keys(0, np.arange(100).repeat(100), np.tile(np.arange(100), 100)))) == 10000
+
+
+def fake_cifar(root, monkeypatch, train_count=20, test_count=10):
+    """The official archive's layout with a few random pictures, and torchvision told the new checksums."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+
+    def write(name, content):
+        path = folder / name
+        path.write_bytes(pickle.dumps(content))
+        return [name, torchvision.datasets.utils.calculate_md5(path)]
+
+    def batch(count):
+        data = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
+        return {"data": data, "labels": [index % 10 for index in range(count)]}
+
+    official = torchvision.datasets.CIFAR10
+    monkeypatch.setattr(official, "train_list", [write("data_batch_1", batch(train_count))])
+    monkeypatch.setattr(official, "test_list", [write("test_batch", batch(test_count))])
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    meta, checksum = write("batches.meta", {"label_names": names})
+    monkeypatch.setattr(official, "meta", {"filename": meta, "key": "label_names", "md5": checksum})
+    return folder
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_cifar10_archive(tmp_path, monkeypatch, packed):
+    folder = fake_cifar(tmp_path / "d", monkeypatch)
+    first = pickle.loads((folder / "data_batch_1").read_bytes())["data"][0]
+    if packed:
+        archive = folder.parent / "cifar-10-python.tar.gz"
+        with tarfile.open(archive, "w:gz") as tar:
+            tar.add(folder, folder.name)
+        shutil.rmtree(folder)
+        checksum = torchvision.datasets.utils.calculate_md5(archive)
+        monkeypatch.setattr(torchvision.datasets.CIFAR10, "tgz_md5", checksum)
+        monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "http://127.0.0.1:9/")  # nobody may call
+    splits = open_splits(config(tmp_path / "d", image_size=32))
+    assert splits.name == "CIFAR-10"
+    assert (len(splits.train), len(splits.val), splits.classes[3]) == (20, 10, "cat")
+    assert splits.train.targets[:3].tolist() == [0, 1, 2]
+    assert splits.train.load(0).flatten().tolist() == first.tolist()  # the archive is channels, rows, columns
+
+
+def test_damaged_cifar_archive_is_refused(tmp_path, monkeypatch):
+    folder = fake_cifar(tmp_path, monkeypatch)
+    (folder / "test_batch").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"missing or damaged; data\.download=true fetches it"):
+        open_splits(config(tmp_path, source="cifar10"))
+
+
+def test_cifar_without_files_or_network(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match=r"cifar-100-python.* is missing or damaged"):
+        open_splits(config(tmp_path, source="cifar100"))
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    with pytest.raises(DataError, match="cannot be fetched") as caught:
+        open_splits(config(tmp_path, source="cifar10", download=True))
+    assert "\n" not in str(caught.value)
