@@ -140,3 +140,27 @@ def test_bad_inputs() -> None:
         layer(torch.randn(1, 4, 3, 3))
     with pytest.raises(ValueError, match=r"sizes must be \(1, 2\)"):
         layer(torch.randn(1, 8, 3, 3), torch.tensor([3, 3]))
+
+
+@pytest.mark.parametrize(
+    "memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"]
+)
+@pytest.mark.parametrize(
+    ("kernel", "training"),
+    [*((kernel, False) for kernel in KERNELS if kernel != "reference"), ("folded", True)],
+)
+def test_the_fused_attention_is_what_runs(
+    kernel: KernelName, training: bool, memory_format: torch.memory_format
+) -> None:
+    """torch falls back to the quadratic formula without a word where strides, widths or a mask that needs
+    gradients do not suit it."""
+    layer = MHSA2d(64, heads=4, kernel=kernel)
+    x = torch.randn(2, 64, 6, 5).to(memory_format=memory_format)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        with torch.set_grad_enabled(training):
+            out = layer(x)
+        if training:
+            out.sum().backward()
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::_scaled_dot_product_flash_attention_for_cpu" in names
+    assert "aten::_scaled_dot_product_attention_math" not in names

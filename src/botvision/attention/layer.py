@@ -109,7 +109,10 @@ class MHSA2d(nn.Module):
             raise ValueError(f"expected a (B, {self.dim}, H, W) feature map, got {tuple(x.shape)}")
         if sizes is not None and sizes.shape != (x.shape[0], 2):
             raise ValueError(f"sizes must be ({x.shape[0]}, 2), got {tuple(sizes.shape)}")
-        q, k, v = self.qkv(x).flatten(2).unflatten(1, (3, self.heads, -1)).mT.unbind(1)
+        # Cells before channels: fused attention wants the head width as the innermost dimension, or it falls
+        # back to the quadratic formula. No copy is made where x is channels-last.
+        cells_first = self.qkv(x).flatten(2).mT.contiguous()
+        q, k, v = cells_first.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         if self.position is None:
             return q * self.scale, k, v, None
         rows = self.position((x.shape[2], x.shape[3]), sizes)
