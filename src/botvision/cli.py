@@ -220,10 +220,7 @@ def _cost_of(
     from botvision.backbones import cost, create_model, list_models
 
     sized = {"img_size": size} if name in list_models() else {}  # timm's own ResNets have no such argument
-    try:
-        model = create_model(name, **{**sized, **given})
-    except TypeError as error:  # an argument that no constructor knows
-        raise ValueError(f"{name}: {error}") from None
+    model = create_model(name, **{**sized, **given})
     time = None
     if args.time:
         dtype = getattr(torch, args.dtype)
