@@ -5,6 +5,7 @@ whatever they offer; and :func:`flip_crop`, a whole batch at once, for the augme
 where the per-picture way costs more than a small network's training step.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from botvision.data.config import DataConfig
 
 Size = tuple[int, int]
+STRIP = 16  # what a picture would have beyond so many times the wanted side is cut off before it is scaled
 
 
 def resize_and_crop(image: Tensor, size: Size, crop: float = 1.0) -> Tensor:
@@ -39,6 +41,11 @@ def resize_and_crop(image: Tensor, size: Size, crop: float = 1.0) -> Tensor:
     if (height, width) == size:
         return image
     scale = max(size[0] / crop / height, size[1] / crop / width)
+    # No more of a strip than needed: scaled whole, one of 1x9000 pixels would take gigabytes.
+    keep = [math.ceil(STRIP * wanted / crop / scale) for wanted in size]
+    if height > keep[0] or width > keep[1]:
+        height, width = min(height, keep[0]), min(width, keep[1])
+        image = F.center_crop(image, [height, width])
     scaled = [max(size[0], round(height * scale)), max(size[1], round(width * scale))]
     return F.center_crop(F.resize(image, scaled, antialias=True), list(size))
 
