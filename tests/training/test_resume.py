@@ -64,7 +64,7 @@ class Interrupted(BaseException):
         ("log_step", 6, (4, 0, 8)),  # last step of an epoch, before its validation
         ("log_epoch", 1, (4, 0, 8)),  # after the validation, before its checkpoint
         ("_save", 1, (6, 1, 0)),  # between two epochs
-        ("log_step", 7, (6, 1, 0)),
+        ("log_step", 9, (8, 1, 4)),  # in the middle of an epoch, with worker processes
         ("_save", 3, (18, 3, 0)),  # trained, but nothing exported yet
     ],
 )
@@ -84,10 +84,12 @@ def test_interrupted_anywhere(
         if reached == at:
             raise Interrupted
 
+    # worker processes before, none after: their number must not matter
+    workers = 2 if (where, at) == ("log_step", 9) else 0
     with monkeypatch.context() as patch:
         patch.setattr(owner, where, interrupted)
         with pytest.raises(Interrupted):
-            run.train(tiny(), tmp_path / "run", progress=False)
+            run.train(tiny(data__num_workers=workers), tmp_path / "run", progress=False)
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     if restored is None:
         assert not last.exists()

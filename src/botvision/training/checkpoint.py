@@ -167,9 +167,10 @@ class RunKeeper(Checkpoint):
         written = self._folder / "last.ckpt.tmp"
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         checkpoint[STATE_KEY] = dataclasses.asdict(self.state)
-        checkpoint["loops"]["fit_loop"].pop(
-            "combined_loader", None
-        )  # the position is in RunState, for any loader
+        for loop in checkpoint["loops"].values():
+            for name, part in loop.items():
+                if name.endswith("state_dict"):  # a loader's own state would fix the number of its workers
+                    part.pop("combined_loader", None)
         with written.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
