@@ -66,8 +66,8 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("line", EXAMPLES)
 def test_examples_of_the_help_are_commands(line):
-    words, overrides = cli._split_overrides(shlex.split(line, comments=True)[1:])
-    args, unknown = cli._parser().parse_known_args(words)
+    words, overrides = cli.split_overrides(shlex.split(line, comments=True)[1:])
+    args, unknown = cli.build_parser().parse_known_args(words)
     assert unknown == []
     assert args.command in cli.COMMANDS
     assert not overrides or args.command in manual.KEYS
@@ -128,7 +128,7 @@ def test_counts_must_be_above_zero(capsys, value):
 
 
 def test_overrides_are_found_wherever_they_stand():
-    words, overrides = cli._split_overrides(
+    words, overrides = cli.split_overrides(
         ["train", "--a.b", "-1", "recipe", "--c.d_e=x=y", "--out", "o", "./f.g"]
     )
     assert words == ["train", "recipe", "--out", "o", "./f.g"]

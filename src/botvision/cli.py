@@ -80,8 +80,8 @@ def _dispatch(words: list[str]) -> int:
         close = difflib.get_close_matches(verb, COMMANDS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}"
         raise UsageError(f"unknown command {verb!r}; {hint}")
-    words, overrides = _split_overrides(words)
-    parser = _parser()
+    words, overrides = split_overrides(words)
+    parser = build_parser()
     try:
         args, unknown = parser.parse_known_args(words)
     except SystemExit as stop:  # --help and --version have printed already
@@ -96,7 +96,7 @@ def _dispatch(words: list[str]) -> int:
     return COMMANDS[args.command](args, overrides)
 
 
-def _split_overrides(words: Iterable[str]) -> tuple[list[str], Overrides]:
+def split_overrides(words: Iterable[str]) -> tuple[list[str], Overrides]:
     """Take ``--key.sub value`` and ``--key.sub=value`` out of the arguments, wherever they stand."""
     rest: list[str] = []
     overrides: Overrides = {}
@@ -115,7 +115,7 @@ def _split_overrides(words: Iterable[str]) -> tuple[list[str], Overrides]:
     return rest, overrides
 
 
-def _parser() -> _Parser:
+def build_parser() -> _Parser:
     epilog = _examples(manual.FIRST_STEPS) + "\n\n" + manual.MORE
     parser = _Parser(prog="botvision", description=manual.PROGRAM, epilog=epilog)
     parser.add_argument("--version", action="version", version=f"botvision {botvision.__version__}")
@@ -123,10 +123,10 @@ def _parser() -> _Parser:
     for name in COMMANDS:
         summary, epilog = manual.SUMMARIES[name], _examples(manual.EXAMPLES[name])
         verb = verbs.add_parser(name, help=summary, description=f"{name}: {summary}.", epilog=epilog)
-        for flag, options in ARGUMENTS.get(name, {}).items():
+        for flag, options in manual.ARGUMENTS.get(name, {}).items():
             verb.add_argument(flag, help=manual.HELP[f"{name} {flag}"], **options)
         if name in manual.KEYS:
-            # For the help page alone: _split_overrides takes these out before argparse sees them.
+            # For the help page alone: split_overrides takes these out before argparse sees them.
             flag, text = manual.KEYS[name]
             verb.add_argument_group("configuration keys").add_argument(flag, metavar="VALUE", help=text)
     return parser
@@ -174,25 +174,40 @@ def _eval(args: argparse.Namespace, overrides: Overrides) -> int:
 
 def _predict(args: argparse.Namespace, _: Overrides) -> int:
     from botvision.deploy.predictor import Predictor, find_images
-    from botvision.deploy.writer import PICTURES, PREDICTIONS, write_predictions
+    from botvision.deploy.writer import PICTURES, PREDICTIONS, write_predictions, write_sheet
 
     predictor = Predictor.from_run(args.run, device=args.device, batch_size=args.batch)
     out, pictures = Path(args.out), not args.no_pictures
-    files = find_images(args.paths, skip=out)
+    files = find_images(args.paths, skip=out) if args.paths else _samples(args.run, args.samples, out)
     if not files:
         raise ValueError(f"{args.paths[0]}: no image found in it")
     read = 0
+    shown = []
     found = predictor.predict_files(files, args.topk, keep_pictures=pictures)
     for prediction in write_predictions(found, out, files, predictor.description):
         if prediction.error is None:
             read += 1
             print(f"{prediction.file}: {report.ranking(prediction.top)}")
+            shown += [(prediction.picture, prediction.top, Path(prediction.file).parent.name)]
         else:
             _complain(prediction.error)
     count = f"{len(files)} file{'s' * (len(files) != 1)}"
     print(f"\n{count}: {read} classified, {len(files) - read} could not be read")
-    print(f"written: {out / PREDICTIONS}" + (f", {out / PICTURES}/" if pictures and read else ""))
+    written = [str(out / PREDICTIONS), *([f"{out / PICTURES}/"] if pictures and read else [])]
+    if not args.paths and pictures:
+        written.append(str(write_sheet(shown, out)))
+    print(f"written: {', '.join(written)}")
     return 0 if read else 2
+
+
+def _samples(run: str, count: int, out: Path) -> list[Path]:
+    """Images that the run was evaluated on, as files in `out`; the folder of each is its class."""
+    from botvision.data.classification import open_splits
+    from botvision.data.samples import export_samples
+    from botvision.training.config import load_config
+
+    config = load_config(Path(run) / "config.yaml")
+    return export_samples(open_splits(config.data, config.train.seed).val, count, out / "images")
 
 
 def _cost(args: argparse.Namespace, overrides: Overrides) -> int:
@@ -264,13 +279,6 @@ def _models(args: argparse.Namespace, _: Overrides) -> int:
     return 0
 
 
-def _positive(text: str) -> int:
-    value = int(text)  # argparse names the argument when this raises
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-    return value
-
-
 def _complain(text: str, code: int = 2) -> int:
     """Write one line to the error stream, after what was printed before it, and return the exit code."""
     with contextlib.suppress(BrokenPipeError):
@@ -309,34 +317,6 @@ def _how_to_resume(words: Sequence[str]) -> str:
     return f"; to go on: botvision {shlex.join([*again, '--resume'])}"
 
 
-ARGUMENTS: Mapping[str, Mapping[str, dict[str, Any]]] = {
-    "check": {"data": {"metavar": "DATA"}},
-    "train": {
-        "recipe": {"metavar": "RECIPE"},
-        "--out": {"metavar": "DIR"},
-        "--resume": {"action": "store_true"},
-    },
-    "eval": {"run": {"metavar": "RUN"}, "--split": {"choices": ("val", "train"), "default": "val"}},
-    "predict": {
-        "run": {"metavar": "RUN"},
-        "paths": {"metavar": "PATH", "nargs": "+"},
-        "--out": {"metavar": "DIR", "default": "predictions"},
-        "--topk": {"metavar": "K", "type": _positive, "default": 5},
-        "--batch": {"metavar": "N", "type": _positive, "default": 32},
-        "--device": {"metavar": "NAME", "default": "auto"},
-        "--no-pictures": {"action": "store_true"},
-    },
-    "cost": {
-        "model": {"metavar": "MODEL"},
-        "--size": {"metavar": "PX", "nargs": "+", "type": _positive, "default": [224]},
-        "--vs": {"metavar": "MODEL"},
-        "--time": {"action": "store_true"},
-        "--batch": {"metavar": "N", "type": _positive, "default": 1},
-        "--device": {"metavar": "NAME", "default": "cpu"},
-        "--dtype": {"choices": ("float32", "bfloat16"), "default": "float32"},
-    },
-    "compare": {"runs": {"metavar": "RUN", "nargs": "+"}, "--out": {"metavar": "FILE.md"}},
-}
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Overrides], int]] = {
     run.__name__.removeprefix("_"): run
     for run in (_check, _train, _eval, _predict, _cost, _compare, _recipes, _models)

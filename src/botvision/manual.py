@@ -1,4 +1,8 @@
-"""What the command says of itself: one summary and some examples a verb. Text only."""
+"""What the command takes and says of itself: arguments, a summary and some examples for each verb."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
 
 PROGRAM = "Bottleneck Transformers (BoTNet) and the ResNets they come from: train, use, compare."
 
@@ -39,6 +43,7 @@ botvision eval runs/first --split train
 botvision eval runs/first --data.root elsewhere/
 """,
     "predict": """
+botvision predict runs/first             # on images it was evaluated on, with their true classes
 botvision predict runs/first photo.jpg
 botvision predict runs/first photos/ more/cat.png --out labelled --topk 3
 botvision predict runs/first photos/ --no-pictures --device cuda
@@ -64,7 +69,8 @@ HELP = {
     "eval run": "a run folder of botvision train",
     "eval --split": "which images (default: val)",
     "predict run": "a run folder, or the model/ folder in it",
-    "predict paths": "image files, or folders (searched to the bottom)",
+    "predict paths": "image files, or folders (searched to the bottom); none: images of the evaluation",
+    "predict --samples": "number of these, without PATH (default: 16)",
     "predict --out": "folder for the results (default: predictions)",
     "predict --topk": "classes for each image (default: 5)",
     "predict --batch": "images a step (default: 32)",
@@ -86,4 +92,42 @@ KEYS = {
     "train": ("--any.key", "replaces a value of the recipe, e.g. --train.epochs 3"),
     "eval": ("--data.key", "replaces a value of the data's configuration, e.g. --data.root DIR"),
     "cost": ("--model.args.key", "an argument of MODEL, e.g. --model.args.c5_stride 1"),
+}
+
+
+def positive(text: str) -> int:
+    value = int(text)  # argparse names the argument when this raises
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
+ARGUMENTS: Mapping[str, Mapping[str, dict[str, Any]]] = {
+    "check": {"data": {"metavar": "DATA"}},
+    "train": {
+        "recipe": {"metavar": "RECIPE"},
+        "--out": {"metavar": "DIR"},
+        "--resume": {"action": "store_true"},
+    },
+    "eval": {"run": {"metavar": "RUN"}, "--split": {"choices": ("val", "train"), "default": "val"}},
+    "predict": {
+        "run": {"metavar": "RUN"},
+        "paths": {"metavar": "PATH", "nargs": "*"},
+        "--samples": {"metavar": "N", "type": positive, "default": 16},
+        "--out": {"metavar": "DIR", "default": "predictions"},
+        "--topk": {"metavar": "K", "type": positive, "default": 5},
+        "--batch": {"metavar": "N", "type": positive, "default": 32},
+        "--device": {"metavar": "NAME", "default": "auto"},
+        "--no-pictures": {"action": "store_true"},
+    },
+    "cost": {
+        "model": {"metavar": "MODEL"},
+        "--size": {"metavar": "PX", "nargs": "+", "type": positive, "default": [224]},
+        "--vs": {"metavar": "MODEL"},
+        "--time": {"action": "store_true"},
+        "--batch": {"metavar": "N", "type": positive, "default": 1},
+        "--device": {"metavar": "NAME", "default": "cpu"},
+        "--dtype": {"choices": ("float32", "bfloat16"), "default": "float32"},
+    },
+    "compare": {"runs": {"metavar": "RUN", "nargs": "+"}, "--out": {"metavar": "FILE.md"}},
 }

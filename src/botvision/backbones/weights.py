@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from timm.layers.bottleneck_attn import BottleneckAttn
 from torch import Tensor, nn
 
@@ -176,7 +176,7 @@ def save_model(
     description = json.dumps({"name": name, "kwargs": dict(kwargs), **extra}, indent=2) + "\n"
     state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     weights = folder / f".{WEIGHTS_FILE}.{os.getpid()}"
-    save_file(state, weights)
+    weights.write_bytes(save(state))  # save_file would make it readable by its owner alone
     weights.replace(folder / WEIGHTS_FILE)
     text = folder / f".{DESCRIPTION_FILE}.{os.getpid()}"
     text.write_text(description)

@@ -9,10 +9,11 @@ from typing import Any
 from PIL import Image
 
 from botvision.deploy.predictor import Prediction
-from botvision.draw import annotate
+from botvision.draw import annotate, contact_sheet
 
 PREDICTIONS = "predictions.json"
 PICTURES = "pictures"
+SHEET = "sheet.png"
 JPEG_QUALITY = 92
 
 
@@ -51,6 +52,30 @@ def write_predictions(
     }
     text = json.dumps({**facts, "predictions": done, "failed": failed}, indent=2, ensure_ascii=False)
     write_text(out / PREDICTIONS, text + "\n")
+
+
+def write_sheet(
+    shown: Sequence[tuple[Image.Image | None, list[dict[str, Any]], str]], out: str | Path
+) -> Path:
+    """Write `sheet.png`: the images in a grid, each with its best label, its score and its true class.
+
+    Args:
+        shown: picture, predictions (best first) and true class of each image; without picture it is left out.
+        out: folder, made if it is not there.
+    """
+    captions, pictures = [], []
+    for picture, top, truth in shown:
+        if picture is not None:
+            right = top[0]["label"] == truth
+            verdict = "right" if right else f"is {truth}"
+            captions.append(f"{top[0]['label']} {100 * top[0]['score']:.0f}% ({verdict})")
+            pictures.append(picture)
+    path = Path(out) / SHEET
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    contact_sheet(pictures, captions, cell=200).save(temporary, "PNG")
+    temporary.replace(path)
+    return path
 
 
 def picture_names(files: Sequence[Path]) -> list[str]:

@@ -1,0 +1,32 @@
+"""Some images of a data set as files, for people to look at."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from botvision.data.classification import ClassificationDataset
+from botvision.data.labels import spread
+
+
+def export_samples(dataset: ClassificationDataset, count: int, folder: str | Path) -> list[Path]:
+    """Write images of all classes in turn as PNG files, `folder/<class>/<index>.png`.
+
+    Args:
+        dataset: N images; written as stored, before any augmentation.
+        count: number of images, at most N are written.
+        folder: made if it is not there.
+
+    Returns:
+        The files, in the order of the data set.
+    """
+    files = []
+    for index in spread(dataset.targets, min(count, len(dataset))).tolist():
+        path = Path(folder) / dataset.classes[int(dataset.targets[index])] / f"{index:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels: torch.Tensor = dataset.load(index)
+        temporary = path.with_name(f".{path.name}.tmp")
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(temporary, "PNG")
+        temporary.replace(path)
+        files.append(path)
+    return files

@@ -1,0 +1,54 @@
+"""What the README tells people to type works, and its table of models is what the code counts."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from botvision.backbones.cost import count
+from botvision.backbones.variants import VARIANTS, create_model
+from botvision.cli import build_parser, split_overrides
+from botvision.training.config import build_config, load_recipe, recipe_names
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = re.findall(
+    r"^botvision .*$", "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)), re.MULTILINE
+)
+MODEL_ROWS = re.findall(r"^\| `(\w+)` \| (\d+) \| ([\d.]+) \| ([\d.]+) \|", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+def test_python(code: str) -> None:
+    exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands(command: str) -> None:
+    """The command line is understood, and the keys belong to the recipe."""
+    words, overrides = split_overrides(shlex.split(command, comments=True)[1:])
+    parsed = build_parser().parse_args(words)
+    if parsed.command == "train":
+        build_config(load_recipe(parsed.recipe), overrides)
+    else:
+        assert not overrides or all(key.startswith(("data.", "model.args.")) for key in overrides)
+
+
+def test_recipes_that_are_named_exist() -> None:
+    named = set(re.findall(r"\b(?:cifar10|generated|imagenet)_[a-z0-9_]+\b", README))
+    assert named <= {*recipe_names(), "cifar10_jpeg"}
+
+
+@pytest.mark.parametrize(("name", "size", "params", "macs"), MODEL_ROWS)
+def test_model_table(name: str, size: str, params: str, macs: str) -> None:
+    options = {"img_size": int(size)} if name in VARIANTS and VARIANTS[name].attention else {}
+    cost = count(create_model(name, **options), int(size))
+    assert f"{cost.params / 1e6:.2f}" == params
+    assert f"{cost.macs / 1e9:.2f}" == macs
+
+
+def test_there_is_something_to_test() -> None:
+    assert len(PYTHON) >= 2
+    assert len(COMMANDS) >= 8
+    assert len(MODEL_ROWS) >= 8
