@@ -22,13 +22,18 @@ setup: .venv/ready ## build .venv from requirements.lock, then the package itsel
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: .venv/ready ## train a small BoTNet and its ResNet twin on generated images, evaluate, write pictures
-	@for model in resnet14_tiny botnet14_tiny; do \
-	  $(BIN)/botvision train generated_$$model --out demo/$$model --force || exit; \
+demo: .venv/ready ## train a small BoTNet and its ResNet twin on drawn images, evaluate, write pictures
+	@rm -rf demo
+	@for model in resnet14_nano botnet14_nano; do \
+	  $(BIN)/botvision train generated_$$model --out demo/$$model && \
 	  $(BIN)/botvision eval demo/$$model || exit; \
 	done
-	@$(BIN)/botvision predict demo/botnet14_tiny --generated 12 --out demo/predictions
-	@$(BIN)/botvision compare demo/resnet14_tiny demo/botnet14_tiny --out demo/comparison.md
+	@$(BIN)/botvision predict demo/botnet14_nano --out demo/predictions
+	@$(BIN)/botvision compare demo/resnet14_nano demo/botnet14_nano --out demo/comparison.md
+	@echo "pictures: demo/predictions/sheet.png, demo/botnet14_nano/curves.png, demo/botnet14_nano/confusion.png"
+	@echo "next, with images of your own in photos/train/<class>/ and photos/val/<class>/:"
+	@echo "  $(BIN)/botvision check photos/"
+	@echo "  $(BIN)/botvision train imagenet_botnet50 --data.root photos/ --out runs/botnet"
 
 test: .venv/ready ## run the whole test suite
 	@$(PYTEST)

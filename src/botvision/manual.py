@@ -7,7 +7,7 @@ from typing import Any
 PROGRAM = "Bottleneck Transformers (BoTNet) and the ResNets they come from: train, use, compare."
 
 FIRST_STEPS = """
-botvision train generated_botnet14_tiny --out runs/first
+botvision train generated_botnet14_nano --out runs/first
 botvision predict runs/first photos/
 botvision cost botnet50 --size 1024 --vs resnet50
 """
@@ -32,7 +32,7 @@ botvision check cifar10_jpeg.zip     # the same inside a zip
 botvision check holiday/             # any folder of images
 """,
     "train": """
-botvision train generated_botnet14_tiny --out runs/first
+botvision train generated_botnet14_nano --out runs/first
 botvision train cifar10_botnet50 --data.root data/ --train.epochs 20 --train.seed 1
 botvision train my-recipe.yaml --out runs/mine --model.args.position absolute
 botvision train my-recipe.yaml --out runs/mine --resume

@@ -109,9 +109,9 @@ def test_extends_merges_key_by_key_and_looks_beside_the_file(tmp_path: Path):
 
 
 def test_a_file_can_extend_a_recipe_of_the_package(tmp_path: Path):
-    path = write(tmp_path, "mine.yaml", "extends: generated_botnet14_tiny\ntrain:\n  epochs: 1\n")
+    path = write(tmp_path, "mine.yaml", "extends: generated_botnet14_nano\ntrain:\n  epochs: 1\n")
     config = build_config(load_recipe(path))
-    assert (config.model.name, config.train.epochs) == ("botnet14_tiny", 1)
+    assert (config.model.name, config.train.epochs) == ("botnet14_nano", 1)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_changed_keys_are_dotted():
 def test_reading_a_recipe_loads_nothing_heavy():
     code = (
         "import sys; from botvision.training.config import build_config, load_recipe; "
-        "build_config(load_recipe('generated_botnet14_tiny')); "
+        "build_config(load_recipe('generated_botnet14_nano')); "
         "print([m for m in ('torch', 'lightning', 'timm') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -17,7 +17,7 @@ SMALL = {
     "train.log_every": 1, "train.device": "cpu",
 }  # fmt: skip
 TWINS = [
-    ("generated_botnet14_tiny", "generated_resnet14_tiny"),
+    ("generated_botnet14_nano", "generated_resnet14_nano"),
     ("cifar10_botnet14_tiny", "cifar10_resnet14_tiny"),
     ("cifar10_botnet14_nano", "cifar10_resnet14_nano"),
     ("cifar10_resnet50", "cifar10_botnet50"),
