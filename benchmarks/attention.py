@@ -21,6 +21,7 @@ import torch
 import botvision
 from botvision.attention.kernels import KERNELS, KernelName, attend
 from botvision.attention.position import PositionTables
+from botvision.attention.reference import Terms
 
 HEADS, WIDTH = 4, 128
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -45,7 +46,7 @@ def step(
         with torch.set_grad_enabled(training):
             position = None if kernel == "content" else tables((side, side))
             name: KernelName = "auto" if kernel == "content" else kernel  # type: ignore[assignment]
-            out = attend(q, k, v, (side, side), position, kernel=name)
+            out = attend(q, k, v, Terms((side, side), position), kernel=name)
             if training:
                 out.backward(upstream)
         if device == "cuda":

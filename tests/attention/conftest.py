@@ -8,6 +8,7 @@ from torch import Tensor
 
 from botvision.attention.layer import Position
 from botvision.attention.position import PositionTables
+from botvision.attention.reference import Terms
 
 # Largest difference allowed, as a fraction of the largest exact value (at least 1). A row a reason:
 TOLERANCE = {
@@ -36,6 +37,11 @@ class Case:
     def leaves(self) -> dict[str, Tensor]:
         tables = {} if self.tables is None else dict(self.tables.named_parameters())
         return {"q": self.q, "k": self.k, "v": self.v, **tables}
+
+    def terms(self) -> Terms:
+        """What the logits consist of, with the tables looked up."""
+        position = None if self.tables is None else self.tables(self.grid, self.sizes)
+        return Terms(self.grid, position, self.content, self.sizes)
 
     def to(self, dtype: torch.dtype) -> "Case":
         """The same values rounded to `dtype`, as new leaves."""

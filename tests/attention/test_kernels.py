@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from botvision.attention.kernels import KERNELS, KernelName, attend, choose
-from botvision.attention.layer import Position
+from botvision.attention.layer import MHSA2d, Position
+from botvision.attention.reference import Terms
 from tests.attention.conftest import GRIDS, MODES, TOLERANCE, Case, make_case
 
 FAST = tuple(kernel for kernel in KERNELS if kernel not in ("auto", "reference"))
@@ -17,8 +18,7 @@ FAST = tuple(kernel for kernel in KERNELS if kernel not in ("auto", "reference")
 
 def run(case: Case, kernel: KernelName, call: Callable[..., Tensor] = attend) -> dict[str, Tensor]:
     """Output and gradients of every leaf, for a fixed random loss."""
-    position = None if case.tables is None else case.tables(case.grid, case.sizes)
-    out = call(case.q, case.k, case.v, case.grid, position, case.content, case.sizes, 0.0, kernel)
+    out = call(case.q, case.k, case.v, case.terms(), 0.0, kernel)
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
     leaves = case.leaves() if case.content else {n: t for n, t in case.leaves().items() if n != "k"}
@@ -73,7 +73,7 @@ def test_gradcheck(mode: Position, kernel: KernelName) -> None:
         if case.tables is not None:
             named = dict(zip(("height", "width"), tables, strict=True))
             position = torch.func.functional_call(case.tables, named, (case.grid, case.sizes))
-        return attend(q, k, v, case.grid, position, case.content, case.sizes, 0.0, kernel)
+        return attend(q, k, v, Terms(case.grid, position, case.content, case.sizes), kernel=kernel)
 
     assert torch.autograd.gradcheck(function, tuple(case.leaves().values()), fast_mode=False)
 
@@ -93,6 +93,15 @@ def test_compiles_as_one_graph(mode: Position, kernel: KernelName) -> None:
     for grid in ((5, 7), (6, 4)):
         case = make_case(mode, grid, padded=True)
         assert_equal(run(case, kernel, compiled), run(case, "reference"), torch.float64)
+
+
+def test_the_layer_compiles_as_one_graph_at_changing_sizes() -> None:
+    torch.compiler.reset()
+    layer = MHSA2d(16, heads=2, grid=(6, 6)).double()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for grid in ((5, 7), (6, 4), (9, 3), (4, 8)):  # within the tables and beyond them
+        x = torch.randn(2, 16, *grid, dtype=torch.float64)
+        torch.testing.assert_close(compiled(x), layer(x), rtol=0, atol=TOLERANCE[torch.float64])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
@@ -124,17 +133,32 @@ def test_padded_cells_weigh_exactly_nothing(mode: Position, kernel: KernelName) 
     assert torch.equal(run(case, kernel)["out"], clean["out"])
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16, torch.bfloat16], ids=["fp32", "fp16", "bf16"]
+)
+@pytest.mark.parametrize("mode", ["content", "relative"])
+@pytest.mark.parametrize("kernel", ["reference", *FAST])
+def test_padding_outweighs_any_logit(kernel: KernelName, mode: Position, dtype: torch.dtype) -> None:
+    """Every valid key has a logit near -24,000 and every padded one near +24,000."""
+    case = make_case(mode, (5, 7), padded=True)
+    beyond = torch.zeros(2, 1, 5, 7, 1, dtype=torch.bool)
+    beyond[1, :, 4:], beyond[1, :, :, 5:] = True, True
+    with torch.no_grad():
+        case.q.fill_(55.0)
+        case.k.copy_(torch.where(beyond, 54.5, -54.5).flatten(2, 3).expand_as(case.k))
+        case.v.copy_(beyond.flatten(2, 3).expand_as(case.v))
+    assert run(case.to(dtype), kernel)["out"].abs().max() == 0
+
+
 @pytest.mark.parametrize("kernel", ["reference", *FAST])
 def test_dropout_keeps_the_mean_and_drops(kernel: KernelName) -> None:
     case = make_case("relative", (3, 4), batch=1)
     assert case.tables is not None
-    position = case.tables((3, 4))
+    terms = case.terms()
     torch.manual_seed(0)
     with torch.no_grad():
-        exact = attend(case.q, case.k, case.v, (3, 4), position, kernel="reference")
-        draws = [
-            attend(case.q, case.k, case.v, (3, 4), position, dropout=0.5, kernel=kernel) for _ in range(2000)
-        ]
+        exact = attend(case.q, case.k, case.v, terms, kernel="reference")
+        draws = [attend(case.q, case.k, case.v, terms, dropout=0.5, kernel=kernel) for _ in range(2000)]
         many = torch.stack(draws)
     assert (many[0] - exact).abs().max() > 0.1  # something was dropped
     error = (many.mean(0) - exact).abs() / (many.std(0) / 2000**0.5)
@@ -152,4 +176,10 @@ def test_the_choice_can_be_told_and_is_always_a_fast_kernel() -> None:
 def test_neither_content_nor_position() -> None:
     case = make_case("content", (2, 2))
     with pytest.raises(ValueError, match="content, position or both"):
-        attend(case.q, case.k, case.v, (2, 2), None, content=False)
+        attend(case.q, case.k, case.v, Terms((2, 2), None, content=False))
+
+
+def test_unknown_kernel() -> None:
+    case = make_case("content", (2, 2))
+    with pytest.raises(ValueError, match=r"kernel must be one of auto, .* got 'fast'"):
+        attend(case.q, case.k, case.v, case.terms(), kernel="fast")  # pyrefly: ignore[bad-argument-type]

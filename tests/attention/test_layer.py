@@ -26,6 +26,15 @@ def test_an_image_alone_and_in_a_padded_batch(mode: Position, kernel: KernelName
         torch.testing.assert_close(row[:, : image.shape[2], : image.shape[3]], alone, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_impossible_sizes_are_limited_to_the_map(kernel: KernelName) -> None:
+    layer = MHSA2d(16, heads=2, kernel=kernel)
+    x = torch.randn(2, 16, 4, 5)
+    found = layer(x, torch.tensor([[0, 9], [-3, 2]]))
+    assert torch.equal(found, layer(x, torch.tensor([[1, 5], [1, 2]])))
+    assert torch.isfinite(found).all()
+
+
 @pytest.mark.parametrize("mode", ["position", "relative", "absolute"])
 def test_weights_of_one_size_load_at_another_strictly_and_back(mode: Position) -> None:
     small = MHSA2d(16, heads=2, grid=(7, 7), position=mode)

@@ -2,6 +2,6 @@
 
 from botvision.attention.kernels import attend
 from botvision.attention.layer import MHSA2d
-from botvision.attention.reference import attend_reference
+from botvision.attention.reference import Terms, attend_reference
 
-__all__ = ["MHSA2d", "attend", "attend_reference"]
+__all__ = ["MHSA2d", "Terms", "attend", "attend_reference"]

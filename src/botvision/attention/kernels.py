@@ -6,7 +6,6 @@ torch's fused attention. Shape legend: B batch, N heads, L = H*W cells, H W key 
 P 1 or B.
 """
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from botvision.attention.position import PositionRows
-from botvision.attention.reference import attend_reference, valid_cells
+from botvision.attention.reference import Terms, attend_reference, valid_cells
 
 KernelName = Literal["auto", "reference", "mask", "folded", "chunked"]
 KERNELS: tuple[KernelName, ...] = ("auto", "reference", "mask", "folded", "chunked")
@@ -25,53 +24,47 @@ _CHUNK_BYTES = 1 << 21
 
 
 class AxisLogits(NamedTuple):
-    """Position logits of every query, apart for key rows and key columns, padding already out of reach."""
+    """Position logits of every query, apart for key rows and key columns."""
 
     rows: Tensor  # (B, N, L, H)
     columns: Tensor  # (B, N, L, W)
 
 
 def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    grid: tuple[int, int],
-    position: PositionRows | None = None,
-    content: bool = True,
-    sizes: Tensor | None = None,
-    dropout: float = 0.0,
-    kernel: KernelName = "auto",
+    q: Tensor, k: Tensor, v: Tensor, terms: Terms, dropout: float = 0.0, kernel: KernelName = "auto"
 ) -> Tensor:
-    """The output of `attend_reference`, with the same arguments, by the kernel that suits.
+    """The output of `attend_reference`, by the kernel that suits.
 
     Args:
         q: (B, N, L, D) queries, already scaled by D^-0.5.
         k: (B, N, L, D) keys.
         v: (B, N, L, D) values.
-        grid: (H, W) of the map in cells, H*W = L.
-        position: table rows for this grid; None for content only.
-        content: whether q . k counts.
-        sizes: (B, 2) valid (height, width) in cells.
+        terms: what the logits consist of.
         dropout: probability with which an attention weight is dropped.
         kernel: "auto" or the name of one.
 
     Raises:
-        ValueError: neither content nor position.
+        ValueError: neither content nor position, or an unknown kernel.
     """
-    if not content and position is None:
+    if not terms.content and terms.position is None:
         raise ValueError("attention needs content, position or both, got neither")
-    if kernel == "reference":
-        return attend_reference(q, k, v, grid, position, content, sizes, dropout)[0]
-    if position is None:
-        mask = None if sizes is None else valid_cells(grid, sizes).flatten(1)[:, None, None]
-        return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=1.0)
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel!r}")
     if kernel == "auto":
-        kernel = choose(
-            q.device.type, q.dtype, grid, q.shape[-1], torch.is_grad_enabled() and q.requires_grad
-        )
-    logits = axis_logits(q, grid, position, sizes)
-    run: Callable[..., Tensor] = {"mask": _masked, "folded": _folded, "chunked": _chunked}[kernel]
-    return run(q if content else None, k, v, logits, dropout)
+        training = torch.is_grad_enabled() and q.requires_grad
+        kernel = choose(q.device.type, q.dtype, terms.grid, q.shape[-1], training)
+    if kernel == "reference":
+        return attend_reference(q, k, v, terms, dropout)[0]
+    if terms.position is None:
+        mask = None if terms.sizes is None else valid_cells(terms.grid, terms.sizes).flatten(1)[:, None, None]
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=1.0)
+    logits = axis_logits(q, terms.grid, terms.position)
+    queries = q if terms.content else None
+    if kernel == "folded":
+        return _folded(queries, k, v, logits, terms.sizes, dropout)
+    if terms.sizes is not None:
+        logits = _filled_beyond(logits, terms.sizes, float("-inf"))
+    return (_masked if kernel == "mask" else _chunked)(queries, k, v, logits, dropout)
 
 
 def choose(
@@ -89,7 +82,7 @@ def choose(
     return "mask"
 
 
-def axis_logits(q: Tensor, grid: tuple[int, int], position: PositionRows, sizes: Tensor | None) -> AxisLogits:
+def axis_logits(q: Tensor, grid: tuple[int, int], position: PositionRows) -> AxisLogits:
     """Logits of (B, N, L, D) queries for every key row and key column, from rows (P, R, D) of the tables."""
     queries = q.unflatten(2, grid)
     position = position.to(q.dtype)
@@ -102,14 +95,17 @@ def axis_logits(q: Tensor, grid: tuple[int, int], position: PositionRows, sizes:
     if q.dtype == torch.float16:  # a sum beyond fp16's range would be inf, and inf - inf is not a number
         bound = torch.finfo(q.dtype).max / 4
         rows, columns = rows.clamp(-bound, bound), columns.clamp(-bound, bound)
-    if sizes is not None:
-        # Finite, or gradients become 0 * inf; far enough that the softmax gives exactly zero.
-        out_of_reach = torch.finfo(q.dtype).min / 2
-        beyond_rows = torch.arange(grid[0], device=q.device) >= sizes[:, :1]
-        beyond_columns = torch.arange(grid[1], device=q.device) >= sizes[:, 1:]
-        rows = rows.masked_fill(beyond_rows[:, None, None, None], out_of_reach)
-        columns = columns.masked_fill(beyond_columns[:, None, None, None], out_of_reach)
     return AxisLogits(rows.flatten(2, 3), columns.flatten(2, 3))
+
+
+def _filled_beyond(logits: AxisLogits, sizes: Tensor, value: float) -> AxisLogits:
+    """`value` for the key rows and columns beyond each image of (B, 2) sizes."""
+    places = [torch.arange(part.shape[-1], device=part.device) for part in logits]
+    beyond = [place >= size.unsqueeze(1) for place, size in zip(places, sizes.unbind(1), strict=True)]
+    rows, columns = (
+        part.masked_fill(out[:, None, None], value) for part, out in zip(logits, beyond, strict=True)
+    )
+    return AxisLogits(rows, columns)
 
 
 def _shifted(queries: Tensor, table: Tensor) -> Tensor:
@@ -128,15 +124,23 @@ def _masked(q: Tensor | None, k: Tensor, v: Tensor, logits: AxisLogits, dropout:
     return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=1.0)
 
 
-def _folded(q: Tensor | None, k: Tensor, v: Tensor, logits: AxisLogits, dropout: float) -> Tensor:
+def _folded(
+    q: Tensor | None, k: Tensor, v: Tensor, logits: AxisLogits, sizes: Tensor | None, dropout: float
+) -> Tensor:
     """Position as further columns of queries and keys: nothing of size L x L is ever held.
 
     q' = [q, rows, columns] and k' = [k, one-hot of the row, one-hot of the column] make q'.k' the logit.
     """
+    unit = 1.0
+    if sizes is not None:
+        # Padding is a large finite number here: minus infinity times the zeros of the other keys would not be
+        # one. fp16 ends where logits may lie, but kernels multiply and add in fp32, so a factor moves out.
+        unit, far = (8.0, torch.finfo(k.dtype).min) if k.dtype == torch.float16 else (1.0, -1e30)
+        logits = _filled_beyond(AxisLogits(logits.rows / unit, logits.columns / unit), sizes, far)
     height, width = logits.rows.shape[-1], logits.columns.shape[-1]
     eye_rows = torch.eye(height, dtype=k.dtype, device=k.device).repeat_interleave(width, 0)
     eye_columns = torch.eye(width, dtype=k.dtype, device=k.device).repeat(height, 1)
-    places = torch.cat([eye_rows, eye_columns], 1).expand(*k.shape[:2], -1, -1)
+    places = (unit * torch.cat([eye_rows, eye_columns], 1)).expand(*k.shape[:2], -1, -1)
     wide_q = torch.cat([part for part in (q, logits.rows, logits.columns) if part is not None], -1)
     wide_k = places if q is None else torch.cat([k, places], -1)
     # The fused kernels want one width for all three, in steps of 16; zero columns change no sum.

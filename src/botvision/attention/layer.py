@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from botvision.attention.kernels import KERNELS, KernelName, attend
-from botvision.attention.position import PositionRows, PositionTables
-from botvision.attention.reference import attend_reference
+from botvision.attention.position import PositionTables
+from botvision.attention.reference import Terms, attend_reference
 
 Position = Literal["content", "position", "relative", "absolute"]
 Convention = Literal["paper", "timm"]
@@ -76,8 +76,9 @@ class MHSA2d(nn.Module):
 
         Args:
             x: (B, C, H, W) feature map, any H and W.
-            sizes: (B, 2) integer (height, width) in cells of each image within a padded batch, or None. Cells
-                beyond get exactly zero weight; what is written at them has no meaning.
+            sizes: (B, 2) integer (height, width) in cells of each image within a padded batch, or None;
+                limited to 1..H and 1..W. Cells beyond get exactly zero weight; what is written at them has
+                no meaning.
 
         Returns:
             (B, C, H, W) in the memory format of x.
@@ -85,17 +86,14 @@ class MHSA2d(nn.Module):
         Raises:
             ValueError: x has other channels, or `sizes` does not fit the batch.
         """
-        q, k, v, rows = self._project(x, sizes)
-        grid = (x.shape[2], x.shape[3])
-        dropout = self.dropout if self.training else 0.0
-        out = attend(q, k, v, grid, rows, self.mode != "position", sizes, dropout, self.kernel)
-        out = out.transpose(1, 2).reshape(x.shape[0], *grid, self.dim).permute(0, 3, 1, 2)
+        q, k, v, terms = self._project(x, sizes)
+        out = attend(q, k, v, terms, self.dropout if self.training else 0.0, self.kernel)
+        out = out.transpose(1, 2).reshape(x.shape[0], *terms.grid, self.dim).permute(0, 3, 1, 2)
         return out if _channels_last(x) else out.contiguous()
 
     def attention_map(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """(B, N, H*W, H*W) weights by the reference: query cells, then key cells, both row by row."""
-        q, k, v, rows = self._project(x, sizes)
-        return attend_reference(q, k, v, (x.shape[2], x.shape[3]), rows, self.mode != "position", sizes)[1]
+        return attend_reference(*self._project(x, sizes))[1]
 
     def extra_repr(self) -> str:
         return (
@@ -103,22 +101,23 @@ class MHSA2d(nn.Module):
             f"dropout={self.dropout}, kernel={self.kernel!r}"
         )
 
-    def _project(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor, Tensor, PositionRows | None]:
-        """Scaled queries, keys and values (B, N, H*W, D), and the position rows in the queries' scale."""
+    def _project(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Terms]:
+        """Scaled queries, keys and values (B, N, H*W, D), and the terms in the queries' scale."""
         if x.ndim != 4 or x.shape[1] != self.dim:
             raise ValueError(f"expected a (B, {self.dim}, H, W) feature map, got {tuple(x.shape)}")
         if sizes is not None and sizes.shape != (x.shape[0], 2):
             raise ValueError(f"sizes must be ({x.shape[0]}, 2), got {tuple(sizes.shape)}")
+        grid = (x.shape[2], x.shape[3])
+        if sizes is not None:  # looking at the values would wait for a GPU, so they are limited, not refused
+            sizes = torch.maximum(torch.minimum(sizes, sizes.new_tensor(grid)), sizes.new_ones(()))
         # Cells before channels: fused attention wants the head width as the innermost dimension, or it falls
         # back to the quadratic formula. No copy is made where x is channels-last.
         cells_first = self.qkv(x).flatten(2).mT.contiguous()
         q, k, v = cells_first.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        if self.position is None:
-            return q * self.scale, k, v, None
-        rows = self.position((x.shape[2], x.shape[3]), sizes)
-        if self.convention == "timm":
+        rows = None if self.position is None else self.position(grid, sizes)
+        if rows is not None and self.convention == "timm":
             rows = rows.scaled(1 / self.scale)
-        return q * self.scale, k, v, rows
+        return q * self.scale, k, v, Terms(grid, rows, self.mode != "position", sizes)
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

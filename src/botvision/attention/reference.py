@@ -8,6 +8,7 @@ column, D head width, P 1 or B.
 """
 
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +17,25 @@ from torch import Tensor
 from botvision.attention.position import PositionRows
 
 
+class Terms(NamedTuple):
+    """What the logits consist of.
+
+    Attributes:
+        grid: (H, W) of the map in cells.
+        position: table rows for this grid, in the scale of the scaled queries; None for content only.
+        content: whether q . k counts.
+        sizes: (B, 2) valid (height, width) of each image in cells, within 1..H and 1..W; cells beyond get
+            exactly zero weight. None where all are valid.
+    """
+
+    grid: tuple[int, int]
+    position: PositionRows | None = None
+    content: bool = True
+    sizes: Tensor | None = None
+
+
 def attend_reference(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    grid: tuple[int, int],
-    position: PositionRows | None = None,
-    content: bool = True,
-    sizes: Tensor | None = None,
-    dropout: float = 0.0,
+    q: Tensor, k: Tensor, v: Tensor, terms: Terms, dropout: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Attention and its map.
 
@@ -32,19 +43,15 @@ def attend_reference(
         q: (B, N, H*W, D) queries, already scaled.
         k: (B, N, H*W, D) keys.
         v: (B, N, H*W, D) values.
-        grid: (H, W) of the map in cells.
-        position: table rows for this grid, in the scale of the scaled queries; None for content only.
-        content: whether q . k counts.
-        sizes: (B, 2) valid (height, width) of each image in cells; cells beyond get exactly zero weight.
+        terms: what the logits consist of.
         dropout: probability with which a weight is dropped.
 
     Returns:
         (B, N, H*W, D) output and (B, N, H*W, H*W) attention map. fp16 and bf16 are computed in fp32.
     """
+    grid, position, content, sizes = terms
     dtype = q.dtype
-    autocast = torch.amp.is_autocast_available(
-        q.device.type
-    )  # not on the meta device, where costs are counted
+    autocast = torch.amp.is_autocast_available(q.device.type)  # the meta device has none
     with torch.autocast(q.device.type, enabled=False) if autocast else nullcontext():
         if dtype in (torch.float16, torch.bfloat16):
             q, k, v = q.float(), k.float(), v.float()
