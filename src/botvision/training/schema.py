@@ -72,7 +72,7 @@ def _convert(value: object, hint: Any, key: str) -> Any:  # noqa: ANN401 - the h
     if isinstance(value, Text):
         if str in options and str(value) not in ("null", "none", "None"):
             return str(value)
-        value = str(value) if _is_word(str(value), options) else _parse(value, key)
+        value = str(value) if _is_word(str(value), options) else parse_value(value, key)
         value = None if value in ("none", "None") and type(None) in options else value
     for option in options:
         if dataclasses.is_dataclass(option) and isinstance(option, type):
@@ -95,7 +95,8 @@ def _number(value: object) -> float | None:
     return number if written and math.isfinite(number) else None
 
 
-def _parse(text: Text, key: str) -> object:
+def parse_value(text: str, key: str) -> Any:  # noqa: ANN401
+    """Returns what a text says as YAML. Raises ConfigError, naming the key, where it is none."""
     try:
         return yaml.safe_load(str(text))
     except yaml.YAMLError:
@@ -137,7 +138,7 @@ def _match(value: object, option: Any, key: str) -> tuple[bool, Any]:  # noqa: A
 def _untext(value: object, key: str) -> Any:  # noqa: ANN401
     if isinstance(value, Mapping):
         return {name: _untext(item, f"{key}.{name}") for name, item in value.items()}
-    return _parse(value, key) if isinstance(value, Text) else value
+    return parse_value(value, key) if isinstance(value, Text) else value
 
 
 def _describe(options: tuple[Any, ...]) -> str:

@@ -1,0 +1,67 @@
+"""Words of the command line to a command: what argparse reads, and the dotted keys that it does not."""
+
+import argparse
+import re
+import textwrap
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import botvision
+from botvision import manual
+
+Overrides = dict[str, str]
+OVERRIDE = re.compile(r"--(?P<key>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?:=(?P<value>.*))?", re.DOTALL)
+
+
+class UsageError(ValueError):
+    """Arguments that make no command; the message is one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse without abbreviations, and with one line instead of a page when an argument is wrong."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def split_overrides(words: Iterable[str]) -> tuple[list[str], Overrides]:
+    """Take ``--key.sub value`` and ``--key.sub=value`` out of the arguments, wherever they stand."""
+    rest: list[str] = []
+    overrides: Overrides = {}
+    queue = iter(words)
+    for word in queue:
+        match = OVERRIDE.fullmatch(word)
+        if match is None:
+            rest.append(word)
+            continue
+        value = match["value"] if match["value"] is not None else next(queue, None)
+        if value is None or (match["value"] is None and value.startswith("--")):
+            raise UsageError(f"--{match['key']}: expected a value after it")
+        if match["key"] in overrides:
+            raise UsageError(f"--{match['key']}: given twice")
+        overrides[match["key"]] = value
+    return rest, overrides
+
+
+def build_parser() -> _Parser:
+    epilog = _examples(manual.FIRST_STEPS) + "\n\n" + manual.MORE
+    parser = _Parser(prog="botvision", description=manual.PROGRAM, epilog=epilog)
+    parser.add_argument("--version", action="version", version=f"botvision {botvision.__version__}")
+    verbs = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name in manual.SUMMARIES:
+        summary, epilog = manual.SUMMARIES[name], _examples(manual.EXAMPLES[name])
+        verb = verbs.add_parser(name, help=summary, description=f"{name}: {summary}.", epilog=epilog)
+        for flag, options in manual.ARGUMENTS.get(name, {}).items():
+            verb.add_argument(flag, help=manual.HELP[f"{name} {flag}"], **options)
+        if name in manual.KEYS:
+            # For the help page alone: split_overrides takes these out before argparse sees them.
+            flag, text = manual.KEYS[name]
+            verb.add_argument_group("configuration keys").add_argument(flag, metavar="VALUE", help=text)
+    return parser
+
+
+def _examples(text: str) -> str:
+    return "examples:\n" + textwrap.indent(text.strip(), "  ")

@@ -1,0 +1,32 @@
+"""Files that are whole or not there: written under another name in the same folder, then renamed."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which takes its place when the block ends without an error.
+
+    Folders are made. After an error the temporary file is gone and `path` is what it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Cut: a name that is nearly as long as the file system allows has no room for more.
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    r"""Write UTF-8 text; what UTF-8 cannot hold, such as a file name's stray bytes, becomes ``\udcff``.
+
+    That is JSON's own escape: such a name read back from JSON names the same file.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
