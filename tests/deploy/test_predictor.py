@@ -17,6 +17,7 @@ from botvision.backbones.variants import create_model
 from botvision.backbones.weights import save_model
 from botvision.data.classification import open_splits
 from botvision.data.config import DataConfig
+from botvision.deploy import writer
 from botvision.deploy.predictor import Predictor, find_images
 from botvision.deploy.writer import picture_names, write_predictions
 
@@ -234,14 +235,58 @@ def test_find_images_walks_down_by_name_and_content_and_leaves_results_out(files
 
 
 def test_picture_names_are_distinct_and_follow_the_folders():
-    names = picture_names(
-        [Path(p) for p in ("/a/x/1.png", "/a/x/1.gif", "/a/X/1.PNG", "/a/y/1.png", "/a/x/1.gif.png")]
-    )
+    files = [Path(p) for p in ("/a/x/1.png", "/a/x/1.gif", "/a/X/1.PNG", "/a/y/1.png", "/a/x/1.gif.png")]
+    names = list(picture_names(files))
     assert names[:2] == ["x/1.jpg", "x/1.gif.jpg"]
     assert names[3] == "y/1.jpg"
     assert len({name.lower() for name in names}) == 5
-    assert picture_names([Path("/a/b/c.webp")]) == ["c.jpg"]
-    assert picture_names([]) == []
+    assert list(picture_names([Path("/a/b/c.webp")])) == ["c.jpg"]
+    assert list(picture_names([])) == []
+
+
+def test_naming_a_picture_costs_the_same_however_many_there_are(monkeypatch):
+    made = 0
+    original = Path.as_posix
+
+    def count(path: Path) -> str:
+        nonlocal made
+        made += 1
+        return original(path)
+
+    monkeypatch.setattr(Path, "as_posix", count)
+    assert len(set(picture_names([Path(f"/a/{k}.png") for k in range(300)]))) == 300
+    assert made == 300  # one candidate each: the first is free
+
+
+def test_without_pictures_none_is_named_or_drawn(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "picture_names", lambda _: pytest.fail("named"))
+    one, out = predictor(), tmp_path / "out"
+    found = one.predict_files(files, 1, keep_pictures=True)
+    assert len(list(write_predictions(found, out, files, one.description, pictures=False))) == 4
+    assert [path.name for path in out.iterdir()] == ["predictions.json"]
+
+
+def test_a_file_name_that_is_no_text_is_written_so_that_it_can_be_found_again(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    try:
+        Image.new("RGB", (8, 8), "red").save(path)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    one, out = predictor(), tmp_path / "out"
+    files = find_images([tmp_path])
+    list(write_predictions(one.predict_files(files, 1, keep_pictures=True), out, files, one.description))
+    [row] = json.loads((out / "predictions.json").read_text(encoding="utf-8"))["predictions"]
+    assert Path(row["file"]) == path
+    assert (out / row["picture"]).is_file()
+
+
+def test_a_folder_linked_into_itself_is_walked_once(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "a" / "one.png")
+    (tmp_path / "self").symlink_to(tmp_path)
+    (tmp_path / "a" / "up").symlink_to("..")
+    (tmp_path / "b").symlink_to("a")  # no loop: a folder may have two names
+    assert find_images([tmp_path]) == [tmp_path / "a" / "one.png", tmp_path / "b" / "one.png"]
 
 
 def test_written_results_hold_every_file_and_nothing_temporary(files, tmp_path):

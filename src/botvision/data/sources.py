@@ -156,6 +156,8 @@ class Listing:
 def list_folder(root: Path) -> Listing:
     """Walk a folder in sorted order; hidden files and folders are left out.
 
+    Links are followed, except to a folder that they lie in: that would never end.
+
     Raises:
         DataError: one line, if there is no such folder.
     """
@@ -165,8 +167,16 @@ def list_folder(root: Path) -> Listing:
     inside = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
     if len(inside) == 1 and _has_splits({path.name for path in inside[0].iterdir()}):
         base = root if _has_splits({inside[0].name}) else inside[0]
+    above = {os.fspath(base): frozenset([_identity(base)])}
     for here, names, leaves in os.walk(base, followlinks=True):
-        names[:] = sorted(name for name in names if not name.startswith(".") and name not in _JUNK)
+        around = above.pop(here)
+        inner = {name: _identity(Path(here, name)) for name in names}
+        names[:] = sorted(
+            name
+            for name in names
+            if not name.startswith(".") and name not in _JUNK and inner[name] not in around
+        )
+        above |= {os.path.join(here, name): around | {inner[name]} for name in names}  # noqa: PTH118
         relative = Path(here).relative_to(base).as_posix()
         prefix = "" if relative == "." else relative + "/"
         folders.update(prefix + name for name in names)
@@ -198,16 +208,13 @@ def list_zip(path: Path) -> Listing:
     return Listing(path, ZipSource(path, [members[file] for file in files]), files, folders)
 
 
-def find_images(root: Path) -> list[Path]:
-    """Every image below a folder, in sorted order: files called like images, and others whose content is one.
-
-    Raises:
-        DataError: one line, if there is no such folder.
-    """
-    listing = list_folder(root)
-    return [
-        listing.root / file for index, file in enumerate(listing.files) if counts_as_image(listing, index)
-    ]
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What a folder is called by the file system, whatever links lead to it; None for one that is gone."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _has_splits(names: set[str]) -> bool:

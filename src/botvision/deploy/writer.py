@@ -1,5 +1,6 @@
 """Predictions to files: one JSON, and a labelled picture for each image."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from botvision.atomic import replacing, write_text
 from botvision.deploy.predictor import Prediction
 from botvision.draw import annotate, contact_sheet
 
@@ -18,7 +20,12 @@ JPEG_QUALITY = 92
 
 
 def write_predictions(
-    predictions: Iterable[Prediction], out: str | Path, files: Sequence[Path], description: Mapping[str, Any]
+    predictions: Iterable[Prediction],
+    out: str | Path,
+    files: Sequence[Path],
+    description: Mapping[str, Any],
+    *,
+    pictures: bool = True,
 ) -> Iterator[Prediction]:
     """Hand predictions on one by one, each after its picture is written; the JSON follows the last.
 
@@ -31,18 +38,22 @@ def write_predictions(
         out: Folder, made if it is not there.
         files: Names of the pictures follow these paths, below the folder they have in common.
         description: Of the model: ``name``, ``task``, ``classes``.
+        pictures: Draw upon those that the predictions carry; without, ``files`` are not looked at.
     """
     out = Path(out)
     done: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    for prediction, name in zip(predictions, picture_names(files), strict=True):
+    names = picture_names(files) if pictures else itertools.repeat("")
+    for prediction, name in zip(predictions, names, strict=pictures):
         row = prediction.to_json()
         if prediction.error is not None:
             failed.append(row)
         else:
-            if prediction.picture is not None:
+            if pictures and prediction.picture is not None:
                 row["picture"] = f"{PICTURES}/{name}"
-                _save(annotate(prediction.picture, prediction.top), out / PICTURES / name)
+                card = annotate(prediction.picture, prediction.top)
+                with replacing(out / PICTURES / name) as temporary:
+                    card.save(temporary, "JPEG", quality=JPEG_QUALITY)
             done.append(row)
         yield prediction
     facts = {
@@ -71,53 +82,27 @@ def write_sheet(
             captions.append(f"{top[0]['label']} {100 * top[0]['score']:.0f}% ({verdict})")
             pictures.append(picture)
     path = Path(out) / SHEET
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    contact_sheet(pictures, captions, cell=200).save(temporary, "PNG")
-    temporary.replace(path)
+    sheet = contact_sheet(pictures, captions, cell=200)
+    with replacing(path) as temporary:
+        sheet.save(temporary, "PNG")
     return path
 
 
-def picture_names(files: Sequence[Path]) -> list[str]:
-    """Return a distinct ``.jpg`` name for each file: its path below the common folder with another suffix.
+def picture_names(files: Sequence[Path]) -> Iterator[str]:
+    """Yield a distinct ``.jpg`` name for each file: its path below the common folder with another suffix.
 
     Where two would get the same name (``a.png`` beside ``a.gif``) the later one keeps its own: ``a.gif.jpg``.
     """
     absolute = [Path(os.path.abspath(file)) for file in files]  # noqa: PTH100 - links stay what they are called
     if not absolute:
-        return []
+        return
     common = Path(os.path.commonpath([path.parent for path in absolute]))
     taken: set[str] = set()
-    names = []
     for path in absolute:
         inside = path.relative_to(common)
-        candidates = [
-            inside.with_suffix(".jpg"),
-            *(Path(f"{inside}{'_' * i}.jpg") for i in range(len(files))),
-        ]
+        others = (Path(f"{inside}{'_' * i}.jpg") for i in itertools.count())
+        candidates = (c.as_posix() for c in itertools.chain([inside.with_suffix(".jpg")], others))
         # Without regard to case: some file systems have none.
-        name = next(c.as_posix() for c in candidates if c.as_posix().lower() not in taken)
+        name = next(c for c in candidates if c.lower() not in taken)
         taken.add(name.lower())
-        names.append(name)
-    return names
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text under a temporary name, then rename it; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        picture.save(temporary, "JPEG", quality=JPEG_QUALITY)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield name
