@@ -143,10 +143,15 @@ def step_time(
     float32 the step runs under autocast.
 
     Raises:
-        ValueError: an impossible size, or batch or repeats below 1.
+        ValueError: an impossible size, batch or repeats below 1, a device that is not there, or a batch of 1
+            whose last maps have one cell, of which batch norm can make no statistics.
     """
     if batch < 1 or repeats < 1:
         raise ValueError(f"batch and repeats must be at least 1, got {batch} and {repeats}")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):  # builds without CUDA assert
+        raise ValueError(f"device {device!r} is not available here") from None
     shape = probe_input(model, image_hw(image_size), batch).shape
     model = copy.deepcopy(model).to(device).train(train)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
@@ -158,7 +163,15 @@ def step_time(
             torch.set_grad_enabled(train),
             torch.autocast(torch.device(device).type, dtype, dtype != torch.float32),
         ):
-            out = model(images)
+            try:
+                out = model(images)
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise ValueError(
+                    f"{batch} image of {shape[2]}x{shape[3]} leaves batch norm one value a channel: "
+                    "a training step needs a batch of 2 or more"
+                ) from None
         if train:
             _total(out).backward()
         _wait(device)
