@@ -15,20 +15,30 @@ VARIANTS_MODULE = "botvision.backbones.variants"
 
 
 class _TimmWatcher(MetaPathFinder):
-    """Finds timm as Python would, and has our table imported right after it."""
+    """Finds timm as Python would, and has our table imported right after it.
+
+    It stays in place until timm has really been imported: others only ask whether timm is there.
+    """
+
+    _asking = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "timm":
+        if fullname != "timm" or self._asking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self._asking = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._asking = False
         if spec is None or spec.loader is None:
             return spec
         loader, execute = spec.loader, spec.loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
             execute(module)
             importlib.import_module(VARIANTS_MODULE)
 
