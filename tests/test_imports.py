@@ -101,6 +101,28 @@ def test_no_file_is_larger_than_a_room() -> None:
     assert {path.name: n for _, path in sources() if (n := len(path.read_text().splitlines())) > 350} == {}
 
 
+def test_functions_are_short_and_take_few_arguments() -> None:
+    """60 lines without the docstring, 8 arguments without self."""
+    wrong = []
+    for _, path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            arguments = [a for a in (*node.args.posonlyargs, *node.args.args) if a.arg not in ("self", "cls")]
+            count = len(arguments) + len(node.args.kwonlyargs)
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1 - _docstring_lines(node)
+            if lines > 60 or count > 8:
+                wrong.append(f"{path.relative_to(ROOT)} {node.name}: {lines} lines, {count} arguments")
+    assert wrong == []
+
+
+def _docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = node.body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+        return (first.end_lineno or first.lineno) - first.lineno + 1
+    return 0
+
+
 def test_import_is_silent_and_needs_the_core_only() -> None:
     code = """
 import sys, warnings

@@ -164,11 +164,11 @@ def from_resnet(
     if not inplace:
         model = copy.deepcopy(model)
     before = {name: p.numel() for name, p in model.named_parameters()}
+    grids = _conv2_grids(model, chosen, surgery)  # what can fail fails here, before the model is touched
     if surgery.c5_stride is not None:
         _set_stage_stride(model, surgery.c5_stride)
-    grids = _conv2_grids(model, chosen, image_hw(surgery.img_size))
     for name in chosen:
-        _replace(model.get_submodule(name), name, grids[name], surgery)
+        _replace(model.get_submodule(name), grids[name], surgery)
     after = {name: p.numel() for name, p in model.named_parameters()}
     report = SurgeryReport(
         kept={name: n for name, n in after.items() if name in before and not _is_new(name, chosen)},
@@ -236,11 +236,11 @@ def _chosen_blocks(model: nn.Module, surgery: Surgery) -> list[str]:
             )
         names += [f"{layer}.{index}" for index, flag in enumerate(flags) if flag]
     for name in names:
-        _check_block(model.get_submodule(name), name, surgery.heads)
+        _check_block(model.get_submodule(name), name, surgery)
     return names
 
 
-def _check_block(block: nn.Module, name: str, heads: int) -> None:
+def _check_block(block: nn.Module, name: str, surgery: Surgery) -> None:
     """Raises ValueError if attention cannot stand in for the block's conv2."""
     kind = type(block).__name__
     conv = getattr(block, "conv2", None)
@@ -256,8 +256,10 @@ def _check_block(block: nn.Module, name: str, heads: int) -> None:
         raise ValueError(
             f"{name}.conv2 maps {conv.in_channels} to {conv.out_channels} channels; attention keeps the width"
         )
-    if heads < 1 or conv.in_channels % heads:
-        raise ValueError(f"{name} has {conv.in_channels} channels, which {heads} heads do not divide")
+    if conv.in_channels % surgery.heads:
+        raise ValueError(f"{name} has {conv.in_channels} channels, which {surgery.heads} heads do not divide")
+    if surgery.shortcut_act and _activation(block) is None:
+        raise ValueError(f"{name} has no act3 or relu to copy for shortcut_act")
     if max(conv.stride) > 2:
         raise ValueError(f"{name}.conv2 has stride {conv.stride}, expected 1 or 2")
 
@@ -300,9 +302,11 @@ def _block_stride(block: nn.Module) -> int:
     return own * (following[0] if isinstance(following, tuple) else following)
 
 
-def _conv2_grids(model: nn.Module, chosen: list[str], hw: tuple[int, int]) -> dict[str, tuple[int, int]]:
+def _conv2_grids(model: nn.Module, chosen: list[str], surgery: Surgery) -> dict[str, tuple[int, int]]:
     """(height, width) in cells of the map that reaches each chosen conv2, by a run on shapes."""
     twin = meta_twin(model)
+    if surgery.c5_stride is not None:
+        _set_stage_stride(twin, surgery.c5_stride)
     grids: dict[str, tuple[int, int]] = {}
 
     def note(name: str, x: Tensor) -> None:
@@ -312,18 +316,21 @@ def _conv2_grids(model: nn.Module, chosen: list[str], hw: tuple[int, int]) -> di
         conv = twin.get_submodule(f"{name}.conv2")
         conv.register_forward_pre_hook(lambda _module, args, name=name: note(name, args[0]))
     with torch.no_grad():
-        twin(probe_input(twin, hw))
+        twin(probe_input(twin, image_hw(surgery.img_size)))
     return grids
 
 
-def _replace(block: Any, name: str, grid: tuple[int, int], surgery: Surgery) -> None:  # noqa: ANN401
+def _replace(block: Any, grid: tuple[int, int], surgery: Surgery) -> None:  # noqa: ANN401
     conv = block.conv2
     attention = surgery.attention(conv.in_channels, grid, conv.stride[0])
     block.conv2 = attention.to(conv.weight.device, conv.weight.dtype).train(conv.training)
     if surgery.se == "conv" and getattr(block, "se", None) is not None:
         block.se = None
-    if surgery.shortcut_act and isinstance(block.downsample, nn.Sequential):
-        activation = getattr(block, "act3", None) or getattr(block, "relu", None)
-        if activation is None:
-            raise ValueError(f"{name} has no act3 or relu to copy for shortcut_act")
+    activation = _activation(block)
+    if surgery.shortcut_act and activation is not None and isinstance(block.downsample, nn.Sequential):
         block.downsample = nn.Sequential(*block.downsample, copy.deepcopy(activation))
+
+
+def _activation(block: nn.Module) -> nn.Module | None:
+    """The activation at the end of a bottleneck, by timm's name or torchvision's."""
+    return getattr(block, "act3", None) or getattr(block, "relu", None)

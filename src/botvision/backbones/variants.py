@@ -18,6 +18,7 @@ from timm.models import FeatureListNet, build_model_with_cfg, generate_default_c
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
+from botvision.attention.layer import MHSA2d
 from botvision.backbones.surgery import Surgery, from_resnet, image_hw
 
 M = TypeVar("M", bound=nn.Module)
@@ -102,8 +103,8 @@ class BoTNet(ResNet):
         """timm's initialisation of the trunk, and the attention's own."""
         super().init_weights(zero_init_last)
         for module in self.modules():
-            if module is not self and type(module).__name__ == "MHSA2d":
-                module.reset_parameters()  # pyrefly: ignore[not-callable]
+            if isinstance(module, MHSA2d):
+                module.reset_parameters()
 
     def no_weight_decay(self) -> set[str]:
         """Names of the position tables: few values, each a meaning of its own, as biases are."""
