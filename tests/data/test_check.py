@@ -44,6 +44,12 @@ def test_every_broken_file_is_a_line(image_folder):
     assert (report.readable, report.broken, [row["broken"] for row in report.rows]) == (7, 2, [1, 1])
 
 
+def test_a_class_that_validation_lacks_is_a_warning(image_folder):
+    report = check_data(image_folder({"train/a": 1, "train/b": 1, "train/c": 1, "val/a": 1, "val/b": 0}))
+    assert report.ok
+    assert "val has no images of 2 classes (b, c): their accuracy is not measured" in report.warnings
+
+
 @pytest.mark.parametrize(
     ("counts", "changes"),
     [
@@ -82,7 +88,7 @@ def test_warnings_do_not_fail(image_folder):
         "1 files of val are also in train, such as val/dog/copy.png = train/cat/000.png",
         "1 files that are no images are ignored: train/cat/notes.txt",
         "folders that training does not use: extra",
-        "splits that training does not use: test",
+        "splits that training does not use: test (botvision eval --split test does use test)",
     ]
     held = check_data(image_folder({"train/a": 5, "train/b": 5}, name="held"))
     assert held.warnings == ["no val/ or test/ folder: 10% of train will be held back"]

@@ -1,18 +1,16 @@
 """Data sets: what is found, how it is split, what is refused; and that the fast way equals the slow one."""
 
-import pickle
 import shutil
-import tarfile
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torchvision
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from botvision.data.classification import DataConfig, open_splits
+from botvision.data.cache import fill_cache
+from botvision.data.classification import DataConfig, open_split, open_splits
 from botvision.data.draws import keys, uniform
 from botvision.data.errors import DataError
 from botvision.data.sources import list_folder
@@ -83,6 +81,33 @@ def test_held_back_images_are_a_fixed_part_of_every_class(image_folder):
     assert names[1] == {second.val.name_of(index) for index in range(len(second.val))}
 
 
+def test_validation_may_lack_a_rare_class(image_folder):
+    splits = open_splits(config(image_folder({"train/a": 1, "train/b": 1, "train/c": 1, "val/c": 2})))
+    assert splits.val.classes == ["a", "b", "c"]
+    assert splits.val.targets.tolist() == [2, 2]
+
+
+def test_one_split_is_opened_without_the_others(image_folder):
+    root = image_folder({"test/b": 2, "test/c": 1})
+    opened = config(root)
+    test = open_split(opened, "test", ["a", "b", "c"])
+    assert (test.classes, test.targets.tolist(), test.train) == (["a", "b", "c"], [1, 1, 2], False)
+    assert torch.equal(open_split(opened, "val", ["a", "b", "c"]).targets, test.targets)
+    with pytest.raises(DataError, match="data/test: class c not among those trained on"):
+        open_split(opened, "test", ["a", "b"])
+    with pytest.raises(DataError, match="no train/ folder"):
+        open_split(opened, "train", ["a", "b", "c"])
+
+
+def test_test_is_reached_beside_val(image_folder):
+    root = image_folder({"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1, "test/a": 3, "test/b": 4})
+    sizes = {split: len(open_split(config(root), split, ["a", "b"])) for split in ("train", "val", "test")}
+    assert sizes == {"train": 4, "val": 2, "test": 7}
+    shutil.rmtree(root / "test")
+    with pytest.raises(DataError, match="data: no test/ folder"):
+        open_split(config(root), "test", ["a", "b"])
+
+
 def test_limit_takes_from_all_classes(image_folder):
     splits = open_splits(config(image_folder({"train/a": 9, "train/b": 9, "val/a": 1, "val/b": 5}), limit=4))
     assert splits.train.targets.tolist() == [0, 0, 1, 1]
@@ -99,13 +124,14 @@ def test_limit_takes_from_all_classes(image_folder):
         (
             {"train/a": 1, "train/b": 1, "val/a": 1, "val/c": 1},
             {},
-            "class b only in train and class c only in val",
+            r"data/val: class c not among those trained on \(2 classes \(a, b\)\)",
         ),
         (
             {"train/a": 2, "train/b": 2},
             {"val_fraction": 0.0},
             "no val/ or test/ folder and data.val_fraction is 0",
         ),
+        ({"train/a": 1, "train/b": 1, "val/a": 0}, {}, "data/val: no images in any class"),
         ({"train/a": 2, "train/b": 1}, {}, "class b has 1 image, expected 2"),
     ],
 )
@@ -261,6 +287,41 @@ def test_cache_keeps_its_limit(image_folder):
         assert train.cached_bytes == expected
 
 
+def test_one_large_image_does_not_size_the_whole_cache(monkeypatch):
+    images = [torch.zeros(3, 100, 100, dtype=torch.uint8)] + [torch.ones(3, 2, 2, dtype=torch.uint8)] * 63
+    asked = []
+    original = torch.empty
+
+    def empty(*sizes, **options):
+        asked.extend(sizes)
+        return original(*sizes, **options)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    cached = fill_cache(images.__getitem__, 64, None, "")
+    assert cached is not None
+    assert cached.nbytes == 30_000 + 63 * 12
+    assert torch.equal(cached[0], images[0])
+    assert torch.equal(cached[63], images[63])
+    assert max(asked) < 70_000  # not 64 times the first one
+    asked.clear()
+    assert fill_cache(images.__getitem__, 64, 60_000, "") is not None
+    assert max(asked) <= 60_000
+
+
+@pytest.mark.parametrize("changes", [{"cache": "none"}, {"cache_bytes": 10}])
+def test_images_that_are_not_cached_are_read_once_beforehand(image_folder, changes):
+    root = image_folder(BOTH)
+    train = open_splits(config(root, **changes)).train
+    train.prepare()
+    calls = []
+    assert train.verify(lambda *call: calls.append(call))
+    assert calls == [("reading data train", 5, 5)]
+    assert not train.verify(at_most=4)  # too many: left to botvision check
+    (root / "train" / "dog" / "001.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"train/dog/001\.png: not an image"):
+        train.verify()
+
+
 def test_broken_image_is_found_before_the_first_step(image_folder):
     root = image_folder(BOTH)
     (root / "train" / "dog" / "001.png").write_bytes(b"broken")
@@ -284,62 +345,3 @@ def test_draws_are_uniform_and_independent():
     np.testing.assert_allclose(np.cov(values.T), np.eye(4) / 12, atol=0.003)
     assert np.array_equal(uniform(4, 5, 2, 77)[0], values[77])
     assert len(np.unique(keys(0, np.arange(100).repeat(100), np.tile(np.arange(100), 100)))) == 10000
-
-
-def fake_cifar(root, monkeypatch, train_count=20, test_count=10):
-    """The official archive's layout with a few random pictures, and torchvision told the new checksums."""
-    folder = root / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-
-    def write(name, content):
-        path = folder / name
-        path.write_bytes(pickle.dumps(content))
-        return [name, torchvision.datasets.utils.calculate_md5(path)]
-
-    def batch(count):
-        data = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
-        return {"data": data, "labels": [index % 10 for index in range(count)]}
-
-    official = torchvision.datasets.CIFAR10
-    monkeypatch.setattr(official, "train_list", [write("data_batch_1", batch(train_count))])
-    monkeypatch.setattr(official, "test_list", [write("test_batch", batch(test_count))])
-    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    meta, checksum = write("batches.meta", {"label_names": names})
-    monkeypatch.setattr(official, "meta", {"filename": meta, "key": "label_names", "md5": checksum})
-    return folder
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_cifar10_archive(tmp_path, monkeypatch, packed):
-    folder = fake_cifar(tmp_path / "d", monkeypatch)
-    first = pickle.loads((folder / "data_batch_1").read_bytes())["data"][0]
-    if packed:
-        archive = folder.parent / "cifar-10-python.tar.gz"
-        with tarfile.open(archive, "w:gz") as tar:
-            tar.add(folder, folder.name)
-        shutil.rmtree(folder)
-        checksum = torchvision.datasets.utils.calculate_md5(archive)
-        monkeypatch.setattr(torchvision.datasets.CIFAR10, "tgz_md5", checksum)
-        monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "http://127.0.0.1:9/")  # nobody may call
-    splits = open_splits(config(tmp_path / "d", image_size=32))
-    assert splits.name == "CIFAR-10"
-    assert (len(splits.train), len(splits.val), splits.classes[3]) == (20, 10, "cat")
-    assert splits.train.targets[:3].tolist() == [0, 1, 2]
-    assert splits.train.load(0).flatten().tolist() == first.tolist()  # the archive is channels, rows, columns
-
-
-def test_damaged_cifar_archive_is_refused(tmp_path, monkeypatch):
-    folder = fake_cifar(tmp_path, monkeypatch)
-    (folder / "test_batch").write_bytes(b"damaged")
-    with pytest.raises(DataError, match=r"missing or damaged; data\.download=true fetches it"):
-        open_splits(config(tmp_path, source="cifar10"))
-
-
-def test_cifar_without_files_or_network(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match=r"cifar-100-python.* is missing or damaged"):
-        open_splits(config(tmp_path, source="cifar100"))
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
-    with pytest.raises(DataError, match="cannot be fetched") as caught:
-        open_splits(config(tmp_path, source="cifar10", download=True))
-    assert "\n" not in str(caught.value)

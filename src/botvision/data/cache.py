@@ -51,20 +51,21 @@ def fill_cache(
         The cache, or None if the images are larger than the limit.
     """
     sample = range(0, count, max(1, count // 32))
-    if limit is not None and sum(load(index).numel() for index in sample) / len(sample) * count > limit * 1.1:
+    expected = sum(load(index).numel() for index in sample) * count // len(sample)
+    if limit is not None and expected > limit * 1.1:
         return None
-    first = load(0)
-    flat = torch.empty(first.numel() * count, dtype=torch.uint8)
+    flat = torch.empty(expected if limit is None else min(expected, limit), dtype=torch.uint8)
     starts = torch.zeros(count, dtype=torch.int64)
     shapes = torch.zeros(count, 2, dtype=torch.int64)
     used = 0
     for index in range(count):
-        image = first if index == 0 else load(index)
+        image = load(index)
         end = used + image.numel()
         if limit is not None and end > limit:
             return None
         if end > flat.numel():
-            grown = torch.empty(max(end, flat.numel() * 5 // 4), dtype=torch.uint8)
+            room = max(end, flat.numel() * 5 // 4)
+            grown = torch.empty(room if limit is None else min(room, limit), dtype=torch.uint8)
             grown[:used] = flat[:used]
             flat = grown
         flat[used:end] = image.reshape(-1)

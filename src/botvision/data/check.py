@@ -12,7 +12,7 @@ from botvision.data.classification import Splits, open_splits, resolve_source
 from botvision.data.config import DataConfig
 from botvision.data.errors import DataError
 from botvision.data.images import has_image_suffix, is_image, read_with_mode
-from botvision.data.labels import labelled, split_folders
+from botvision.data.labels import labelled, some_classes, split_folders
 from botvision.data.sources import SPLIT_NAMES, Listing, list_folder, list_zip
 
 
@@ -173,13 +173,22 @@ def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> lis
         return [str(error)]
     spare = sorted((listing.top & set(SPLIT_NAMES)) - set(chosen))
     if spare:
-        warnings.append(f"splits that training does not use: {_few(spare)}")
-    problems = []
+        reach = " (botvision eval --split test does use test)" if "test" in spare else ""
+        warnings.append(f"splits that training does not use: {_few(spare)}{reach}")
+    problems: list[str] = []
+    classes: list[str] | None = None
     for folder in chosen:
         try:
-            labelled(listing, folder)
+            part = labelled(listing, folder, classes)
         except DataError as error:
             problems.append(str(error))
+            continue
+        classes = part.classes
+        lacking = [name for k, name in enumerate(classes) if not (part.targets == k).any()]
+        if lacking:
+            warnings.append(
+                f"{folder} has no images of {some_classes(lacking)}: their accuracy is not measured"
+            )
     if problems:
         return problems
     try:

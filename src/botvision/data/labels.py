@@ -53,23 +53,32 @@ def split_folders(listing: Listing) -> dict[str, str]:
     return {"train": train[0], **({"val": val[0]} if val else {})}
 
 
-def labelled(listing: Listing, folder: str) -> Labelled:
+def labelled(listing: Listing, folder: str, classes: list[str] | None = None) -> Labelled:
     """The images of one split: a folder for every class, its images in it or deeper.
 
     Files that neither are called like an image nor begin like one are left out.
 
+    Args:
+        listing: of the data set.
+        folder: of the split.
+        classes: of the training (K), in the order of the targets; the split may lack some, but has no others.
+            By default the folders found are the classes, and each must have images.
+
     Raises:
-        DataError: one line, if there are no classes or one is empty.
+        DataError: one line, if there are no classes or images, a class is empty, or one is none of `classes`.
     """
     depth = folder.count("/") + 1
-    classes = sorted(
+    found = sorted(
         name[len(folder) + 1 :]
         for name in listing.folders
         if name.startswith(folder + "/") and name.count("/") == depth
     )
     where = f"{listing.root}{':' if listing.root.is_file() else '/'}{folder}"
-    if not classes:
+    if not found:
         raise DataError(f"{where}: no classes, expected a folder for each")
+    if classes is not None and set(found) - set(classes):
+        raise DataError(f"{where}: {class_difference(classes, found)}")
+    may_lack, classes = classes is not None, found if classes is None else classes
     number = {name: k for k, name in enumerate(classes)}
     indices, targets = [], []
     for index, file in enumerate(listing.files):
@@ -77,9 +86,11 @@ def labelled(listing: Listing, folder: str) -> Labelled:
             indices.append(index)
             targets.append(number[file.split("/", depth + 1)[depth]])
     counts = np.bincount(np.array(targets, dtype=np.int64), minlength=len(classes))
-    if (counts == 0).any():
+    if not indices:
+        raise DataError(f"{where}: no images in any class")
+    if (counts == 0).any() and not may_lack:
         empty = [classes[k] for k in np.flatnonzero(counts == 0)]
-        raise DataError(f"{where}: no images in {_some(empty, 'class', 'classes')}")
+        raise DataError(f"{where}: no images in {some_classes(empty)}")
     return Labelled(Subset(listing.source, indices), torch.tensor(targets, dtype=torch.int64), classes)
 
 
@@ -119,14 +130,13 @@ def spread(targets: Tensor, limit: int) -> Tensor:
 
 
 def class_difference(train: list[str], val: list[str]) -> str:
-    """One sentence on which classes the splits do not share."""
-    only_train, only_val = sorted(set(train) - set(val)), sorted(set(val) - set(train))
-    parts = [f"{_some(only_train, 'class', 'classes')} only in train"] if only_train else []
-    parts += [f"{_some(only_val, 'class', 'classes')} only in validation"] if only_val else []
-    return f"{' and '.join(parts)}, expected the same classes in both"
+    """One sentence on which classes of a split training does not know."""
+    unknown = sorted(set(val) - set(train))
+    return f"{some_classes(unknown)} not among those trained on ({some_classes(train)})"
 
 
-def _some(names: list[str], one: str, many: str) -> str:
+def some_classes(names: list[str]) -> str:
+    """Their number and the first names, for a message."""
     if len(names) == 1:
-        return f"{one} {names[0]}"
-    return f"{len(names)} {many} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+        return f"class {names[0]}"
+    return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

@@ -5,6 +5,7 @@ hands out pairs (epoch, index), so worker processes need no other news of the ep
 difference how many there are.
 """
 
+import os
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -103,6 +104,13 @@ def _as_is(batch: Any) -> Any:  # noqa: ANN401  the data set's batches are finis
     return batch
 
 
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def build_loader(
     dataset: ClassificationDataset,
     batch_size: int,
@@ -124,7 +132,7 @@ def build_loader(
         batch_size: images a batch and rank.
         train: shuffle.
         seed: of the order (the augmentation's is the data set's).
-        num_workers: processes; 0 loads in this one.
+        num_workers: processes, at most as many as there are cores; 0 loads in this one.
         drop_last: leave out the last, smaller batch; by default in training only.
         rank: of this process.
         world_size: number of processes.
@@ -138,6 +146,7 @@ def build_loader(
             f"{dataset.name}: {len(dataset)} images, expected a batch of {batch_size} x {world_size} or more"
         )
     dataset.prepare()
+    num_workers = min(num_workers, _cores())  # the batches are the same, and more would slow each other down
     multiple = batch_size if drop_last else 1
     sampler = ResumableSampler(
         len(dataset), seed=seed, shuffle=train, multiple=multiple, rank=rank, world_size=world_size
