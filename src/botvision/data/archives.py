@@ -13,17 +13,28 @@ from botvision.data.sources import ArraySource
 _DATASETS: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
 
-def holds_cifar(root: Path, kind: str) -> bool:
-    """Whether the folder has the archive, packed or unpacked."""
+def cifar_folder(root: Path, kind: str) -> Path | None:
+    """The folder with the archive, packed or unpacked; None where it is not.
+
+    Args:
+        root: that folder, the archive itself, or the folder that it unpacks to.
+        kind: "cifar10" or "cifar100".
+    """
     dataset = _DATASETS[kind]
-    return (root / dataset.base_folder).is_dir() or (root / dataset.filename).is_file()
+    if (root / dataset.base_folder).is_dir() or (root / dataset.filename).is_file():
+        return root
+    whole = root.absolute()  # "." has no parent to look into
+    found = (whole.is_dir() and whole.name == dataset.base_folder) or (
+        whole.is_file() and whole.name == dataset.filename
+    )
+    return whole.parent if found else None
 
 
 def open_cifar(root: Path, kind: str, train: bool, download: bool) -> tuple[ArraySource, Tensor, list[str]]:
     """Read one split; torchvision checks the files against their checksums.
 
     Args:
-        root: folder with the archive, or for it.
+        root: folder with the archive, or for it; the archive itself, or the folder that it unpacks to.
         kind: "cifar10" or "cifar100".
         train: the 50,000 training images, else the 10,000 test images.
         download: fetch and unpack what is missing.
@@ -35,6 +46,7 @@ def open_cifar(root: Path, kind: str, train: bool, download: bool) -> tuple[Arra
         DataError: one line, if it is missing, damaged, or cannot be fetched.
     """
     dataset = _DATASETS[kind]
+    root = cifar_folder(root, kind) or root
     packed = (root / dataset.filename).is_file() and not (root / dataset.base_folder).is_dir()
     try:
         # With the archive beside it "download" only checks and unpacks; torchvision has no other word for it.
