@@ -1,53 +1,18 @@
-"""The command, run in this process: exit codes, one line for every mistake, numbers in the tables."""
+"""The command, run in this process: its help, exit codes, and one line for every mistake."""
 
-import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from botvision import cli, manual
 from botvision.training.config import recipe_names
-
-RECIPE = """
-model: {name: botnet14_tiny, args: {stem: cifar}}
-data: {source: generated, image_size: 16, num_images: 64, num_val_images: 32, num_classes: 2}
-train: {epochs: 1, batch_size: 16}
-"""
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> str:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(RECIPE)
-    return str(path)
-
-
-def complaint(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 2) -> str:
-    """Run a command that must fail with one line, and return that line."""
-    assert cli.main(argv) == code
-    captured = capsys.readouterr()
-    lines = captured.err.splitlines()
-    assert len(lines) == 1, captured.err
-    assert lines[0].startswith("botvision: ")
-    return lines[0].removeprefix("botvision: ")
-
-
-def table(text: str, first: str) -> list[list[str]]:
-    """Cells of the Markdown table whose first title is ``first``, without the rule."""
-    lines = text.splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first} "))
-    rows = []
-    for line in lines[start:]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip() for cell in line.strip("|").split("|")])
-    return [rows[0], *rows[2:]]
+from tests.terminal import complaint
 
 
 @pytest.mark.parametrize("command", ["", *cli.COMMANDS])
@@ -72,7 +37,7 @@ def test_examples_of_the_help_are_commands(line):
     assert args.command in cli.COMMANDS
     assert not overrides or args.command in manual.KEYS
     if args.command == "train":
-        assert args.recipe in (*recipe_names(), "my-recipe.yaml")
+        assert args.resume or args.recipe in (*recipe_names(), "my-recipe.yaml")
 
 
 def test_without_a_command_the_help_appears(capsys):
@@ -116,10 +81,30 @@ assert not heavy, heavy
         (["cost", "x", "--size", *"123"], "--size: expected a side, or height and width, got 3 numbers"),
         (["cost", "botnet50", "--train.epochs", "3"], "--train.epochs: cost takes --model.args.KEY alone"),
         (["compare", "r", "--out", "table.txt"], "--out: expected a name that ends in .md, got table.txt"),
+        (["--train.epochs", "3", "trian", "x"], "unknown command 'trian'; did you mean 'train'?"),
+        (["--train.epochs", "3", "check", "x"], "--train.epochs: check takes no configuration keys"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_one_line(capsys, argv, words):
     assert complaint(capsys, *argv) == words
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--model.args.c5_blocks", "[0,"], "model.args.c5_blocks: cannot be read: '[0,'"),
+        (["--model.args.heads", "four"], "model botnet14_tiny with {'heads': 'four'}: "),
+        (["--model.args.pretrained", "true"], "model botnet14_tiny with {'pretrained': True}: "),
+        (["--model.args.layers", "3"], "model botnet14_tiny with {'layers': 3}: "),
+        (["--time", "--device", "abacus"], "device 'abacus' is not available here"),
+        (
+            ["--time", "--size", "32"],
+            "1 image of 32x32 leaves batch norm one value a channel: a training step needs a batch of 2",
+        ),
+    ],
+)
+def test_what_cost_cannot_do_is_one_line(capsys, argv, words):
+    assert complaint(capsys, "cost", "botnet14_tiny", *argv).startswith(words)
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "two"])
@@ -179,9 +164,23 @@ def test_missing_extra_says_how_to_install_it(capsys, monkeypatch):
     assert complaint(capsys, "models") == 'lightning is not installed: pip install "botvision[train]"'
 
 
-def test_out_of_memory_says_what_to_change(capsys, monkeypatch):
+def test_every_package_of_the_extra_is_known():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    wanted = {re.split(r"[^\w-]", need)[0] for need in project["optional-dependencies"]["train"]}
+    assert {{"yaml": "pyyaml"}.get(name, name) for name in cli.EXTRAS} == wanted
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.\nMore lines."),
+        RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_says_what_to_change(capsys, monkeypatch, error):
     def run(*_: object) -> int:
-        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.\nMore lines.")
+        raise error
 
     monkeypatch.setitem(cli.COMMANDS, "models", run)
     assert complaint(capsys, "models").startswith("out of memory; try a smaller batch")
@@ -217,110 +216,9 @@ def test_reader_that_went_away_is_no_error():
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_check_of_a_sound_and_a_broken_folder(capsys, tmp_path):
-    for split, count in (("train", 3), ("val", 2)):
-        for name in ("cat", "dog"):
-            (tmp_path / split / name).mkdir(parents=True)
-            for k in range(count):
-                Image.new("RGB", (20, 10 + k), (k * 20, count * 50, 3 * len(split))).save(
-                    tmp_path / split / name / f"{k}.png"
-                )
-    assert cli.main(["check", str(tmp_path)]) == 0
-    captured = capsys.readouterr()
-    rows = {row[0]: row for row in table(captured.out, "split")}
-    assert rows["train"][:5] == ["train", "6", "0", "2", "3 to 3, median 3"]
-    assert rows["val"][1:4] == ["4", "0", "2"]
-    assert rows["train"][5] == "10 x 20 to 12 x 20, median 11 x 20"
-    assert captured.err == ""
-    broken = tmp_path / "train" / "cat" / "broken.jpg"
-    broken.write_bytes(b"\xff\xd8\xff\xe0")
-    assert str(broken) in complaint(capsys, "check", str(tmp_path))
-
-
-def test_cost_prints_the_numbers_of_the_paper(capsys):
-    assert cli.main(["cost", "botnet50", "--vs", "resnet50"]) == 0
-    out = capsys.readouterr().out
-    rows = table(out, "stage")
-    assert rows[0][2::3] == ["botnet50", "resnet50"]
-    assert [row[0] for row in rows[1:]] == ["c1", "c2", "c3", "c4", "c5", "head", "total"]
-    assert rows[-1][3:5] == ["20.85", "4.02"]  # PAPER: counted at 224
-    assert rows[-1][6:8] == ["25.56", "4.09"]
-    assert rows[5][1:3] == ["7x7", "[1x1, 512; MHSA, 512; 1x1, 2048] x3"]
-    assert "botnet50 / resnet50: parameters 0.82, multiply-adds 0.98" in out
-
-
-def test_cost_takes_arguments_of_the_model_sizes_and_time(capsys):
-    argv = [
-        "cost",
-        "botnet14_tiny",
-        "--size",
-        "32",
-        "64",
-        "--model.args.c5_stride",
-        "1",
-        "--vs",
-        "resnet14_tiny",
-    ]
-    assert cli.main([*argv, "--time"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("botnet14_tiny beside resnet14_tiny, one image of 32x64\n")
-    assert table(out, "stage")[5][1] == "2x4 / 1x2"
-    assert (
-        len(
-            re.findall(
-                r"training step \d+\.\d ms \(median of \d+, best \d+\.\d, batch 1, float32, cpu\)", out
-            )
-        )
-        == 2
-    )
-    assert re.search(r"step time \d+\.\d\d$", out.rstrip())
-    line = complaint(capsys, "cost", "botnet14_tiny", "--model.args.wings", "2")
-    assert "botnet14_tiny" in line
-    assert "wings" in line
-
-
-def test_models_are_listed(capsys):
-    assert cli.main(["models"]) == 0
-    rows = table(capsys.readouterr().out, "model")
-    assert ["botnet50", "3-4-6-3", "2", "none", "relu", "224", "resnet50"] in rows
-
-
-def test_recipes_are_listed_with_their_promise(capsys):
-    assert cli.main(["recipes"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[: len(recipe_names())]] == recipe_names()
-    assert all(len(line.split()) > 3 for line in lines[: len(recipe_names())])
-
-
-def test_train_eval_predict_compare(capsys, tmp_path, recipe):
-    run, photos, out = tmp_path / "run", tmp_path / "photos", tmp_path / "out"
-    assert cli.main(["train", recipe, "--out", str(run), "--data.num_images", "32"]) == 0
-    captured = capsys.readouterr()
-    assert table(captured.out, "model")[1][0] == "botnet14_tiny"
-    assert f"next: botvision eval {run}" in captured.out
-    summary = json.loads((run / "summary.json").read_text())
-
-    assert cli.main(["eval", str(run)]) == 0
-    out_of_eval = capsys.readouterr().out
-    assert table(out_of_eval, "images")[1][:2] == ["32", f"{100 * summary['top1']:.2f}"]
-    assert "resume" in complaint(capsys, "train", recipe, "--out", str(run))
-
-    photos.mkdir()
-    Image.new("RGB", (30, 20), "red").save(photos / "red.png")
-    (photos / "broken.png").write_bytes(b"\x89PNG")
-    assert cli.main(["predict", str(run), str(photos), "--out", str(out)]) == 0
-    captured = capsys.readouterr()
-    assert len(captured.err.splitlines()) == 1
-    assert str(photos / "broken.png") in captured.err
-    assert "2 files: 1 classified, 1 could not be read" in captured.out
-    assert len(json.loads((out / "predictions.json").read_text())["predictions"]) == 1
-    assert (out / "pictures" / "red.jpg").is_file()
-
-    assert cli.main(["predict", str(run), str(photos / "broken.png"), "--out", str(out)]) == 2
-    capsys.readouterr()
-
-    assert cli.main(["compare", str(run), "--out", str(tmp_path / "t" / "table.md")]) == 0
-    text = (tmp_path / "t" / "table.md").read_text()
-    assert capsys.readouterr().out.startswith(text)
-    assert table(text, "model")[1][6] == f"{100 * summary['top1']:.2f}"
-    assert json.loads((tmp_path / "t" / "table.json").read_text())["groups"][0]["n"] == 1
+def test_a_file_name_that_is_no_text_is_printed():
+    missing = os.fsdecode(b"caf\xe9")
+    code = "import sys\nfrom botvision import cli\ncli.main(['--version'])\nprint(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, missing], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(b"caf\\udce9\n")

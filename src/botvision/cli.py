@@ -8,37 +8,20 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import io
 import json
 import os
-import re
 import shlex
 import sys
-import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import botvision
 from botvision import manual, report
+from botvision.arguments import Overrides, UsageError, build_parser, split_overrides
 
-Overrides = dict[str, str]
-EXTRAS = {"lightning": "train", "torchdata": "train", "matplotlib": "train", "tensorboard": "train"}
-OVERRIDE = re.compile(r"--(?P<key>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?:=(?P<value>.*))?", re.DOTALL)
-
-
-class UsageError(ValueError):
-    """Arguments that make no command; the message is one line."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse without abbreviations, and with one line instead of a page when an argument is wrong."""
-
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(**kwargs, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
+EXTRAS = dict.fromkeys(("lightning", "torchdata", "matplotlib", "tensorboard", "yaml", "tqdm"), "train")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name that is no text must not end a command
+            stream.reconfigure(errors="backslashreplace")
     debug = "--traceback" in words
     try:
         code = _dispatch([word for word in words if word != "--traceback"])
@@ -68,19 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug or package not in EXTRAS:
             raise
         return _complain(f'{package} is not installed: pip install "botvision[{EXTRAS[package]}]"')
-    except (ValueError, OSError, RuntimeError) as error:
-        if debug or (isinstance(error, RuntimeError) and "out of memory" not in str(error)):
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        if debug or (isinstance(error, RuntimeError) and not _lacks_memory(error)):
             raise
         return _complain(_one_line(error))
 
 
 def _dispatch(words: list[str]) -> int:
+    words, overrides = split_overrides(words)
     verb = next((word for word in words if not word.startswith("-")), None)
     if verb is not None and verb not in COMMANDS:
         close = difflib.get_close_matches(verb, COMMANDS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}"
         raise UsageError(f"unknown command {verb!r}; {hint}")
-    words, overrides = split_overrides(words)
     parser = build_parser()
     try:
         args, unknown = parser.parse_known_args(words)
@@ -96,50 +82,12 @@ def _dispatch(words: list[str]) -> int:
     return COMMANDS[args.command](args, overrides)
 
 
-def split_overrides(words: Iterable[str]) -> tuple[list[str], Overrides]:
-    """Take ``--key.sub value`` and ``--key.sub=value`` out of the arguments, wherever they stand."""
-    rest: list[str] = []
-    overrides: Overrides = {}
-    queue = iter(words)
-    for word in queue:
-        match = OVERRIDE.fullmatch(word)
-        if match is None:
-            rest.append(word)
-            continue
-        value = match["value"] if match["value"] is not None else next(queue, None)
-        if value is None or (match["value"] is None and value.startswith("--")):
-            raise UsageError(f"--{match['key']}: expected a value after it")
-        if match["key"] in overrides:
-            raise UsageError(f"--{match['key']}: given twice")
-        overrides[match["key"]] = value
-    return rest, overrides
-
-
-def build_parser() -> _Parser:
-    epilog = _examples(manual.FIRST_STEPS) + "\n\n" + manual.MORE
-    parser = _Parser(prog="botvision", description=manual.PROGRAM, epilog=epilog)
-    parser.add_argument("--version", action="version", version=f"botvision {botvision.__version__}")
-    verbs = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for name in COMMANDS:
-        summary, epilog = manual.SUMMARIES[name], _examples(manual.EXAMPLES[name])
-        verb = verbs.add_parser(name, help=summary, description=f"{name}: {summary}.", epilog=epilog)
-        for flag, options in manual.ARGUMENTS.get(name, {}).items():
-            verb.add_argument(flag, help=manual.HELP[f"{name} {flag}"], **options)
-        if name in manual.KEYS:
-            # For the help page alone: split_overrides takes these out before argparse sees them.
-            flag, text = manual.KEYS[name]
-            verb.add_argument_group("configuration keys").add_argument(flag, metavar="VALUE", help=text)
-    return parser
-
-
-def _examples(text: str) -> str:
-    return "examples:\n" + textwrap.indent(text.strip(), "  ")
-
-
 def _check(args: argparse.Namespace, _: Overrides) -> int:
+    from botvision.bars import CountBar
     from botvision.data.check import check_data
 
-    found = check_data(args.data)
+    with CountBar() as bar:
+        found = check_data(args.data, bar)
     for problem in found.problems:
         _complain(problem)
     print(report.check_table(found))
@@ -164,9 +112,12 @@ def _train(args: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _eval(args: argparse.Namespace, overrides: Overrides) -> int:
+    from botvision.bars import CountBar
     from botvision.training.results import evaluate
 
-    print(report.metrics_table(evaluate(args.run, args.split, overrides)))
+    with CountBar() as bar:
+        metrics = evaluate(args.run, args.split, overrides, bar)
+    print(report.metrics_table(metrics))
     print(f"\nwritten: {Path(args.run) / 'eval.json'}, {Path(args.run) / 'confusion.png'}")
     print(f"next: botvision compare {shlex.quote(args.run)} OTHER_RUN")
     return 0
@@ -184,11 +135,12 @@ def _predict(args: argparse.Namespace, _: Overrides) -> int:
     read = 0
     shown = []
     found = predictor.predict_files(files, args.topk, keep_pictures=pictures)
-    for prediction in write_predictions(found, out, files, predictor.description):
+    for prediction in write_predictions(found, out, files, predictor.description, pictures=pictures):
         if prediction.error is None:
             read += 1
             print(f"{prediction.file}: {report.ranking(prediction.top)}")
-            shown += [(prediction.picture, prediction.top, Path(prediction.file).parent.name)]
+            if not args.paths:  # a few samples, all at once on one sheet
+                shown += [(prediction.picture, prediction.top, Path(prediction.file).parent.name)]
         else:
             _complain(prediction.error)
     count = f"{len(files)} file{'s' * (len(files) != 1)}"
@@ -206,7 +158,10 @@ def _samples(run: str, count: int, out: Path) -> list[Path]:
     from botvision.data.samples import export_samples
     from botvision.training.config import load_config
 
-    config = load_config(Path(run) / "config.yaml")
+    path = Path(run) / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"{run}: holds a model but not its run's config.yaml; name the images to classify")
+    config = load_config(path)
     return export_samples(open_splits(config.data, config.train.seed).val, count, out / "images")
 
 
@@ -216,10 +171,10 @@ def _cost(args: argparse.Namespace, overrides: Overrides) -> int:
     wrong = next((key for key in overrides if not key.startswith("model.args.")), None)
     if wrong is not None:
         raise UsageError(f"--{wrong}: cost takes --model.args.KEY alone")
-    import yaml
+    from botvision.training.schema import parse_value
 
     size = (args.size[0], args.size[-1])
-    given = {key.removeprefix("model.args."): yaml.safe_load(value) for key, value in overrides.items()}
+    given = {key.removeprefix("model.args."): parse_value(value, key) for key, value in overrides.items()}
     models = [_cost_of(args.model, given, size, args)]
     if args.vs:
         models.append(_cost_of(args.vs, {}, size, args))
@@ -235,7 +190,12 @@ def _cost_of(
     from botvision.backbones import cost, create_model, list_models
 
     sized = {"img_size": size} if name in list_models() else {}  # timm's own ResNets have no such argument
-    model = create_model(name, **{**sized, **given})
+    try:
+        model = create_model(name, **{**sized, **given})
+    except (TypeError, AssertionError, RuntimeError) as error:
+        if _lacks_memory(error):
+            raise
+        raise ValueError(f"model {name} with {dict(given)}: {str(error) or type(error).__name__}") from error
     time = None
     if args.time:
         dtype = getattr(torch, args.dtype)
@@ -244,7 +204,8 @@ def _cost_of(
 
 
 def _compare(args: argparse.Namespace, _: Overrides) -> int:
-    from botvision.evaluation.compare import compare, read_run
+    from botvision.evaluation.compare import compare
+    from botvision.evaluation.runs import read_run
 
     if args.out and Path(args.out).suffix != ".md":
         raise UsageError(f"--out: expected a name that ends in .md, got {args.out}")
@@ -252,7 +213,7 @@ def _compare(args: argparse.Namespace, _: Overrides) -> int:
     table = report.comparison_table(comparison)
     print(table, end="")
     if args.out:
-        from botvision.deploy.writer import write_text
+        from botvision.atomic import write_text
 
         path, twin = Path(args.out), Path(args.out).with_suffix(".json")
         write_text(path, table)
@@ -290,9 +251,17 @@ def _complain(text: str, code: int = 2) -> int:
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"
-    if isinstance(error, RuntimeError):
-        return "out of memory; try a smaller batch (train: --train.batch_size)"
+    if _lacks_memory(error):
+        return "out of memory; try a smaller batch (train: --train.batch_size) or smaller images"
     return str(error) or type(error).__name__
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether memory ran out: numpy's and Python's way to say so, CUDA's, or that of torch on a CPU."""
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in words)
+    )
 
 
 def _dotted_hint(word: str, command: str | None) -> str:

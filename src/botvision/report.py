@@ -54,13 +54,13 @@ def short(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
 
 
-def percent(fraction: float) -> str:
-    """A fraction as percent with two decimals, without the sign."""
-    return f"{100 * fraction:.2f}"
+def percent(fraction: float | None) -> str:
+    """A fraction as percent with two decimals, without the sign; nothing for None or not-a-number."""
+    return "" if fraction is None or fraction != fraction else f"{100 * fraction:.2f}"
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """Return the results table in Markdown with a legend and the warnings; ends with a newline."""
+    """Return the results table in Markdown with a legend, warnings and notes; ends with a newline."""
     header = ["model", "params (1e6)", "M.Adds (1e9)", "image", "epochs", "n", "top-1 (%)"]
     header += ["difference (points)", "step (ms)"]
     groups = comparison.groups
@@ -69,8 +69,10 @@ def comparison_table(comparison: Comparison) -> str:
     if len(groups) > 1:
         legend += f" Difference: against {groups[0].label}, over the pairs of runs with the same seed."
     text = table(header, [_comparison_row(group) for group in groups], "lrrrrrrrr") + "\n\n" + legend
-    if comparison.warnings:
-        text += "\n\n" + "\n".join(f"- Warning: {warning}" for warning in comparison.warnings)
+    lines = [f"- Warning: {warning}" for warning in comparison.warnings]
+    lines += [f"- Note: {note}" for note in comparison.notes]
+    if lines:
+        text += "\n\n" + "\n".join(lines)
     return text + "\n"
 
 
@@ -133,8 +135,8 @@ def summary_lines(summary: Mapping[str, Any]) -> str:
         "model": summary["model"],
         "data": summary["data"],
         "top-1 (%)": percent(summary["top1"]),
-        "top-5 (%)": "" if summary.get("top5") is None else percent(summary["top5"]),
-        "loss": f"{summary['loss']:.4f}",
+        "top-5 (%)": percent(summary.get("top5")),
+        "loss": "" if summary["loss"] is None else f"{summary['loss']:.4f}",
         "params (1e6)": short(summary["params"] / 1e6),
         "M.Adds (1e9)": short(summary["macs"] / 1e9),
         "image": f"{height}x{width}",
@@ -146,8 +148,7 @@ def summary_lines(summary: Mapping[str, Any]) -> str:
 
 def metrics_table(metrics: "ClassificationMetrics") -> str:
     """Return the metrics of a split, and the accuracy of all classes or of the worst ones."""
-    top5 = "" if metrics.top5 != metrics.top5 else percent(metrics.top5)  # not-a-number below five classes
-    row = [metrics.count, percent(metrics.top1), top5, f"{metrics.loss:.4f}"]
+    row = [metrics.count, percent(metrics.top1), percent(metrics.top5), f"{metrics.loss:.4f}"]
     whole = table(["images", "top-1 (%)", "top-5 (%)", "loss"], [row], "rrrr")
     totals = [sum(row) for row in metrics.confusion]
     known = [k for k, accuracy in enumerate(metrics.per_class) if accuracy == accuracy]

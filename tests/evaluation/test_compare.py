@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from botvision import report
-from botvision.evaluation.compare import Run, compare, read_run
+from botvision.evaluation.compare import compare
+from botvision.evaluation.runs import Run, read_run
 
 
 def write_run(folder: Path, *, config: str | None = None, **changes: object) -> Path:
@@ -71,6 +72,15 @@ def test_without_a_common_seed_the_difference_of_the_means_is_marked_unpaired():
     assert "+25.00 (unpaired)" in report.comparison_table(comparison)
 
 
+def test_what_a_run_could_not_measure_is_an_empty_cell():
+    summary = {
+        "model": "a", "data": "d", "top1": None, "top5": None, "loss": None, "params": 10**6, "macs": 10**9,
+        "image_size": [8, 8], "epochs": 1, "step_ms": None,
+    }  # fmt: skip
+    cells = [cell.strip() for cell in report.summary_lines(summary).splitlines()[2].strip("|").split("|")]
+    assert cells == ["a", "d", "", "", "", "1.00", "1.00", "8x8", "1", ""]
+
+
 def test_one_run_has_no_spread():
     comparison = compare([run("a", 0, 0.5)])
     assert comparison.groups[0].sd is None
@@ -86,6 +96,9 @@ def test_one_run_has_no_spread():
         ({"epochs": 20}, "the runs differ in number of epochs: 10, 20"),
         ({"precision": "bf16-mixed"}, "the runs differ in precision: 32-true, bf16-mixed"),
         ({"image_size": (64, 32)}, "the runs differ in image size: 32x32, 64x32"),
+        ({"kept": "best"}, "the runs differ in weights evaluated: best, unknown"),
+        ({"train_images": 9}, "the runs differ in number of training images: 9, unknown"),
+        ({"val_images": 9}, "the runs differ in number of validation images: 9, unknown"),
         ({"hardware": "a GPU"}, "step times come from different hardware: 2 cores, a GPU"),
     ],
 )
@@ -116,6 +129,40 @@ def test_settings_other_than_the_seed_split_groups_and_name_them(tmp_path):
     assert relative.label == 'botnet26_small (model.args.position "relative")'
     assert absolute.label == 'botnet26_small (model.args.position "absolute")'
     assert (relative.n, absolute.n) == (2, 1)
+
+
+def test_models_that_were_trained_differently_are_called_so(tmp_path):
+    text = (
+        "model: {{name: {0}, args: {{heads: {1}}}, weights: {2}}}\noptim: {{lr: {3}}}\ntrain: {{keep: {4}}}\n"
+    )
+    folders = [
+        write_run(tmp_path / "0", model="a", config=text.format("a", 2, "null", 0.1, "last"), kept="last"),
+        write_run(tmp_path / "1", model="b", config=text.format("b", 4, "x", 0.05, "best"), kept="best"),
+        write_run(tmp_path / "2", model="c"),  # without configuration there is nothing to compare
+    ]
+    assert compare(map(read_run, folders)).warnings == (
+        "the runs differ in weights evaluated: best, last, unknown",
+        'the models were trained with different model.weights: "x", null',
+        "the models were trained with different optim.lr: 0.05, 0.1",
+    )
+
+
+def test_other_code_and_other_packages_are_a_note(tmp_path):
+    versions = {"torch": "2.14", "timm": "1"}
+    folders = [
+        write_run(tmp_path / "0", commit="abc", versions=versions),
+        write_run(tmp_path / "1", commit="def+changes", versions=versions | {"torch": "2.15"}, seed=1),
+    ]
+    comparison = compare(map(read_run, folders))
+    assert comparison.warnings == ()
+    assert comparison.notes == (
+        "the runs come from different commits: abc, def+changes",
+        "the runs come from different versions of torch: 2.14, 2.15",
+    )
+    assert report.comparison_table(comparison).endswith(
+        "- Note: " + "\n- Note: ".join(comparison.notes) + "\n"
+    )
+    assert comparison.to_json()["notes"] == list(comparison.notes)
 
 
 def test_table_and_json_of_run_folders(tmp_path):

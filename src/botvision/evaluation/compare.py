@@ -1,57 +1,20 @@
 """Finished runs to one table: mean and spread over seeds, and the difference to the first model.
 
-Reads ``summary.json`` (and ``config.yaml``, where it lies beside it) of every run folder. Runs that differ in
-nothing but the seed form one group, one row of the table. Top-1 is a fraction here.
+Runs that differ in nothing but the seed form one group, one row of the table. Top-1 is a fraction here.
 """
 
-import json
-import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# Settings that say where the data lies and how the machine is kept busy, not what is learned.
-INCIDENTAL_SETTINGS = frozenset(
-    {
-        "recipe",
-        "train.seed",
-        "train.log_every",
-        "train.checkpoint_every",
-        "train.device",
-        "data.root",
-        "data.download",
-        "data.cache",
-        "data.cache_bytes",
-        "data.num_workers",
-    }
+from botvision.evaluation.runs import Run
+
+# Settings whose difference is no line of its own: said in other words, or the very thing that is compared.
+SAID_OTHERWISE = frozenset(
+    {"recipe", "task", "train.epochs", "train.precision", "train.keep", "data.image_size", "model.name"}
 )
-
-
-@dataclass(frozen=True)
-class Run:
-    """What the comparison needs of one run folder; ``top1`` in 0..1, ``step_ms`` in milliseconds."""
-
-    folder: str
-    model: str
-    data: str
-    seed: int
-    epochs: int
-    top1: float
-    params: int
-    macs: int
-    image_size: tuple[int, int]
-    precision: str
-    hardware: str = ""
-    step_ms: float | None = None
-    settings: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def size(self) -> str:
-        """Image size as height x width."""
-        height, width = self.image_size
-        return f"{height}x{width}"
 
 
 @dataclass(frozen=True)
@@ -99,10 +62,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups in the order in which the runs were named, and what makes their comparison unfair."""
+    """Groups in the order in which the runs were named.
+
+    Attributes:
+        warnings: What makes their comparison unfair, one line each.
+        notes: What differs and should not matter, one line each.
+    """
 
     groups: tuple[Group, ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for ``json.dump``; top-1 as fractions."""
@@ -110,31 +79,8 @@ class Comparison:
             "spread": "sample standard deviation over seeds",
             "groups": [_group_to_json(group) for group in self.groups],
             "warnings": list(self.warnings),
+            "notes": list(self.notes),
         }
-
-
-def read_run(folder: str | Path) -> Run:
-    """Read the summary of one finished run.
-
-    Args:
-        folder: A run folder, as ``botvision train`` writes it.
-
-    Raises:
-        ValueError: The folder holds no readable summary, or a number is missing or impossible.
-    """
-    folder = Path(folder)
-    path = folder / "summary.json"
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such run folder")
-    if not path.is_file():
-        raise ValueError(f"{path}: missing; is this a run folder, and has its training finished?")
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(summary, dict):
-        raise ValueError(f"{path}: expected an object, found {type(summary).__name__}")
-    return _to_run(summary, folder, path)
 
 
 def compare(runs: Iterable[Run]) -> Comparison:
@@ -163,67 +109,9 @@ def compare(runs: Iterable[Run]) -> Comparison:
             _group(label, group, None if i == 0 else groups[0])
             for i, (label, group) in enumerate(zip(labels, groups, strict=True))
         ),
-        tuple(_warnings(runs, groups, labels)),
+        (*_warnings(runs, groups, labels), *_different_settings([group[0] for group in groups])),
+        tuple(_notes(runs)),
     )
-
-
-def _to_run(summary: dict[str, Any], folder: Path, path: Path) -> Run:
-    """Check the fields of a summary and keep those the comparison needs."""
-
-    def number(key: str) -> float:
-        value = summary.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{path}: {key} is {value!r}, expected a number")
-        return value
-
-    if not isinstance(summary.get("model"), str):
-        raise ValueError(f"{path}: model is {summary.get('model')!r}, expected a name")
-    top1 = number("top1")
-    if not 0 <= top1 <= 1:
-        raise ValueError(f"{path}: top1 is {top1}, expected a fraction from 0 to 1")
-    size = summary.get("image_size")
-    height, width = size if isinstance(size, list | tuple) and len(size) == 2 else (size, size)
-    if not isinstance(height, int) or not isinstance(width, int):
-        raise ValueError(f"{path}: image_size is {size!r}, expected [height, width]")
-    settings = _settings(folder / "config.yaml") or {"recipe": str(summary.get("recipe"))}
-    return Run(
-        folder=str(folder),
-        model=summary["model"],
-        data=str(summary.get("data", "unknown")),
-        seed=int(number("seed")),
-        epochs=int(number("epochs")),
-        top1=float(top1),
-        params=int(number("params")),
-        macs=int(number("macs")),
-        image_size=(height, width),
-        precision=str(summary.get("precision", "unknown")),
-        hardware=str(summary.get("hardware") or ""),
-        step_ms=None if summary.get("step_ms") is None else float(number("step_ms")),
-        settings=settings,
-    )
-
-
-def _settings(path: Path) -> dict[str, str]:
-    """Flatten a configuration to dotted keys, without those that do not change what is learned."""
-    import yaml  # comes with timm's model hub client; not needed to import this module
-
-    if not path.is_file():
-        return {}
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    flat: dict[str, str] = {}
-
-    def walk(node: object, key: str) -> None:
-        if isinstance(node, dict):
-            for name, value in node.items():
-                walk(value, f"{key}.{name}" if key else str(name))
-        elif key not in INCIDENTAL_SETTINGS:
-            flat[key] = json.dumps(node, default=str)
-
-    walk(config, "")
-    return flat
 
 
 def _identity(run: Run) -> tuple[object, ...]:
@@ -281,9 +169,12 @@ def _warnings(runs: Sequence[Run], groups: Sequence[Sequence[Run]], labels: Sequ
         ("number of epochs", {run.epochs for run in runs}),
         ("precision", {run.precision for run in runs}),
         ("image size", {run.size for run in runs}),
+        ("weights evaluated", {run.kept for run in runs}),
+        ("number of training images", {run.train_images for run in runs}),
+        ("number of validation images", {run.val_images for run in runs}),
     ):
         if len(values) > 1:
-            yield f"the runs differ in {what}: {', '.join(map(str, sorted(values)))}"
+            yield f"the runs differ in {what}: {_listed(values)}"
     hardware = sorted({run.hardware for run in runs if run.step_ms is not None})
     if len(hardware) > 1:
         yield f"step times come from different hardware: {', '.join(name or 'unknown' for name in hardware)}"
@@ -297,6 +188,33 @@ def _warnings(runs: Sequence[Run], groups: Sequence[Sequence[Run]], labels: Sequ
             yield f"{label}: its runs differ in parameters or multiply-adds"
     if len({tuple(sorted(run.seed for run in group)) for group in groups}) > 1:
         yield "the groups do not have the same seeds"
+
+
+def _different_settings(firsts: Sequence[Run]) -> Iterable[str]:
+    """Say which settings, other than the model's own, differ: the difference in accuracy may be theirs."""
+    known = [run.settings for run in firsts if run.configured]
+    for key in sorted({key for settings in known for key in settings}):
+        if key in SAID_OTHERWISE or key.startswith("model.args."):
+            continue
+        values = {settings.get(key, "unset") for settings in known}
+        if len(values) > 1:
+            yield f"the models were trained with different {key}: {_listed(values)}"
+
+
+def _notes(runs: Sequence[Run]) -> Iterable[str]:
+    commits = {run.commit for run in runs}
+    if len(commits) > 1:
+        yield f"the runs come from different commits: {_listed(commits)}"
+    for package in sorted({package for run in runs for package in run.versions}):
+        versions = {run.versions.get(package) for run in runs}
+        if len(versions) > 1:
+            yield f"the runs come from different versions of {package}: {_listed(versions)}"
+
+
+def _listed(values: Iterable[object]) -> str:
+    """Numbers by size, then words, then what is not known."""
+    ranked = sorted(values, key=lambda v: (v is None, isinstance(v, str), v if v is not None else 0))
+    return ", ".join("unknown" if value is None else str(value) for value in ranked)
 
 
 def _group_to_json(group: Group) -> dict[str, Any]:

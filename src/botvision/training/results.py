@@ -12,6 +12,7 @@ from botvision import draw
 from botvision.backbones.cost import count
 from botvision.backbones.variants import VARIANTS, create_model
 from botvision.backbones.weights import load_model, save_model
+from botvision.data.cache import Progress
 from botvision.data.classification import ClassificationDataset, Splits, open_splits
 from botvision.data.loaders import build_loader
 from botvision.evaluation.classification import ClassificationEvaluator, ClassificationMetrics
@@ -70,7 +71,10 @@ def finish(folder: Path, config: RunConfig, splits: Splits, state: RunState) -> 
 
 
 def evaluate(
-    run_folder: str | Path, split: str = "val", overrides: Mapping[str, Any] | None = None
+    run_folder: str | Path,
+    split: str = "val",
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> ClassificationMetrics:
     """Evaluates the weights of a run folder, and rewrites its eval.json and confusion.png.
 
@@ -78,6 +82,7 @@ def evaluate(
         run_folder: of a finished run.
         split: "val", or "train" (without augmentation).
         overrides: dotted keys under `data`, or `train.batch_size`, `train.device`.
+        progress: called with what is being done, how many images are done and how many there are.
 
     Returns:
         Metrics; top-1 and top-5 are fractions.
@@ -110,7 +115,7 @@ def evaluate(
             train.source, train.targets, train.classes, config.data, train=False, name=train.name
         )
     with quiet():
-        metrics = _measure(model, chosen, config)
+        metrics = _measure(model, chosen, config, progress)
     _write_evaluation(folder, metrics, split, splits.name)
     return metrics
 
@@ -137,7 +142,9 @@ def _export(model: nn.Module, folder: Path, config: RunConfig, classes: list[str
 
 
 @torch.inference_mode()
-def _measure(model: nn.Module, data: ClassificationDataset, config: RunConfig) -> ClassificationMetrics:
+def _measure(
+    model: nn.Module, data: ClassificationDataset, config: RunConfig, progress: Progress | None = None
+) -> ClassificationMetrics:
     device = resolve_device(config.train.device)
     # same order, batch and precision as the validation after each epoch: the same numbers
     loader: Iterable[tuple[Tensor, Tensor, Tensor]] = build_loader(
@@ -150,10 +157,14 @@ def _measure(model: nn.Module, data: ClassificationDataset, config: RunConfig) -
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout).eval()  # pyrefly: ignore[no-matching-overload]
     evaluator = ClassificationEvaluator(data.classes)
+    done = 0
     for images, targets, _ in loader:
         with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16-mixed"):
             logits = model(images.to(device, memory_format=layout))
         evaluator.update(logits, targets)
+        done += len(targets)
+        if progress is not None:
+            progress("evaluating", done, len(data))
     return evaluator.compute()
 
 

@@ -1,0 +1,156 @@
+"""What a finished run says of itself: ``summary.json``, and ``config.yaml`` where it lies beside it."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Settings that say where the data lies and how the machine is kept busy, not what is learned.
+INCIDENTAL_SETTINGS = frozenset(
+    {
+        "recipe",
+        "train.seed",
+        "train.log_every",
+        "train.checkpoint_every",
+        "train.device",
+        "data.root",
+        "data.download",
+        "data.cache",
+        "data.cache_bytes",
+        "data.num_workers",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the comparison needs of one run folder.
+
+    Attributes:
+        top1: 0..1.
+        step_ms: milliseconds; None where it was not measured.
+        kept: which weights were evaluated, "best" or "last".
+        train_images: images it learned from.
+        val_images: images it was evaluated on.
+        commit: of the code, None where it is not known.
+        versions: of the packages that decide about numbers.
+        settings: configuration by dotted key, as JSON, without those that do not change what is learned.
+        configured: whether the folder had a configuration; ``settings`` is but a stand-in otherwise.
+    """
+
+    folder: str
+    model: str
+    data: str
+    seed: int
+    epochs: int
+    top1: float
+    params: int
+    macs: int
+    image_size: tuple[int, int]
+    precision: str
+    hardware: str = ""
+    step_ms: float | None = None
+    kept: str | None = None
+    train_images: int | None = None
+    val_images: int | None = None
+    commit: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    configured: bool = False
+
+    @property
+    def size(self) -> str:
+        """Image size as height x width."""
+        height, width = self.image_size
+        return f"{height}x{width}"
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read the summary of one finished run.
+
+    Args:
+        folder: A run folder, as ``botvision train`` writes it.
+
+    Raises:
+        ValueError: The folder holds no readable summary, or a number is missing or impossible.
+    """
+    folder = Path(folder)
+    path = folder / "summary.json"
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such run folder")
+    if not path.is_file():
+        raise ValueError(f"{path}: missing; is this a run folder, and has its training finished?")
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(summary, dict):
+        raise ValueError(f"{path}: expected an object, found {type(summary).__name__}")
+    return _to_run(summary, folder, path)
+
+
+def _to_run(summary: dict[str, Any], folder: Path, path: Path) -> Run:
+    """Check the fields of a summary and keep those the comparison needs."""
+
+    def number(key: str) -> float:
+        value = summary.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{path}: {key} is {value!r}, expected a number")
+        return value
+
+    if not isinstance(summary.get("model"), str):
+        raise ValueError(f"{path}: model is {summary.get('model')!r}, expected a name")
+    top1 = number("top1")
+    if not 0 <= top1 <= 1:
+        raise ValueError(f"{path}: top1 is {top1}, expected a fraction from 0 to 1")
+    size = summary.get("image_size")
+    height, width = size if isinstance(size, list | tuple) and len(size) == 2 else (size, size)
+    if not isinstance(height, int) or not isinstance(width, int):
+        raise ValueError(f"{path}: image_size is {size!r}, expected [height, width]")
+    settings = _settings(folder / "config.yaml")
+    versions = summary.get("versions")
+    return Run(
+        folder=str(folder),
+        model=summary["model"],
+        data=str(summary.get("data", "unknown")),
+        seed=int(number("seed")),
+        epochs=int(number("epochs")),
+        top1=float(top1),
+        params=int(number("params")),
+        macs=int(number("macs")),
+        image_size=(height, width),
+        precision=str(summary.get("precision", "unknown")),
+        hardware=str(summary.get("hardware") or ""),
+        step_ms=None if summary.get("step_ms") is None else float(number("step_ms")),
+        kept=summary.get("kept"),
+        train_images=None if summary.get("train_images") is None else int(number("train_images")),
+        val_images=None if summary.get("val_images") is None else int(number("val_images")),
+        commit=summary.get("commit"),
+        versions={str(k): str(v) for k, v in versions.items()} if isinstance(versions, dict) else {},
+        settings=settings or {"recipe": str(summary.get("recipe"))},
+        configured=bool(settings),
+    )
+
+
+def _settings(path: Path) -> dict[str, str]:
+    """Flatten a configuration to dotted keys, without those that do not change what is learned."""
+    import yaml  # comes with timm's model hub client; not needed to import this module
+
+    if not path.is_file():
+        return {}
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    flat: dict[str, str] = {}
+
+    def walk(node: object, key: str) -> None:
+        if isinstance(node, dict):
+            for name, value in node.items():
+                walk(value, f"{key}.{name}" if key else str(name))
+        elif key not in INCIDENTAL_SETTINGS:
+            flat[key] = json.dumps(node, default=str)
+
+    walk(config, "")
+    return flat
