@@ -94,6 +94,18 @@ def test_bfloat16_logits_are_summed_in_single_precision():
     assert evaluator.compute().loss == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_have_no_metrics(value):
+    evaluator = ClassificationEvaluator(["a", "b"])
+    evaluator.update(torch.tensor([[value, 0.0], [0.0, value], [1.0, 0.0]]), torch.tensor([0, 0, 0]))
+    assert evaluator.not_finite == 2
+    with pytest.raises(ValueError, match="the logits of 2 of 3 images are not finite"):
+        evaluator.compute()
+    evaluator.reset()
+    evaluator.update(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    assert evaluator.compute().top1 == 1.0
+
+
 def test_wrong_shapes_and_targets():
     evaluator = ClassificationEvaluator(["a", "b"])
     with pytest.raises(ValueError, match=r"shape \(1, 3\), expected \(1, 2\)"):

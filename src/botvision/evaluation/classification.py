@@ -59,7 +59,11 @@ class ClassificationMetrics:
 
 
 class ClassificationEvaluator:
-    """Collects batches; holds counts, not logits, so its size does not grow with the data."""
+    """Collects batches; holds counts, not logits, so its size does not grow with the data.
+
+    Attributes:
+        not_finite: images with a logit that is NaN or infinite; they have no place in a ranking.
+    """
 
     def __init__(self, classes: list[str] | tuple[str, ...]) -> None:
         """Take the names of the K classes in the order of the logits."""
@@ -72,6 +76,7 @@ class ClassificationEvaluator:
         self.confusion = torch.zeros(k, k, dtype=torch.int64)
         self.in_top5 = torch.zeros((), dtype=torch.int64)
         self.loss_sum = torch.zeros((), dtype=torch.float64)
+        self.not_finite = 0
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
         """Add a batch.
@@ -97,6 +102,7 @@ class ClassificationEvaluator:
             raise ValueError(
                 f"targets reach from {int(targets.min())} to {int(targets.max())}, expected 0..{k - 1}"
             )
+        self.not_finite += int((~logits.isfinite()).any(dim=1).sum())
         ranked = logits.argsort(dim=1, descending=True, stable=True)
         pairs = torch.bincount(targets * k + ranked[:, 0], minlength=k * k)
         self.confusion += pairs.view(k, k)
@@ -120,11 +126,13 @@ class ClassificationEvaluator:
         """The metrics of everything added so far.
 
         Raises:
-            ValueError: if nothing was added.
+            ValueError: if nothing was added, or logits that are not finite were.
         """
         count = int(self.confusion.sum())
         if count == 0:
             raise ValueError("no images were evaluated, expected at least one")
+        if self.not_finite:  # sorting puts NaN first: it would count as a class like any other
+            raise ValueError(f"the logits of {self.not_finite} of {count} images are not finite")
         right, rows = self.confusion.diagonal(), self.confusion.sum(dim=1)
         per_class = right.double() / rows.double()  # 0 / 0 is not-a-number, as promised
         return ClassificationMetrics(

@@ -135,12 +135,17 @@ class Classifier(pl.LightningModule):
         torch.manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Returns the mean loss ()."""
+        """Returns the mean loss (), scaled for what Lightning does with it.
+
+        Lightning divides the loss of every batch by `accumulate`; the last group of an epoch may have fewer.
+        """
         images, targets, indices = batch
         smoothing = self.config.train.label_smoothing
         loss = F.cross_entropy(self.model(self._arrange(images)).float(), targets, label_smoothing=smoothing)
         self.meter.add(self.trainer.global_step, loss, indices)
-        return loss
+        accumulate, batches = self.config.train.accumulate, int(self.trainer.num_training_batches)
+        left = batches % accumulate
+        return loss * (accumulate / left) if left and batch_idx >= batches - left else loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Sets the learning rate of this very step."""
@@ -161,6 +166,15 @@ class Classifier(pl.LightningModule):
         """Hands logits and targets to the evaluator, which has the result at the end of the epoch."""
         images, targets, _ = batch
         self.evaluator.update(self.evaluated(self._arrange(images)), targets)
+
+    def on_validation_epoch_end(self) -> None:
+        """Raises DivergedError for logits that are not finite, before the epoch counts as one."""
+        bad = self.evaluator.not_finite
+        if bad:
+            raise DivergedError(
+                f"epoch {self.current_epoch + 1}: the logits of {bad} validation images "
+                "are not finite: lower optim.lr, lengthen optim.warmup_epochs or set optim.clip_norm"
+            )
 
     def check_finite(self, step: int) -> None:
         """Raises DivergedError for NaN or infinite weights, before they replace a good checkpoint."""
