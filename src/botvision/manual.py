@@ -17,7 +17,7 @@ MORE = "Each command has its own --help, and takes --traceback to show where an 
 SUMMARIES = {
     "check": "look through a data set before an hour is wasted: counts, sizes, broken files",
     "train": "train what a recipe says, into a run folder",
-    "eval": "evaluate the best weights of a run",
+    "eval": "evaluate the weights that a run kept (train.keep: last or best)",
     "predict": "classify images: predictions.json, and a picture with labels for each",
     "cost": "what a model costs, stage by stage: parameters, multiply-adds, time of a step",
     "compare": "finished runs as one table: mean and spread over seeds, difference to the first",
@@ -35,11 +35,11 @@ botvision check holiday/             # any folder of images
 botvision train generated_botnet14_nano --out runs/first
 botvision train cifar10_botnet50 --data.root data/ --train.epochs 20 --train.seed 1
 botvision train my-recipe.yaml --out runs/mine --model.args.position absolute
-botvision train my-recipe.yaml --out runs/mine --resume
+botvision train --out runs/mine --resume
 """,
     "eval": """
 botvision eval runs/first
-botvision eval runs/first --split train
+botvision eval runs/mine --split test
 botvision eval runs/first --data.root elsewhere/
 """,
     "predict": """
@@ -63,9 +63,9 @@ botvision compare runs/resnet-s* runs/botnet-s* --out results/table.md
 
 HELP = {
     "check data": "folder or zip with train/<class>/..., or any folder of images",
-    "train recipe": "a name that botvision recipes lists, or a YAML file",
+    "train recipe": "a name that botvision recipes lists, or a YAML file; not needed with --resume and --out",
     "train --out": "run folder (default: runs/RECIPE-sSEED)",
-    "train --resume": "go on from the last checkpoint, exactly",
+    "train --resume": "go on from the last checkpoint, exactly, with the run's own config.yaml",
     "eval run": "a run folder of botvision train",
     "eval --split": "which images (default: val)",
     "predict run": "a run folder, or the model/ folder in it",
@@ -105,11 +105,11 @@ def positive(text: str) -> int:
 ARGUMENTS: Mapping[str, Mapping[str, dict[str, Any]]] = {
     "check": {"data": {"metavar": "DATA"}},
     "train": {
-        "recipe": {"metavar": "RECIPE"},
+        "recipe": {"metavar": "RECIPE", "nargs": "?"},
         "--out": {"metavar": "DIR"},
         "--resume": {"action": "store_true"},
     },
-    "eval": {"run": {"metavar": "RUN"}, "--split": {"choices": ("val", "train"), "default": "val"}},
+    "eval": {"run": {"metavar": "RUN"}, "--split": {"choices": ("val", "test", "train"), "default": "val"}},
     "predict": {
         "run": {"metavar": "RUN"},
         "paths": {"metavar": "PATH", "nargs": "*"},

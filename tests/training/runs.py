@@ -17,7 +17,7 @@ TINY = {
     "optim": {"lr": 0.05, "warmup_epochs": 0.5, "clip_norm": 1.0},
     "train": {
         "epochs": 3, "batch_size": 8, "accumulate": 2, "seed": 3, "label_smoothing": 0.1, "ema_decay": 0.9,
-        "checkpoint_every": 2, "log_every": 1, "device": "cpu",
+        "checkpoint_every": 2, "log_every": 1, "device": "cpu", "keep": "best",
     },
 }  # fmt: skip
 

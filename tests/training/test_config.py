@@ -29,6 +29,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 def test_defaults_fill_what_is_not_said():
     config = build_config(MINIMAL)
     assert config.task == "classify"
+    assert config.train.keep == "last"  # the best epoch, measured on what chose it, flatters
     assert (config.model.name, config.model.args) == ("resnet14_tiny", {})
     assert config.optim.nesterov is True
 
@@ -44,6 +45,7 @@ def test_defaults_fill_what_is_not_said():
         ({"train.epochs": "[1"}, "train.epochs: cannot be read: '[1'"),
         ({"train.epochs": 0}, "train.epochs: expected a number above 0, got 0"),
         ({"train.channels_last": "maybe"}, "train.channels_last: expected bool, got 'maybe'"),
+        ({"train.seed": "100000000000000000"}, "train.seed: expected 0 <= seed < 2**32, got 1000000000000"),
         ({"train.seed.x": "1"}, "train.seed: expected int, got {'x': '1'}"),
         ({"train.precision": "16"}, "train.precision: expected one of 32-true, bf16-mixed, got 16"),
         ({"optim.lr": "-0.1"}, "optim.lr: expected a number above 0, got -0.1"),

@@ -1,5 +1,6 @@
 """Killed and resumed, a run ends in the same bits as one that was left alone."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+from botvision.backbones import load_model
 from botvision.training import checkpoint, history, run
 from botvision.training.checkpoint import read_state
-from botvision.training.config import ConfigError
+from botvision.training.config import ConfigError, load_config, resumed_config
 from tests.training.runs import assert_same_run, tiny
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +114,103 @@ def test_more_epochs_follow_the_schedule_of_the_new_length(whole_run: Path, tmp_
     assert (folder / "steps.csv").read_text().startswith((whole_run / "steps.csv").read_text())
     assert len(history.read_rows(folder / "metrics.csv")) == 4
     assert read_state(folder / "checkpoints" / "last.ckpt").finished
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, config: Any, folder: Path, at: int, resume: bool) -> None:
+    """Trains until the step `at` is logged."""
+    original = history.History.log_step
+
+    def interrupted(self: Any, step: int, *rest: Any) -> None:
+        original(self, step, *rest)
+        if step == at:
+            raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(history.History, "log_step", interrupted)
+        with pytest.raises(Interrupted):
+            run.train(config, folder, resume=resume, progress=False)
+
+
+def test_an_extension_killed_before_its_first_checkpoint_goes_on(
+    whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder, alone = tmp_path / "run", tmp_path / "alone"
+    for copy in (folder, alone):
+        shutil.copytree(whole_run, copy)
+    interrupt(monkeypatch, tiny(train__epochs=4), folder, 19, resume=True)
+    assert read_state(folder / "checkpoints" / "last.ckpt").step == 18
+    assert not (folder / "summary.json").exists()  # a run that goes on must not pass for a finished one
+    assert not (folder / "eval.json").exists()
+    with pytest.raises(ConfigError, match="the run is not finished"):
+        run.evaluate(folder)
+    for copy in (folder, alone):
+        run.train(tiny(train__epochs=4), copy, resume=True, progress=False)
+    assert read_state(folder / "checkpoints" / "last.ckpt").epoch == 4
+    assert_same_run(alone, folder)
+
+
+def test_keys_that_may_change_have_an_effect_on_a_finished_run(whole_run: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole_run, folder)
+    averaged = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    run.train(tiny(train__keep="last"), folder, resume=True, progress=False)
+    assert json.loads((folder / "summary.json").read_text())["kept"] == "last"
+    assert load_config(folder / "config.yaml").train.keep == "last"
+    model, _ = load_model(folder / "model")
+    assert torch.equal(model.state_dict()["fc.weight"], averaged["ema.module.fc.weight"])
+
+
+def test_a_run_that_stopped_early_goes_on_without_early_stopping(tmp_path: Path):
+    still: dict[str, Any] = {"optim__lr": 1e-12, "train__ema_decay": 0, "data__num_images": 16}
+    early = tiny(**still, train__epochs=6, train__early_stop=1)
+    folder = run.train(early, tmp_path / "run", progress=False)
+    stopped = read_state(folder / "checkpoints" / "last.ckpt")
+    assert (stopped.stopped_early, stopped.finished) == (True, True)
+    assert stopped.epoch < 6
+    run.train(tiny(**still, train__epochs=6), folder, resume=True, progress=False)
+    state = read_state(folder / "checkpoints" / "last.ckpt")
+    assert (state.epoch, state.stopped_early) == (6, False)
+
+
+def test_a_run_goes_on_with_its_own_configuration_and_data_that_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for split, count in (("train", 5), ("val", 2)):
+        for level, name in enumerate(("dark", "light")):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for i in range(count):
+                picture = Image.new("RGB", (16, 16), (100 * level + i, 0, 0))
+                picture.save(tmp_path / "data" / split / name / f"{i}.png")
+    here: dict[str, Any] = {"data__source": "auto", "data__root": str(tmp_path / "data"), "train__epochs": 2}
+    here |= {"train__batch_size": 4, "train__accumulate": 1}
+    whole = run.train(tiny(**here), tmp_path / "whole", progress=False)
+    folder = tmp_path / "run"
+    interrupt(monkeypatch, tiny(**here), folder, 3, resume=False)
+    moved = shutil.copytree(tmp_path / "data", tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "data")
+    run.train(resumed_config(folder, {"data.root": str(moved)}), folder, resume=True, progress=False)
+    assert_same_run(whole, folder)
+    assert [s["from_step"] for s in json.loads((folder / "versions.json").read_text())] == [0, 2]
+
+    more = resumed_config(folder, {"train.epochs": "3"})
+    (moved / "train" / "dark" / "0.png").unlink()
+    with pytest.raises(
+        ConfigError, match=r"elsewhere: not the data of the run, which had 10 \+ 4 images; here"
+    ):
+        run.train(more, folder, resume=True, progress=False)
+    (moved / "train" / "dark").rename(moved / "train" / "dull")
+    (moved / "val" / "dark").rename(moved / "val" / "dull")
+    with pytest.raises(ConfigError, match=r"2 classes \(dark, light\); here are 2 classes \(dull, light\)"):
+        run.train(more, folder, resume=True, progress=False)
+
+
+def test_the_own_configuration_needs_a_run_of_the_same_recipe(whole_run: Path, tmp_path: Path):
+    assert resumed_config(whole_run) == tiny()
+    assert resumed_config(whole_run, {"train.epochs": "5"}, recipe="") == tiny(train__epochs=5)
+    with pytest.raises(ConfigError, match="leave the recipe out to resume"):
+        resumed_config(whole_run, recipe="cifar10_resnet50")
+    with pytest.raises(ConfigError, match="no run to resume"):
+        resumed_config(tmp_path)
 
 
 def test_a_finished_run_is_left_alone(whole_run: Path, capsys: pytest.CaptureFixture[str]):

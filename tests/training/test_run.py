@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ from torch import nn
 from botvision.backbones import load_model
 from botvision.backbones.variants import create_model
 from botvision.data.classification import open_splits
-from botvision.training import results, run, tasks
+from botvision.training import run, tasks
 from botvision.training.checkpoint import read_state
 from botvision.training.config import ConfigError, build_config, load_config
 from botvision.training.history import read_rows
 from botvision.training.optim import Schedule
+from botvision.training.progress import epoch_line
 from botvision.training.results import evaluate
 from botvision.training.tasks import DivergedError, LossMeter
 from tests.training.runs import tiny
@@ -71,23 +71,6 @@ def test_exported_weights_are_the_averaged_ones_of_the_best_epoch(whole_run: Pat
     assert description["image_size"] == [16, 16]
 
 
-def test_evaluate_takes_other_data_but_not_other_training(whole_run: Path, tmp_path: Path):
-    folder = tmp_path / "run"
-    shutil.copytree(whole_run, folder)
-    again = evaluate(folder)
-    assert again.to_dict().items() <= json.loads((whole_run / "eval.json").read_text()).items()
-    train = evaluate(folder, "train", {"data.num_images": "20"})
-    assert (train.count, json.loads((folder / "eval.json").read_text())["split"]) == (20, "train")
-    with pytest.raises(ConfigError, match=r"optim\.lr: an evaluation takes only"):
-        evaluate(folder, overrides={"optim.lr": 1})
-    with pytest.raises(ConfigError, match=r"its classes \(disc, ring, square\) are not those of the run"):
-        evaluate(folder, overrides={"data.num_classes": 3})
-    with pytest.raises(ConfigError, match="split: expected train or val"):
-        evaluate(folder, "test")
-    with pytest.raises(ConfigError, match="not a run folder"):
-        evaluate(tmp_path)
-
-
 def test_max_steps_ends_a_run_in_the_middle_of_an_epoch(tmp_path: Path):
     folder = run.train(tiny(train__max_steps=4, optim__warmup_epochs=0), tmp_path / "run", progress=False)
     state = read_state(folder / "checkpoints" / "last.ckpt")
@@ -135,6 +118,36 @@ def test_weights_that_are_not_numbers_never_replace_a_checkpoint(
     with pytest.raises(DivergedError, match=r"step 4: fc\.weight is no longer finite"):
         run.train(tiny(), tmp_path / "run", progress=False)
     assert read_state(tmp_path / "run" / "checkpoints" / "last.ckpt").step == 2
+
+
+def test_logits_that_are_not_numbers_never_count_as_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    original = tasks.Classifier.on_validation_epoch_start
+
+    def poisoned(self: tasks.Classifier) -> None:
+        original(self)
+        if self.current_epoch == 1:
+            with torch.no_grad():
+                next(p for n, p in self.evaluated.named_parameters() if n == "fc.bias")[0] = math.nan
+
+    monkeypatch.setattr(tasks.Classifier, "on_validation_epoch_start", poisoned)
+    with pytest.raises(DivergedError, match=r"^epoch 2: the logits of 40 validation images are not finite"):
+        run.train(tiny(), tmp_path / "run", progress=False)
+    assert len(read_rows(tmp_path / "run" / "metrics.csv")) == 1
+
+
+def test_the_last_group_of_an_epoch_has_a_whole_gradient(tmp_path: Path):
+    """One batch an epoch: three of them were asked for, and it must count as much as where one was."""
+    plain: dict[str, Any] = {"optim__clip_norm": 0, "data__num_images": 8, "optim__warmup_epochs": 0}
+    plain |= {"train__epochs": 2, "train__ema_decay": 0, "train__keep": "last"}
+    weights = []
+    for accumulate in (1, 3):
+        folder = run.train(
+            tiny(**plain, train__accumulate=accumulate), tmp_path / str(accumulate), progress=False
+        )
+        weights.append(load_model(folder / "model")[0].state_dict())
+        assert len(read_rows(folder / "steps.csv")) == 2
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], atol=1e-5), name
 
 
 def test_losses_are_weighted_by_images():
@@ -211,6 +224,7 @@ def test_random_state_of_the_caller_is_left_alone(tmp_path: Path):
         ({"model__args__heads": 3}, "model botnet14_tiny with"),
         ({"model__args__c5_stride": 3}, "model botnet14_tiny with"),
         ({"train__batch_size": 128}, "100 images, expected a batch of 128"),
+        ({"train__batch_size": 1, "data__image_size": 8}, "train.batch_size: 1 is too few for batch norm"),
         ({"data__source": "folder"}, "data.root is not set"),
         ({"data__source": "folder", "data__root": "/nowhere/at/all"}, "/nowhere/at/all"),
         ({"model__weights": "/nowhere.safetensors"}, "/nowhere.safetensors"),
@@ -267,17 +281,26 @@ def test_a_run_on_image_files_with_workers_and_bf16(tmp_path: Path):
     assert (evaluate(folder).top1, evaluate(folder).loss) == (summary["top1"], summary["loss"])
 
 
-def test_unfinished_runs_cannot_be_evaluated(whole_run: Path, tmp_path: Path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    shutil.copy(whole_run / "config.yaml", folder)
-    with pytest.raises(ConfigError, match="the run is not finished"):
-        evaluate(folder)
+@pytest.mark.parametrize("cache", ["none", "auto"])
+def test_broken_images_are_found_before_the_folder_is_made(tmp_path: Path, cache: str):
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for i in range(3):
+                Image.new("RGB", (16, 16)).save(tmp_path / "data" / split / name / f"{i}.png")
+    (tmp_path / "data" / "val" / "b" / "2.png").write_bytes(b"\x89PNG")
+    data: dict[str, Any] = {
+        "data__source": "auto",
+        "data__root": str(tmp_path / "data"),
+        "data__cache": cache,
+    }
+    data |= {"data__cache_bytes": 1, "train__batch_size": 2, "train__epochs": 1}
+    with pytest.raises(ValueError, match=r"val/b/2\.png"):
+        run.train(tiny(**data), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
-def test_json_is_never_half_written(tmp_path: Path):
-    path = tmp_path / "x.json"
-    results.write_json(path, {"a": 1})
-    with pytest.raises(ValueError, match="JSON compliant"):
-        results.write_json(path, {"a": math.nan})
-    assert json.loads(path.read_text()) == {"a": 1}
+def test_the_epoch_line_leaves_out_what_there_is_not():
+    row = {"epoch": 3, "train_loss": 1.0, "val_loss": 2.0, "val_top1": 0.5, "val_top5": 0.75, "seconds": 4.0}
+    assert "top-1  50.00 %  top-5  75.00 %  4.0 s" in epoch_line(row, 10, best=False)
+    assert "top-1  50.00 %  4.0 s" in epoch_line(row | {"val_top5": math.nan}, 10, best=False)

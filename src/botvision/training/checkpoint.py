@@ -19,16 +19,28 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from botvision.training.config import ConfigError, RunConfig, changed_keys, config_to_dict, load_config
+from botvision.data.classification import Splits
+from botvision.data.labels import some_classes
+from botvision.training.config import (
+    ConfigError,
+    RunConfig,
+    TrainConfig,
+    changed_keys,
+    config_to_dict,
+    load_config,
+    value_at,
+)
 from botvision.training.history import History
 from botvision.training.progress import epoch_line
 from botvision.training.tasks import Classifier
 
 STATE_KEY = "botvision"
 # A resumed run may change these: they decide how long it goes on and what is written, not what a step does.
+# The data may have moved: their classes and numbers are compared instead (`check_data_of_run`).
 FREE_KEYS = {
     "recipe", "train.epochs", "train.early_stop", "train.keep", "train.device", "train.log_every",
-    "train.checkpoint_every", "data.num_workers", "data.cache", "data.download",
+    "train.checkpoint_every", "data.root", "data.num_workers", "data.cache", "data.cache_bytes",
+    "data.download",
 }  # fmt: skip
 STEP_TIMES_KEPT = 200
 
@@ -47,6 +59,8 @@ class RunState:
         best_top1: best val top-1 (fraction) so far, reached in epoch `best_epoch` (1 is the first).
         finished: the run ended: all epochs, `max_steps` or early stopping (then `stopped_early`).
         step_seconds: mean wall times of a step, one for each stretch between two rows of steps.csv.
+        classes: of the data that the run began with; empty if not known.
+        data_images: images of its training and validation split.
     """
 
     step: int = 0
@@ -61,6 +75,16 @@ class RunState:
     finished: bool = False
     stopped_early: bool = False
     step_seconds: list[float] = dataclasses.field(default_factory=list)
+    classes: list[str] = dataclasses.field(default_factory=list)
+    data_images: list[int] = dataclasses.field(default_factory=list)
+
+    def decide(self, train: TrainConfig, ended: bool = False) -> None:
+        """Sets `finished` and `stopped_early` under a configuration, which may have changed since."""
+        between = self.batches == 0 and self.epoch > 0
+        waited = self.epoch - self.best_epoch
+        self.stopped_early = between and 0 < train.early_stop <= waited
+        out_of_steps = train.max_steps is not None and self.step >= train.max_steps
+        self.finished = ended or out_of_steps or self.stopped_early or self.epoch >= train.epochs
 
     @property
     def step_ms(self) -> float | None:
@@ -141,8 +165,7 @@ class RunKeeper(Checkpoint):
         best = result.top1 > state.best_top1
         if best:
             state.best_top1, state.best_epoch = result.top1, state.epoch
-        state.stopped_early = 0 < self._train.early_stop <= state.epoch - state.best_epoch
-        state.finished = state.stopped_early or trainer.should_stop or state.epoch >= self._train.epochs
+        state.decide(self._train, ended=trainer.should_stop)
         row = {
             "epoch": state.epoch, "step": state.step,
             "train_loss": module.meter.mean(), "val_loss": result.loss,
@@ -165,15 +188,8 @@ class RunKeeper(Checkpoint):
         self._tick()
         self._folder.mkdir(parents=True, exist_ok=True)
         written = self._folder / "last.ckpt.tmp"
-        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-        checkpoint[STATE_KEY] = dataclasses.asdict(self.state)
-        for loop in checkpoint["loops"].values():
-            for name, part in loop.items():
-                if name.endswith("state_dict"):  # a loader's own state would fix the number of its workers
-                    part.pop("combined_loader", None)
-        with written.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
+        trainer.save_checkpoint(written, weights_only=False)
+        with written.open("rb+") as file:  # on the disk before the rename, or a power cut leaves neither
             os.fsync(file.fileno())
         if best:
             link = self._folder / "best.ckpt.tmp"
@@ -182,6 +198,16 @@ class RunKeeper(Checkpoint):
             link.replace(self._folder / "best.ckpt")
         written.replace(self._folder / "last.ckpt")
         self._stretch_step = None
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds the state, and drops the loader's own, which would fix the number of its workers."""
+        checkpoint[STATE_KEY] = dataclasses.asdict(self.state)
+        for loop in checkpoint["loops"].values():
+            for name, part in loop.items():
+                if name.endswith("state_dict"):
+                    part.pop("combined_loader", None)
 
     def _tick(self) -> None:
         now = time.perf_counter()
@@ -243,20 +269,38 @@ def check_folder(folder: Path, config: RunConfig, resume: bool) -> RunState | No
     old = load_config(folder / "config.yaml")
     for key in changed_keys(old, config):
         if key not in FREE_KEYS:
-            before, after = (_at(config_to_dict(c), key) for c in (old, config))
+            before, after = (value_at(config_to_dict(c), key) for c in (old, config))
             raise ConfigError(f"{folder}: cannot resume with another {key}: it was {before!r}, now {after!r}")
     last = folder / "checkpoints" / "last.ckpt"
     if not last.is_file():
         return None
     state = read_state(last)
-    if config.train.epochs < state.epoch:
+    begun = state.epoch + (state.batches > 0)
+    if config.train.epochs < begun:
+        verb = "begun" if state.batches else "done"
         raise ConfigError(
-            f"train.epochs: {folder} has done {state.epoch} epochs already, got {config.train.epochs}"
+            f"train.epochs: {folder} has {verb} {begun} epochs already, got {config.train.epochs}"
         )
-    ended_by_steps = config.train.max_steps is not None and state.step >= config.train.max_steps
-    if state.finished and config.train.epochs > old.train.epochs and not ended_by_steps:
-        state.finished = state.stopped_early = False
+    state.decide(config.train)
     return state
+
+
+def check_data_of_run(state: RunState, config: RunConfig, splits: Splits) -> None:
+    """Refuses to go on with other data than the run began with, and notes what these are.
+
+    Raises:
+        ConfigError: other classes, or another number of images.
+    """
+    found = [len(splits.train), len(splits.val)]
+    if state.classes and (state.classes, state.data_images) != (splits.classes, found):
+        sizes = [f"{counts[0]} + {counts[1]} images" for counts in (state.data_images, found)]
+        if state.classes != splits.classes:
+            sizes = [some_classes(names) for names in (state.classes, splits.classes)]
+        raise ConfigError(
+            f"{config.data.root or splits.name}: not the data of the run, which had {sizes[0]}; "
+            f"here are {sizes[1]}"
+        )
+    state.classes, state.data_images = list(splits.classes), found
 
 
 def _classifier(module: pl.LightningModule) -> Classifier:
@@ -269,9 +313,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # file systems without hard links
         shutil.copyfile(source, target)
-
-
-def _at(values: Any, dotted: str) -> object:  # noqa: ANN401
-    for part in dotted.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values

@@ -92,7 +92,8 @@ class TrainConfig:
         batch_size: images a forward pass; `accumulate` of them make one optimiser step.
         ema_decay: decay a step of the averaged copy of the weights that is then evaluated and kept; 0
             switches it off. In the first steps t the decay is (1 + t) / (10 + t) where that is smaller.
-        keep: which weights become the run's result: those of the "best" epoch by val top-1, or of the "last".
+        seed: of weights, order, augmentation and dropout; below 2**32.
+        keep: which weights become the run's result: those of the "last" epoch, or of the "best" by val top-1.
             The best of many epochs on the images it is then measured on flatters; the last does not.
         early_stop: epochs without a better val top-1 after which the run ends; 0 means never.
         checkpoint_every: optimiser steps between checkpoints inside an epoch; 0 means at the ends of epochs
@@ -109,7 +110,7 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     label_smoothing: float = 0.0
     ema_decay: float = 0.0
-    keep: Literal["best", "last"] = "best"
+    keep: Literal["best", "last"] = "last"
     early_stop: int = 0
     channels_last: bool = False
     checkpoint_every: int = 0
@@ -119,7 +120,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "accumulate", "log_every"):
             require(getattr(self, key) > 0, f"train.{key}", getattr(self, key), "a number above 0")
-        for key in ("seed", "early_stop", "checkpoint_every"):
+        require(0 <= self.seed < 2**32, "train.seed", self.seed, "0 <= seed < 2**32")
+        for key in ("early_stop", "checkpoint_every"):
             require(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "0 or more")
         for key in ("label_smoothing", "ema_decay"):
             require(0 <= getattr(self, key) < 1, f"train.{key}", getattr(self, key), f"0 <= {key} < 1")
@@ -208,6 +210,31 @@ def load_config(path: Path) -> RunConfig:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def resumed_config(
+    folder: Path, overrides: Mapping[str, Any] | None = None, recipe: str | None = None
+) -> RunConfig:
+    """Returns the configuration with which a run goes on: its own, with overrides on top.
+
+    Args:
+        folder: the run folder.
+        overrides: as for `build_config`.
+        recipe: name of the recipe asked for; it must be the run's, and its values are not read again.
+
+    Raises:
+        ConfigError: no run there, a run of another recipe, or whatever `build_config` refuses.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{folder}: no run to resume, there is no config.yaml")
+    values = _read_yaml(path)
+    if recipe is not None and values.get("recipe") != recipe:
+        raise ConfigError(
+            f"{folder}: a run of the recipe {values.get('recipe')}, got {recipe}; "
+            "leave the recipe out to resume"
+        )
+    return build_config(values, overrides)
+
+
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
     """Returns the configuration as plain mappings, lists and scalars, every key present."""
     return _plain(dataclasses.asdict(config))
@@ -217,6 +244,13 @@ def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
     """Returns the dotted keys whose values differ, in the order of the configuration."""
     before, after = dict(_leaves(config_to_dict(old), "")), dict(_leaves(config_to_dict(new), ""))
     return [key for key in {**before, **after} if before.get(key) != after.get(key)]
+
+
+def value_at(values: Any, dotted: str) -> object:  # noqa: ANN401
+    """Returns the value of a dotted key in nested mappings; None where there is none."""
+    for part in dotted.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

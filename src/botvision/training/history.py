@@ -5,6 +5,7 @@ after the restored step: those steps happen again, and no step may be in the fil
 """
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -77,7 +78,8 @@ class History:
         """Writes a row of metrics.csv (its columns are `METRICS`)."""
         self.metrics.append(row)
         for name in ("train_loss", "val_loss", "val_top1", "val_top5"):
-            self._writer.add_scalar(f"epoch/{name}", row[name], int(row["step"]))
+            if math.isfinite(row[name]):  # there is no top-5 below five classes
+                self._writer.add_scalar(f"epoch/{name}", row[name], int(row["step"]))
         self._writer.flush()
 
     def close(self) -> None:

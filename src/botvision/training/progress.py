@@ -2,10 +2,11 @@
 
 import contextlib
 import logging
+import math
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any
 
 import lightning.pytorch as pl
 from tqdm.auto import tqdm
@@ -19,13 +20,13 @@ def say(text: str) -> None:
 
 
 def epoch_line(row: Mapping[str, float], epochs: int, best: bool) -> str:
-    """Returns the line of a finished epoch from its row of metrics.csv."""
+    """Returns the line of a finished epoch from its row of metrics.csv; no top-5 below five classes."""
     width = len(str(epochs))
+    top5 = f"top-5 {100 * row['val_top5']:6.2f} %  " if math.isfinite(row["val_top5"]) else ""
     return (
         f"epoch {row['epoch']:>{width}}/{epochs}  loss {row['train_loss']:.4f}  "
         f"val loss {row['val_loss']:.4f}  "
-        f"top-1 {100 * row['val_top1']:6.2f} %  top-5 {100 * row['val_top5']:6.2f} %  {row['seconds']:.1f} s"
-        + ("  best" if best else "")
+        f"top-1 {100 * row['val_top1']:6.2f} %  {top5}{row['seconds']:.1f} s" + ("  best" if best else "")
     )
 
 
@@ -103,26 +104,6 @@ class EpochBar(pl.Callback):
         if self._bar is not None:
             self._bar.close()
         self._bar = None
-
-
-class PreparationBar:
-    """A bar while images are decoded into memory; call it with (what, how many done, how many)."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm[Any] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, label: str, done: int, total: int) -> None:
-        """Moves the bar."""
-        if self._bar is None:
-            self._bar = tqdm(total=total, desc=label, leave=False, disable=None, dynamic_ncols=True)
-        self._bar.update(done - self._bar.n)
 
 
 @contextlib.contextmanager

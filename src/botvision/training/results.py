@@ -1,6 +1,7 @@
 """What a finished run leaves behind: weights that need no training code, metrics, pictures, a summary."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,26 @@ from botvision.backbones.cost import count
 from botvision.backbones.variants import VARIANTS, create_model
 from botvision.backbones.weights import load_model, save_model
 from botvision.data.cache import Progress
-from botvision.data.classification import ClassificationDataset, Splits, open_splits
+from botvision.data.classification import ClassificationDataset, Splits, open_split
 from botvision.data.loaders import build_loader
 from botvision.evaluation.classification import ClassificationEvaluator, ClassificationMetrics
 from botvision.training import provenance
 from botvision.training.checkpoint import RunState, evaluated_weights
-from botvision.training.config import ConfigError, RunConfig, build_config, config_to_dict, load_config
+from botvision.training.config import (
+    ConfigError,
+    RunConfig,
+    build_config,
+    changed_keys,
+    config_to_dict,
+    load_config,
+    value_at,
+)
 from botvision.training.progress import quiet
 
+# What says of a folder that its run is finished.
+RESULTS = ("summary.json", "eval.json")
 # What an evaluation may set otherwise than the run did.
+WAYS_OF_LOADING = ("num_workers", "cache", "cache_bytes", "download")
 EVALUATION_KEYS = ("data.", "train.batch_size", "train.device")
 
 
@@ -49,7 +61,7 @@ def finish(folder: Path, config: RunConfig, splits: Splits, state: RunState) -> 
     model.load_state_dict(evaluated_weights(folder / "checkpoints" / f"{config.train.keep}.ckpt"))
     _export(model, folder, config, splits.classes)
     metrics = _measure(model, splits.val, config)
-    _write_evaluation(folder, metrics, "val", splits.name)
+    _write_evaluation(folder / "eval.json", folder / "confusion.png", metrics, "val", splits.val.name)
     draw.learning_curves(folder / "metrics.csv", folder / "curves.png")
     height, width = config.data.size
     cost = count(model, (height, width))
@@ -70,17 +82,26 @@ def finish(folder: Path, config: RunConfig, splits: Splits, state: RunState) -> 
     return metrics
 
 
+def is_exported(folder: Path, config: RunConfig, state: RunState) -> bool:
+    """Returns whether `finish` has been here after the last step and with the weights now asked for."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (summary.get("steps"), summary.get("kept")) == (state.step, config.train.keep)
+
+
 def evaluate(
     run_folder: str | Path,
     split: str = "val",
     overrides: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> ClassificationMetrics:
-    """Evaluates the weights of a run folder, and rewrites its eval.json and confusion.png.
+    """Evaluates the weights of a run folder, and writes the files that `evaluation_files` names.
 
     Args:
         run_folder: of a finished run.
-        split: "val", or "train" (without augmentation).
+        split: "val", "test", or "train" (without augmentation).
         overrides: dotted keys under `data`, or `train.batch_size`, `train.device`.
         progress: called with what is being done, how many images are done and how many there are.
 
@@ -93,31 +114,44 @@ def evaluate(
     folder = Path(run_folder)
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder}: not a run folder, there is no config.yaml")
-    if not (folder / "model" / "model.json").is_file():
-        raise ConfigError(f"{folder}: the run is not finished, there is no model/model.json; resume it first")
+    if not (folder / "summary.json").is_file():
+        raise ConfigError(f"{folder}: the run is not finished, there is no summary.json; resume it first")
     for key in overrides or {}:
         if not key.startswith(EVALUATION_KEYS):
             raise ConfigError(f"{key}: an evaluation takes only data.*, train.batch_size and train.device")
-    if split not in ("train", "val"):
-        raise ConfigError(f"split: expected train or val, got {split!r}")
+    if split not in ("train", "val", "test"):
+        raise ConfigError(f"split: expected train, val or test, got {split!r}")
     config = build_config(config_to_dict(load_config(folder / "config.yaml")), overrides)
     model, description = load_model(folder / "model")
-    splits = open_splits(config.data, config.train.seed)
-    if splits.classes != description["classes"]:
-        raise ConfigError(
-            f"{splits.name}: its classes ({_few(splits.classes)}) are not those of the run "
-            f"({_few(description['classes'])})"
-        )
-    chosen = splits.val
-    if split == "train":
-        train = splits.train
-        chosen = ClassificationDataset(
-            train.source, train.targets, train.classes, config.data, train=False, name=train.name
-        )
+    chosen = open_split(config.data, split, description["classes"], config.train.seed)
     with quiet():
         metrics = _measure(model, chosen, config, progress)
-    _write_evaluation(folder, metrics, split, splits.name)
+    table, picture = evaluation_files(folder, split, overrides)
+    _write_evaluation(table, picture, metrics, split, chosen.name)
     return metrics
+
+
+def evaluation_files(
+    folder: Path, split: str = "val", overrides: Mapping[str, Any] | None = None
+) -> tuple[Path, Path]:
+    """Returns where an evaluation is written: JSON and picture.
+
+    eval.json and confusion.png are the run's own validation; every other split or data has a name of its own,
+    such as eval-test.json or eval-train-limit-100.json.
+    """
+    own = load_config(folder / "config.yaml")
+    config = build_config(config_to_dict(own), overrides)
+    words = [] if split == "val" else [split]
+    for key in changed_keys(own, config):
+        value = value_at(config_to_dict(config), key)
+        name = key.removeprefix("data.")
+        if name == "root":
+            root = Path(str(value)).expanduser().absolute()
+            words += [] if str(root) == own.data.root else [root.stem]
+        elif key.startswith("data.") and name not in WAYS_OF_LOADING:
+            words.append(f"{name}-{value}")
+    label = "".join(f"-{re.sub(r'[^0-9A-Za-z._]+', '-', word).strip('-')}" for word in words)
+    return folder / f"eval{label}.json", folder / f"confusion{label}.png"
 
 
 def write_json(path: Path, values: object) -> None:
@@ -168,10 +202,8 @@ def _measure(
     return evaluator.compute()
 
 
-def _write_evaluation(folder: Path, metrics: ClassificationMetrics, split: str, data: str) -> None:
-    write_json(folder / "eval.json", {"split": split, "data": data, **metrics.to_dict()})
-    draw.confusion_matrix(metrics.confusion, list(metrics.classes), folder / "confusion.png")
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f", ... {len(names)} in all" if len(names) > 3 else "")
+def _write_evaluation(
+    table: Path, picture: Path, metrics: ClassificationMetrics, split: str, data: str
+) -> None:
+    write_json(table, {"split": split, "data": data, **metrics.to_dict()})
+    draw.confusion_matrix(metrics.confusion, list(metrics.classes), picture)

@@ -4,7 +4,9 @@ Everything that can be wrong is looked at before the first step and before the f
 the model's arguments, the image size, the device.
 """
 
+import copy
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +20,25 @@ from torch import Tensor, nn
 
 from botvision.backbones.variants import create_model
 from botvision.backbones.weights import LoadReport, load_weights
+from botvision.bars import CountBar
 from botvision.data.classification import Splits, open_splits
 from botvision.data.loaders import ResumableSampler, build_loader
 from botvision.training import provenance
-from botvision.training.checkpoint import RunKeeper, RunState, check_folder
+from botvision.training.checkpoint import RunKeeper, RunState, check_data_of_run, check_folder
 from botvision.training.config import ConfigError, RunConfig, config_to_dict
 from botvision.training.history import History
 from botvision.training.optim import build_schedule
-from botvision.training.progress import EpochBar, PreparationBar, quiet, say
-from botvision.training.results import evaluate, finish, model_kwargs, resolve_device, write_json, write_text
+from botvision.training.progress import EpochBar, quiet, say
+from botvision.training.results import (
+    RESULTS,
+    evaluate,
+    finish,
+    is_exported,
+    model_kwargs,
+    resolve_device,
+    write_json,
+    write_text,
+)
 from botvision.training.tasks import Classifier
 
 __all__ = ["evaluate", "train"]
@@ -54,7 +66,7 @@ def train(config: RunConfig, out: str | Path, resume: bool = False, progress: bo
         resume: go on from `checkpoints/last.ckpt`, exactly: on a CPU with the same number of threads, losses
             and weights are those of a run that was never interrupted. `train.epochs` may be larger than
             before; the learning rate then follows the schedule of the new length from the restored step on
-            (with cosine it jumps up again where the old run had come down).
+            (with cosine it jumps up again where the old run had come down). The data may have moved.
         progress: a bar for the epoch and a line for each finished one, on the error stream.
 
     Returns:
@@ -65,27 +77,25 @@ def train(config: RunConfig, out: str | Path, resume: bool = False, progress: bo
             DivergedError where the loss stops being a number.
     """
     folder, tell = Path(out), say if progress else _silent
-    if config.data.root is not None:  # the folder stays usable from elsewhere
-        root = str(Path(config.data.root).expanduser().absolute())
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=root))
+    config = _with_absolute_paths(config)
     state = check_folder(folder, config, resume)
-    if state is not None and state.finished and (folder / "summary.json").is_file():
-        tell(
-            f"{folder}: nothing to do, the run is finished ({state.epoch} epochs); "
-            "a larger train.epochs extends it"
+    if state is not None and state.finished and is_exported(folder, config, state):
+        more = (
+            "train.early_stop 0 lets it go on" if state.stopped_early else "a larger train.epochs extends it"
         )
+        tell(f"{folder}: nothing to do, the run is finished ({state.epoch} epochs); {more}")
         return folder
     with quiet(), isolate_rng():
-        job = _prepare(config, warm=state is None, progress=progress)
-        _open_folder(folder, config, job)
-        if state is not None:
+        job = _prepare(config, fresh=state is None, tell=tell)
+        state = _opened(folder, config, job, state)
+        if state.step and not state.finished:
             tell(f"{folder}: going on after step {state.step} (epoch {state.epoch + 1})")
-        elif resume:
+        elif resume and not state.step:
             tell(f"{folder}: no checkpoint yet, starting at the first step")
         if job.warm_start is not None:
             tell(f"weights from {config.model.weights}:\n{job.warm_start}")
-        if state is None or not state.finished:
-            state = _fit(folder, config, job, state, tell)
+        if not state.finished:
+            _fit(folder, config, job, state, tell)
         metrics = finish(folder, config, job.splits, state)
     tell(
         f"{folder}: top-1 {100 * metrics.top1:.2f} % on {metrics.count} images "
@@ -94,18 +104,27 @@ def train(config: RunConfig, out: str | Path, resume: bool = False, progress: bo
     return folder
 
 
-def _prepare(config: RunConfig, warm: bool, progress: bool) -> Job:
-    """Opens and builds everything; `warm`: start from `model.weights`, which a resumed run does not need."""
+def _prepare(config: RunConfig, fresh: bool, tell: Callable[[str], None]) -> Job:
+    """Opens and builds everything.
+
+    Args:
+        config: of the run.
+        fresh: the run begins: it starts from `model.weights`, and its images have not been read before.
+        tell: receives a line where images are too many to be read beforehand.
+    """
     device = resolve_device(config.train.device)
     splits = open_splits(config.data, config.train.seed)
     torch.manual_seed(config.train.seed)
     model = _build_model(config, len(splits.classes))
-    warm_start = _warm_start(model, config.model.weights if warm else None)
+    warm_start = _warm_start(model, config.model.weights if fresh else None)
     _probe(model, config, len(splits.classes))
     pin = {"seed": config.train.seed, "num_workers": config.data.num_workers}
-    for split in (splits.train, splits.val) if progress else ():
-        with PreparationBar() as bar:
-            split.prepare(bar)
+    for split in (splits.train, splits.val):
+        with CountBar() as bar:
+            shown = None if tell is _silent else bar
+            split.prepare(shown)
+            if fresh and not split.verify(shown):
+                tell(f"{split.name}: {len(split)} images are not read beforehand; botvision check does it")
     train_loader = build_loader(splits.train, config.train.batch_size, train=True, **pin)
     val_loader = build_loader(splits.val, config.train.batch_size, train=False, **pin)
     for loader in (train_loader, val_loader):
@@ -120,10 +139,7 @@ def _prepare(config: RunConfig, warm: bool, progress: bool) -> Job:
     )
 
 
-def _fit(
-    folder: Path, config: RunConfig, job: Job, restored: RunState | None, tell: Callable[[str], None]
-) -> RunState:
-    state = restored or RunState()
+def _fit(folder: Path, config: RunConfig, job: Job, state: RunState, tell: Callable[[str], None]) -> None:
     history = History(folder, state.step)
     keeper = RunKeeper(folder, config, state, history, tell)
     callbacks: list[pl.Callback] = [keeper] if tell is _silent else [keeper, EpochBar(config.train.epochs)]
@@ -144,25 +160,25 @@ def _fit(
         benchmark=device.type == "cuda",
         default_root_dir=folder,
     )
-    if restored is not None:
+    restored = state.step > 0
+    if restored:
         # before fit: with worker processes the first batches are ordered as soon as the loader is iterated
         sampler: ResumableSampler = job.train_loader.sampler
-        done = restored.batches * config.train.batch_size
-        sampler.load_state_dict({"epoch": restored.epoch, "done": done, "length": len(job.splits.train)})
+        done = state.batches * config.train.batch_size
+        sampler.load_state_dict({"epoch": state.epoch, "done": done, "length": len(job.splits.train)})
     last = folder / "checkpoints" / "last.ckpt"
     try:
         trainer.fit(
             job.module,
             job.train_loader,
             job.val_loader,
-            ckpt_path=None if restored is None else str(last),
-            weights_only=None if restored is None else True,
+            ckpt_path=str(last) if restored else None,
+            weights_only=True if restored else None,
         )
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None
     finally:
         history.close()
-    return state
 
 
 def _build_model(config: RunConfig, num_classes: int) -> nn.Module:
@@ -190,6 +206,14 @@ def _warm_start(model: nn.Module, source: str | None) -> LoadReport | None:
 def _probe(model: nn.Module, config: RunConfig, num_classes: int) -> None:
     """Runs one black image through: size, channels and output are right or the run ends here."""
     height, width = config.data.size
+    if config.train.batch_size == 1:  # batch norm has nothing to average over where the map has one cell
+        try:
+            copy.deepcopy(model).train()(torch.zeros(1, 3, height, width))
+        except ValueError as error:
+            raise ConfigError(
+                f"train.batch_size: 1 is too few for batch norm on images of {height}x{width} "
+                f"({' '.join(str(error).split())}), expected 2 or more"
+            ) from None
     try:
         logits: Tensor = model.eval()(torch.zeros(1, 3, height, width))
     except (RuntimeError, ValueError, AssertionError) as error:
@@ -203,20 +227,43 @@ def _probe(model: nn.Module, config: RunConfig, num_classes: int) -> None:
         )
 
 
-def _open_folder(folder: Path, config: RunConfig, job: Job) -> None:
-    """Makes the folder and says in it what the run is; config.yaml comes last, it makes the folder a run."""
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The run folder stays usable from elsewhere."""
+    data, model = config.data, config.model
+    if data.root is not None:
+        data = dataclasses.replace(data, root=str(Path(data.root).expanduser().absolute()))
+    if model.weights is not None and Path(model.weights).expanduser().exists():
+        model = dataclasses.replace(model, weights=str(Path(model.weights).expanduser().absolute()))
+    return dataclasses.replace(config, data=data, model=model)
+
+
+def _opened(folder: Path, config: RunConfig, job: Job, state: RunState | None) -> RunState:
+    """Makes the folder and says in it what the run is; config.yaml comes last, it makes the folder a run.
+
+    The results of an earlier, shorter stretch go first: a run that goes on must not pass for a finished one.
+    """
+    state = RunState() if state is None else state
+    check_data_of_run(state, config, job.splits)
     folder.mkdir(parents=True, exist_ok=True)
-    device = resolve_device(config.train.device)
-    facts = {
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
-        "hardware": provenance.hardware(device),
-    }
-    write_json(folder / "versions.json", {**facts, "precision": config.train.precision})
+    for name in RESULTS:
+        (folder / name).unlink(missing_ok=True)
+    facts = provenance.stretch(state.step, resolve_device(config.train.device), config.train.precision)
+    write_json(folder / "versions.json", [*_earlier_stretches(folder / "versions.json", state.step), facts])
     if job.warm_start is not None:
         write_text(folder / "warm_start.txt", f"{job.warm_start}\n")
     text = yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
     write_text(folder / "config.yaml", text)
+    return state
+
+
+def _earlier_stretches(path: Path, step: int) -> list[dict[str, Any]]:
+    """What versions.json says of the steps before `step`; a stretch without a checkpoint left nothing."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    stretches = found if isinstance(found, list) else [{"from_step": 0, **found}]
+    return [stretch for stretch in stretches if stretch["from_step"] < step]
 
 
 def _silent(text: str) -> None:
