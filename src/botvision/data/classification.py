@@ -19,13 +19,13 @@ from botvision.data.generated import CLASSES, GeneratedSource
 from botvision.data.labels import (
     Labelled,
     Subset,
-    class_difference,
     hold_back,
     labelled,
+    some_classes,
     split_folders,
     spread,
 )
-from botvision.data.sources import ImageSource, list_folder, list_zip
+from botvision.data.sources import VAL_NAMES, ImageSource, list_folder, list_zip
 from botvision.data.transforms import (
     borrowed_generator,
     build_transforms,
@@ -34,7 +34,10 @@ from botvision.data.transforms import (
     resize_and_crop,
 )
 
-__all__ = ["ClassificationDataset", "DataConfig", "Splits", "open_splits"]
+__all__ = ["ClassificationDataset", "DataConfig", "Splits", "open_split", "open_splits"]
+
+VERIFIED = 20_000  # about two minutes of photographs on one core
+VERIFY_REPORTS = 100
 
 Key = int | tuple[int, int]
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -101,6 +104,25 @@ class ClassificationDataset(Dataset[Any]):
         limit = self.config.cache_bytes if self.config.cache == "auto" else None
         self._cache = fill_cache(self._decoded, len(self), limit, f"reading {self.name}", progress)
         self._prepared = True
+
+    def verify(self, progress: Progress | None = None, at_most: int = VERIFIED) -> bool:
+        """Read every image once, unless the cache has: a broken one is found before the first step.
+
+        Returns:
+            False if that would take too long: files that are not cached and more than `at_most`.
+
+        Raises:
+            DataError: one line with the name of the first image that is broken.
+        """
+        if self._cache is not None or self.config.source == "generated":
+            return True
+        if len(self) > at_most:
+            return False
+        for index in range(len(self)):
+            self.source.load(index)
+            if progress is not None and ((index + 1) % VERIFY_REPORTS == 0 or index + 1 == len(self)):
+                progress(f"reading {self.name}", index + 1, len(self))
+        return True
 
     def picture(self, index: int) -> Tensor:
         """The picture at network size, before augmentation and normalisation, uint8 (3, H, W)."""
@@ -184,8 +206,8 @@ def open_splits(config: DataConfig, seed: int = 0) -> Splits:
         seed: of the augmentation; the same images are in the same split whatever it is.
 
     Raises:
-        DataError: one line naming what is missing or wrong: no files, no classes, an empty class, classes
-            that differ between the splits, no validation images.
+        DataError: one line naming what is missing or wrong: no files, no classes, an empty class of training,
+            a class of validation that training lacks, no validation images.
     """
     kind = resolve_source(config)
     if kind == "generated":
@@ -200,26 +222,68 @@ def open_splits(config: DataConfig, seed: int = 0) -> Splits:
     else:
         root = Path(str(config.root))
         listing = list_zip(root) if kind == "zip" else list_folder(root)
-        name, parts = (
-            root.name or str(root),
-            {split: labelled(listing, folder) for split, folder in split_folders(listing).items()},
-        )
+        name, folders = root.name or str(root), split_folders(listing)
+        parts = {"train": labelled(listing, folders["train"])}
+        if "val" in folders:
+            parts["val"] = labelled(listing, folders["val"], parts["train"].classes)
     held_back = "val" not in parts
     if held_back:
         parts = hold_back(parts["train"], config.val_fraction, name)
     train, val = parts["train"], parts["val"]
-    if train.classes != val.classes:
-        raise DataError(f"{name}: {class_difference(train.classes, val.classes)}")
-    datasets = {}
-    for split, part in parts.items():
-        source, targets = part.source, part.targets
-        if config.limit is not None and config.limit < len(targets):
-            kept = spread(targets, config.limit)
-            source, targets = Subset(source, kept), targets[kept]
-        datasets[split] = ClassificationDataset(
-            source, targets, train.classes, config, train=split == "train", seed=seed, name=f"{name} {split}"
+    return Splits(
+        _dataset(train, config, f"{name} train", train=True, seed=seed),
+        _dataset(val, config, f"{name} val"),
+        list(train.classes),
+        name,
+        held_back,
+    )
+
+
+def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0) -> ClassificationDataset:
+    """Open one split to evaluate a trained network on; a folder or zip need not hold any other.
+
+    Args:
+        config: source and treatment.
+        split: "train" (not augmented), "val" (what `open_splits` validates on) or "test".
+        classes: of the network (K), in the order of its logits.
+        seed: as for `open_splits`.
+
+    Raises:
+        DataError: one line naming what is missing or wrong: no such split, classes that the network does
+            not know.
+    """
+    kind = resolve_source(config)
+    if kind in ("folder", "zip") and split != "train":
+        root = Path(str(config.root))
+        listing = list_zip(root) if kind == "zip" else list_folder(root)
+        names = ("test",) if split == "test" else VAL_NAMES
+        folder = next((name for name in names if name in listing.top), None)
+        if folder is not None:
+            part = labelled(listing, folder, classes)
+            return _dataset(part, config, f"{root.name or root} {folder}")
+        if split == "test":
+            raise DataError(f"{root}: no test/ folder, expected test/<class>/<image>")
+    elif split == "test" and kind == "generated":
+        raise DataError("generated data have no test split, expected val or train")
+    splits = open_splits(config, seed)
+    if splits.classes != classes:
+        raise DataError(
+            f"{splits.name}: {some_classes(splits.classes)}, but the run has {some_classes(classes)}"
         )
-    return Splits(datasets["train"], datasets["val"], list(train.classes), name, held_back)
+    if split != "train":
+        return splits.val
+    train = splits.train
+    return ClassificationDataset(train.source, train.targets, classes, config, train=False, name=train.name)
+
+
+def _dataset(
+    part: Labelled, config: DataConfig, name: str, train: bool = False, seed: int = 0
+) -> ClassificationDataset:
+    source, targets = part.source, part.targets
+    if config.limit is not None and config.limit < len(targets):
+        kept = spread(targets, config.limit)
+        source, targets = Subset(source, kept), targets[kept]
+    return ClassificationDataset(source, targets, part.classes, config, train=train, seed=seed, name=name)
 
 
 def resolve_source(config: DataConfig) -> str:
