@@ -94,6 +94,21 @@ def test_warnings_do_not_fail(image_folder):
     assert held.warnings == ["no val/ or test/ folder: 10% of train will be held back"]
 
 
+def test_images_outside_every_class_and_in_two_classes_are_said(image_folder):
+    root = image_folder(SOUND)
+    for place in ("cover.png", "train/stray.png", "val/stray.png"):
+        shutil.copy(root / "train" / "eel" / "000.png", root / place)
+    (root / "readme.txt").write_text("how they were taken")
+    shutil.copy(root / "train" / "cat" / "000.png", root / "train" / "dog" / "again.png")
+    shutil.copy(root / "train" / "cat" / "000.png", root / "train" / "cat" / "twice.png")
+    report = check_data(root)
+    assert report.ok
+    assert report.warnings == [
+        "1 files of train are in two classes, such as train/dog/again.png = train/cat/000.png",
+        "3 images in no class's folder are not used: cover.png, train/stray.png, val/stray.png",
+    ]
+
+
 def test_a_heap_of_images(image_folder):
     root = image_folder({"holiday": 3, "holiday/beach": 2})
     calls = []

@@ -13,7 +13,7 @@ from botvision.data.config import DataConfig
 from botvision.data.errors import DataError
 from botvision.data.images import has_image_suffix, is_image, read_with_mode
 from botvision.data.labels import labelled, some_classes, split_folders
-from botvision.data.sources import SPLIT_NAMES, Listing, list_folder, list_zip
+from botvision.data.sources import SPLIT_NAMES, Listing, counts_as_image, list_folder, list_zip
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class _Tally:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     modes: Counter[str] = field(default_factory=Counter)
     digests: dict[bytes, str] = field(default_factory=dict)
+    doubles: list[tuple[str, str]] = field(default_factory=list)  # the same file under two classes
     broken: int = 0
 
 
@@ -109,13 +110,18 @@ def _check_files(config: DataConfig, listing: Listing, progress: Progress | None
     tallies: dict[str, _Tally] = {}
     problems: list[str] = []
     ignored: list[str] = []
+    stray: list[str] = []
     for index, file in enumerate(listing.files):
         split, class_name = _place(file) if has_splits else ("images", "")
+        if split is None and _belongs_nowhere(file) and counts_as_image(listing, index):
+            stray.append(file)
         if split is not None:
             _read_one(listing, index, tallies.setdefault(split, _Tally()), class_name, problems, ignored)
         if progress is not None and ((index + 1) % REPORT_EVERY == 0 or index + 1 == len(listing.files)):
             progress("checking", index + 1, len(listing.files))
     warnings = _duplicates(tallies)
+    if stray:
+        warnings.append(f"{len(stray)} images in no class's folder are not used: {_few(stray)}")
     if ignored:
         warnings.append(f"{len(ignored)} files that are no images are ignored: {_few(ignored)}")
     if has_splits:
@@ -141,6 +147,12 @@ def _place(file: str) -> tuple[str | None, str]:
     return (parts[0], parts[1]) if len(parts) > 2 and parts[0] in SPLIT_NAMES else (None, "")
 
 
+def _belongs_nowhere(file: str) -> bool:
+    """Whether a file lies where classes are expected: at the root, or directly in a split."""
+    folder, _, rest = file.partition("/")
+    return not rest or (folder in SPLIT_NAMES and "/" not in rest)
+
+
 def _read_one(
     listing: Listing, index: int, tally: _Tally, class_name: str, problems: list[str], ignored: list[str]
 ) -> None:
@@ -159,7 +171,9 @@ def _read_one(
     tally.classes[class_name] += 1
     tally.sizes.append((image.height, image.width))
     tally.modes[mode] += 1
-    tally.digests.setdefault(hashlib.blake2b(content, digest_size=12).digest(), file)
+    first = tally.digests.setdefault(hashlib.blake2b(content, digest_size=12).digest(), file)
+    if _place(first)[1] != class_name:
+        tally.doubles.append((first, file))
 
 
 def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> list[str]:
@@ -200,9 +214,14 @@ def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> lis
 
 
 def _duplicates(tallies: dict[str, _Tally]) -> list[str]:
-    """Files that are byte for byte the same in training and validation: they flatter the score."""
+    """Files that are the same in training and validation, which flatters the score, or in two classes."""
     lines, train = [], tallies.get("train", _Tally()).digests
     for split, tally in sorted(tallies.items()):
+        if tally.doubles:
+            first, other = tally.doubles[0]
+            lines.append(
+                f"{len(tally.doubles)} files of {split} are in two classes, such as {other} = {first}"
+            )
         same = [(train[digest], file) for digest, file in tally.digests.items() if digest in train]
         if split != "train" and same:
             lines.append(
