@@ -97,10 +97,14 @@ def _check(args: argparse.Namespace, _: Overrides) -> int:
 
 
 def _train(args: argparse.Namespace, overrides: Overrides) -> int:
-    from botvision.training.config import build_config, load_recipe
+    from botvision.training.config import build_config, load_recipe, resumed_config
 
-    config = build_config(load_recipe(args.recipe), overrides)
-    out = Path(args.out or f"runs/{config.recipe}-s{config.train.seed}")
+    if args.recipe is None and not (args.resume and args.out):
+        raise UsageError("RECIPE is missing; only --resume with --out DIR goes without")
+    config = None if args.recipe is None else build_config(load_recipe(args.recipe), overrides)
+    out = Path(args.out or f"runs/{config.recipe}-s{config.train.seed}" if config else args.out)
+    if args.resume or config is None:
+        config = resumed_config(out, overrides, config.recipe if config else None)
     from botvision.training.run import train  # after the configuration: a wrong key need not wait for torch
 
     train(config, out, resume=args.resume)
@@ -113,12 +117,13 @@ def _train(args: argparse.Namespace, overrides: Overrides) -> int:
 
 def _eval(args: argparse.Namespace, overrides: Overrides) -> int:
     from botvision.bars import CountBar
-    from botvision.training.results import evaluate
+    from botvision.training.results import evaluate, evaluation_files
 
     with CountBar() as bar:
         metrics = evaluate(args.run, args.split, overrides, bar)
     print(report.metrics_table(metrics))
-    print(f"\nwritten: {Path(args.run) / 'eval.json'}, {Path(args.run) / 'confusion.png'}")
+    written = evaluation_files(Path(args.run), args.split, overrides)
+    print(f"\nwritten: {written[0]}, {written[1]}")
     print(f"next: botvision compare {shlex.quote(args.run)} OTHER_RUN")
     return 0
 
