@@ -106,6 +106,13 @@ def test_train_eval_predict_compare(capsys, tmp_path, recipe):
     assert table(out_of_eval, "images")[1][:2] == ["32", f"{100 * summary['top1']:.2f}"]
     assert "resume" in complaint(capsys, "train", recipe, "--out", str(run))
 
+    assert cli.main(["train", "--out", str(run), "--resume"]) == 0  # neither the recipe nor num_images again
+    captured = capsys.readouterr()
+    assert "nothing to do, the run is finished" in captured.err
+    assert json.loads((run / "summary.json").read_text()) == summary
+    assert cli.main(["eval", str(run), "--split", "train"]) == 0
+    assert f"written: {run / 'eval-train.json'}, {run / 'confusion-train.png'}" in capsys.readouterr().out
+
     photos.mkdir()
     Image.new("RGB", (30, 20), "red").save(photos / "red.png")
     (photos / "broken.png").write_bytes(b"\x89PNG")
@@ -168,10 +175,10 @@ def test_long_commands_show_how_far_they_are_on_a_terminal(monkeypatch, tmp_path
         def isatty(self) -> bool:
             return True
 
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    screen, pipe = Terminal(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
     assert cli.main([command, str(run if command == "eval" else photos)]) == 0
-    said = sys.stderr.getvalue()
-    assert {"check": "checking: ", "eval": "evaluating: "}[command] in said
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert {"check": "checking: ", "eval": "evaluating: "}[command] in screen.getvalue()
+    monkeypatch.setattr(sys, "stderr", pipe)
     assert cli.main([command, str(run if command == "eval" else photos)]) == 0
-    assert sys.stderr.getvalue() == ""
+    assert pipe.getvalue() == ""

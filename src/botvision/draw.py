@@ -6,7 +6,6 @@ that need it; labelled images are drawn with PIL alone.
 
 import csv
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from botvision.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,13 +27,13 @@ NAMED_CLASSES = 60  # more than this leave no room for every name
 SHORTEST_SIDE, LONGEST_SIDE = 256, 768  # of the picture within an annotated image, in pixels
 
 
-def learning_curves(metrics_csv: str | Path, out_png: str | Path) -> None:
-    """Draw loss and top-1 over epochs, of training and validation, from a run's ``metrics.csv``.
+def learning_curves(metrics_csv: str | Path, out_png: str | Path, smoothing: float = 0.0) -> None:
+    """Draw the loss of training and validation and the validation's top-1 from a run's ``metrics.csv``.
 
     Args:
-        metrics_csv: Columns ``epoch``, ``train_loss``, ``val_loss``, ``val_top1`` and, where known,
-            ``train_top1``; empty cells are gaps.
+        metrics_csv: Columns ``epoch``, ``train_loss``, ``val_loss``, ``val_top1``; empty cells are gaps.
         out_png: Written under a temporary name and renamed.
+        smoothing: Label smoothing in the training's loss and not in the validation's: the legend says so.
 
     Raises:
         ValueError: No row, or no ``epoch`` column.
@@ -47,9 +48,9 @@ def learning_curves(metrics_csv: str | Path, out_png: str | Path) -> None:
     epochs = _column(rows, "epoch")
     figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
-    _curve(loss, epochs, _column(rows, "train_loss"), "train", TRAIN_COLOUR, "{:.3f}")
+    train = f"train (label smoothing {smoothing:g})" if smoothing else "train"
+    _curve(loss, epochs, _column(rows, "train_loss"), train, TRAIN_COLOUR, "{:.3f}")
     _curve(loss, epochs, _column(rows, "val_loss"), "validation", VAL_COLOUR, "{:.3f}")
-    _curve(accuracy, epochs, 100 * _column(rows, "train_top1"), "train", TRAIN_COLOUR, "{:.1f}%")
     _curve(accuracy, epochs, 100 * _column(rows, "val_top1"), "validation", VAL_COLOUR, "{:.1f}%")
     top1 = _column(rows, "val_top1")
     if np.isfinite(top1).any():
@@ -245,19 +246,13 @@ def _style(axes: "Axes", title: str) -> None:
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    """Write a PNG under a temporary name in the same folder, then rename it."""
+    """Write a PNG, all of it or nothing."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file, warnings.catch_warnings():
-            # Class names in scripts that the bundled font lacks show as boxes; no reason for alarm.
-            warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
-            FigureCanvasAgg(figure).print_png(file)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary, temporary.open("wb") as file, warnings.catch_warnings():
+        # Class names in scripts that the bundled font lacks show as boxes; no reason for alarm.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+        FigureCanvasAgg(figure).print_png(file)
 
 
 def _shorten(text: str, length: int) -> str:

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save
 from timm.layers.bottleneck_attn import BottleneckAttn
 from torch import Tensor, nn
 
+from botvision.atomic import replacing, write_text
 from botvision.attention.layer import Convention
 from botvision.attention.position import PositionTables
 from botvision.backbones.block import AttentionConv2d
@@ -172,15 +172,11 @@ def save_model(
         **extra: what else the JSON shall hold (classes, image_size, mean, std, task).
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     description = json.dumps({"name": name, "kwargs": dict(kwargs), **extra}, indent=2) + "\n"
     state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-    weights = folder / f".{WEIGHTS_FILE}.{os.getpid()}"
-    weights.write_bytes(save(state))  # save_file would make it readable by its owner alone
-    weights.replace(folder / WEIGHTS_FILE)
-    text = folder / f".{DESCRIPTION_FILE}.{os.getpid()}"
-    text.write_text(description)
-    text.replace(folder / DESCRIPTION_FILE)
+    with replacing(folder / WEIGHTS_FILE) as temporary:
+        temporary.write_bytes(save(state))  # save_file would make it readable by its owner alone
+    write_text(folder / DESCRIPTION_FILE, description)
 
 
 def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:

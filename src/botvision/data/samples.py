@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from botvision.atomic import replacing
 from botvision.data.classification import ClassificationDataset
 from botvision.data.labels import spread
 
@@ -23,10 +24,8 @@ def export_samples(dataset: ClassificationDataset, count: int, folder: str | Pat
     files = []
     for index in spread(dataset.targets, min(count, len(dataset))).tolist():
         path = Path(folder) / dataset.classes[int(dataset.targets[index])] / f"{index:06d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
         pixels: torch.Tensor = dataset.load(index)
-        temporary = path.with_name(f".{path.name}.tmp")
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(temporary, "PNG")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(temporary, "PNG")
         files.append(path)
     return files

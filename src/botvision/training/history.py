@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from botvision.atomic import write_text
+
 METRICS = ("epoch", "step", "train_loss", "val_loss", "val_top1", "val_top5", "lr", "seconds")
 STEPS = ("step", "epoch", "loss", "lr")
 
@@ -27,9 +29,7 @@ class Table:
         self.path, self.columns = path, tuple(columns)
         rows = [row for row in read_rows(path) if int(row["step"]) <= keep_until] if keep_until else []
         lines = [",".join(self.columns), *(",".join(row[name] for name in self.columns) for row in rows)]
-        temporary = path.with_name(f"{path.name}.tmp")
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, "\n".join(lines) + "\n")
 
     def append(self, row: Mapping[str, object]) -> None:
         """Writes one row in one write; floats have all their digits, for comparisons bit for bit."""

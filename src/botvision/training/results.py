@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from botvision import draw
+from botvision.atomic import write_text
 from botvision.backbones.cost import count
 from botvision.backbones.variants import VARIANTS, create_model
 from botvision.backbones.weights import load_model, save_model
@@ -62,7 +63,7 @@ def finish(folder: Path, config: RunConfig, splits: Splits, state: RunState) -> 
     _export(model, folder, config, splits.classes)
     metrics = _measure(model, splits.val, config)
     _write_evaluation(folder / "eval.json", folder / "confusion.png", metrics, "val", splits.val.name)
-    draw.learning_curves(folder / "metrics.csv", folder / "curves.png")
+    draw.learning_curves(folder / "metrics.csv", folder / "curves.png", config.train.label_smoothing)
     height, width = config.data.size
     cost = count(model, (height, width))
     summary = {
@@ -155,15 +156,8 @@ def evaluation_files(
 
 
 def write_json(path: Path, values: object) -> None:
-    """Writes JSON under a temporary name, then renames it."""
+    """Writes JSON, all of it or nothing."""
     write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file under a temporary name, then renames it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _export(model: nn.Module, folder: Path, config: RunConfig, classes: list[str]) -> None:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import timm
 import torch
 import yaml
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from botvision.atomic import write_text
 from botvision.backbones.variants import create_model
 from botvision.backbones.weights import LoadReport, load_weights
 from botvision.bars import CountBar
@@ -37,7 +39,6 @@ from botvision.training.results import (
     model_kwargs,
     resolve_device,
     write_json,
-    write_text,
 )
 from botvision.training.tasks import Classifier
 
@@ -193,6 +194,8 @@ def _warm_start(model: nn.Module, source: str | None) -> LoadReport | None:
     if source is None:
         return None
     path = Path(source)
+    if not path.exists() and timm.is_model_pretrained(source):
+        return load_weights(model, _pretrained(source))
     inside = [path / "model" / "model.safetensors", path / "model.safetensors"]
     found = next((file for file in inside if file.is_file()), path)
     if found.is_dir():
@@ -200,6 +203,14 @@ def _warm_start(model: nn.Module, source: str | None) -> LoadReport | None:
             f"model.weights: {path} holds no model.safetensors, expected a run folder or such a file"
         )
     return load_weights(model, found)
+
+
+def _pretrained(name: str) -> dict[str, Tensor]:
+    try:
+        return timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # no network, no disk, ...: each has its own
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"model.weights: timm cannot fetch the weights of {name}: {text}") from None
 
 
 @torch.no_grad()
