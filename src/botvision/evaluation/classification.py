@@ -44,19 +44,6 @@ class ClassificationMetrics:
             "classes": list(self.classes),
         }
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ClassificationMetrics":
-        """The inverse of :meth:`to_dict`."""
-        return cls(
-            count=values["count"],
-            top1=_number(values["top1"]),
-            top5=_number(values["top5"]),
-            loss=_number(values["loss"]),
-            per_class=tuple(_number(value) for value in values["per_class"]),
-            confusion=tuple(tuple(row) for row in values["confusion"]),
-            classes=tuple(values["classes"]),
-        )
-
 
 class ClassificationEvaluator:
     """Collects batches; holds counts, not logits, so its size does not grow with the data.
@@ -109,19 +96,6 @@ class ClassificationEvaluator:
         self.in_top5 += (ranked[:, :5] == targets[:, None]).any(dim=1).sum()
         self.loss_sum += F.cross_entropy(logits, targets, reduction="sum").double()
 
-    def counts(self) -> Tensor:
-        """Everything collected as one float64 vector, which several processes may add up."""
-        return torch.cat(
-            [self.confusion.flatten().double(), self.in_top5.double()[None], self.loss_sum[None]]
-        )
-
-    def load_counts(self, counts: Tensor) -> None:
-        """Take a (summed) vector of :meth:`counts` in place of what was collected."""
-        k = len(self.classes)
-        counts = counts.detach().cpu()
-        self.confusion = counts[:-2].round().long().view(k, k)
-        self.in_top5, self.loss_sum = counts[-2].round().long(), counts[-1].double()
-
     def compute(self) -> ClassificationMetrics:
         """The metrics of everything added so far.
 
@@ -148,7 +122,3 @@ class ClassificationEvaluator:
 
 def _plain(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
