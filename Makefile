@@ -33,7 +33,7 @@ demo: .venv/ready ## train a small BoTNet and its ResNet twin on drawn images, e
 	@echo "pictures: demo/predictions/sheet.png, demo/botnet14_nano/curves.png, demo/botnet14_nano/confusion.png"
 	@echo "next, with images of your own in photos/train/<class>/ and photos/val/<class>/:"
 	@echo "  $(BIN)/botvision check photos/"
-	@echo "  $(BIN)/botvision train imagenet_botnet50 --data.root photos/ --out runs/botnet"
+	@echo "  $(BIN)/botvision train photos_botnet50 --data.root photos/ --out runs/botnet"
 
 test: .venv/ready ## run the whole test suite
 	@$(PYTEST)

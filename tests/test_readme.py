@@ -29,14 +29,18 @@ def test_commands(command: str) -> None:
     """The command line is understood, and the keys belong to the recipe."""
     words, overrides = split_overrides(shlex.split(command, comments=True)[1:])
     parsed = build_parser().parse_args(words)
-    if parsed.command == "train":
+    if parsed.command == "train" and parsed.recipe is None:
+        assert parsed.resume
+        assert parsed.out
+        assert not overrides
+    elif parsed.command == "train":
         build_config(load_recipe(parsed.recipe), overrides)
     else:
         assert not overrides or all(key.startswith(("data.", "model.args.")) for key in overrides)
 
 
 def test_recipes_that_are_named_exist() -> None:
-    named = set(re.findall(r"\b(?:cifar10|generated|imagenet)_[a-z0-9_]+\b", README))
+    named = set(re.findall(r"\b(?:cifar10|generated|imagenet|photos)_[a-z0-9_]+\b", README))
     assert named <= {*recipe_names(), "cifar10_jpeg"}
 
 

@@ -22,6 +22,7 @@ TWINS = [
     ("cifar10_botnet14_nano", "cifar10_resnet14_nano"),
     ("cifar10_resnet50", "cifar10_botnet50"),
     ("cifar10_resnet50", "cifar10_botnet_s1_50"),
+    ("photos_resnet50", "photos_botnet50"),
     ("imagenet_resnet50", "imagenet_botnet50"),
     ("imagenet_resnet50", "imagenet_botnet_s1_50"),
 ]

@@ -26,7 +26,8 @@ class ModelConfig:
         args: keyword arguments of that model, e.g. `{position: absolute, c5_stride: 1}`. The number of
             classes comes from the data, and the size of the position tables from `data.image_size` unless
             given here.
-        weights: a run folder or a .safetensors file to start from; what fits by name and shape is taken.
+        weights: a run folder or a .safetensors file to start from, or the name of a ResNet whose weights timm
+            fetches (resnet50); what fits by name and shape is taken.
     """
 
     name: str
