@@ -68,6 +68,9 @@ assert not heavy, heavy
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        (["train", "--out", "x"], "RECIPE is missing; only --resume with --out DIR goes without"),
+        (["train", "--resume"], "RECIPE is missing; only --resume with --out DIR goes without"),
+        (["train", "--out", "/no/x", "--resume"], "/no/x: no run to resume, there is no config.yaml"),
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["fly"], f"unknown command 'fly'; there are {', '.join(cli.COMMANDS)}"),
         (["check"], "the following arguments are required: DATA; see botvision check --help"),

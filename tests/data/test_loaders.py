@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from botvision.data import loaders
 from botvision.data.classification import ClassificationDataset, DataConfig, open_splits
 from botvision.data.errors import DataError
 from botvision.data.loaders import ResumableSampler, build_loader
@@ -171,3 +172,12 @@ def test_zip_is_read_by_forked_workers_and_survives_the_way_to_spawned_ones(imag
     assert_same(copied(build_loader(train, 3, train=True, seed=0, num_workers=2)), here)
     sent = pickle.loads(pickle.dumps(train))  # what spawning does with it
     assert_same(copied(build_loader(sent, 3, train=True, seed=0)), here)
+
+
+def test_no_more_workers_than_cores(monkeypatch):
+    train = generated()
+    monkeypatch.setattr(loaders, "_cores", lambda: 2)
+    workers = [
+        build_loader(train, 2, train=True, seed=0, num_workers=number).num_workers for number in (0, 1, 2, 9)
+    ]
+    assert workers == [0, 1, 2, 2]
