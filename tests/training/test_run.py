@@ -15,7 +15,7 @@ from torch import nn
 
 from botvision.backbones import load_model
 from botvision.backbones.variants import create_model
-from botvision.data.classification import open_splits
+from botvision.data.classification import ClassificationDataset, open_splits
 from botvision.training import run, tasks
 from botvision.training.checkpoint import read_state
 from botvision.training.config import ConfigError, build_config, load_config
@@ -324,6 +324,16 @@ def test_broken_images_are_found_before_the_folder_is_made(tmp_path: Path, cache
     with pytest.raises(ValueError, match=r"val/b/2\.png"):
         run.train(tiny(**data), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_images_too_many_to_be_read_beforehand_are_mentioned_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ClassificationDataset, "verify", lambda self, progress: len(self) < 100)
+    lines: list[str] = []
+    run._prepare(tiny(), fresh=True, tell=lines.append)
+    assert len(lines) == 1  # 100 for training, 40 for validation
+    assert lines[0].endswith("train: 100 images are not read beforehand; botvision check does it")
+    run._prepare(tiny(), fresh=False, tell=lines.append)
+    assert len(lines) == 1
 
 
 def test_the_epoch_line_leaves_out_what_there_is_not():
