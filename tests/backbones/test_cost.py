@@ -25,7 +25,7 @@ def test_step_time_measures_a_copy(train: bool, dtype: torch.dtype):
 def test_a_training_step_is_a_forward_and_a_backward_pass_for_every_repeat():
     model, passes = create_model("botnet14_tiny"), []
     model.register_forward_hook(lambda *_: passes.append("forward"))
-    model.get_submodule("conv1").register_full_backward_hook(lambda *_: passes.append("backward"))
+    model.get_submodule("layer1").register_full_backward_hook(lambda *_: passes.append("backward"))
     step_time(model, 64, batch=2, train=True, repeats=2)
     assert passes == ["forward", "backward"] * 3  # the first warms up
     passes.clear()
