@@ -21,6 +21,8 @@ KERNELS: tuple[KernelName, ...] = ("auto", "reference", "mask", "folded", "chunk
 
 # Mask of one chunk that stays in a core's second-level cache, in bytes.
 _CHUNK_BYTES = 1 << 21
+# Cells of 32x32, up to which a quadratic mask pays.
+_LARGE_MAP = 1024
 
 
 class AxisLogits(NamedTuple):
@@ -70,7 +72,15 @@ def attend(
 def choose(
     device: str, dtype: torch.dtype, grid: tuple[int, int], head_dim: int, training: bool
 ) -> KernelName:
-    """The kernel for a case, by the table of results/attention.md.
+    """The kernel for a case, by the measurements in results/attention_cpu.md.
+
+    On a CPU the mask is fastest up to 32x32 cells, but for training in half precision, where only the folded
+    form stays within fused attention. On larger maps an N x N mask no longer fits into any cache: chunks of
+    it cost as little and their memory is linear, and the folded form trains fastest in half precision as long
+    as its width, which grows with the map, is not far above the head's.
+
+    On GPUs the rule follows arithmetic, not measurements: fused kernels take widths up to 256, in half
+    precision.
 
     Args:
         device: type of the device, such as "cpu".
@@ -79,7 +89,14 @@ def choose(
         head_dim: width of a head.
         training: whether gradients are wanted.
     """
-    return "mask"
+    half = dtype in (torch.float16, torch.bfloat16)
+    large = grid[0] * grid[1] > _LARGE_MAP
+    folded_width = head_dim + sum(grid)
+    if device == "cuda":
+        return ("folded" if half and folded_width <= 256 else "chunked") if large else "mask"
+    if training and half and grid[0] * grid[1] >= _LARGE_MAP and folded_width <= 2.5 * head_dim:
+        return "folded"
+    return "chunked" if large else "mask"
 
 
 def axis_logits(q: Tensor, grid: tuple[int, int], position: PositionRows) -> AxisLogits:
