@@ -66,8 +66,10 @@ class Surgery:
         if self.se not in ("all", "conv"):
             raise ValueError(f"se of the surgery must be 'all' or 'conv', got {self.se!r}")
         image_hw(self.img_size)
-        if self.heads < 1:
-            raise ValueError(f"heads must be at least 1, got {self.heads}")
+        if not isinstance(self.heads, int) or self.heads < 1:
+            raise ValueError(f"heads must be a whole number above 0, got {self.heads!r}")
+        if not isinstance(self.attn_drop, int | float):
+            raise ValueError(f"attn_drop must be a number, got {self.attn_drop!r}")
         self.attention(self.heads, (1, 1))  # the layer is the judge of its own arguments
 
     def attention(self, dim: int, grid: tuple[int, int], stride: int = 1) -> AttentionConv2d:
