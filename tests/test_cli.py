@@ -96,7 +96,7 @@ def test_wrong_arguments_are_one_line(capsys, argv, words):
     ("argv", "words"),
     [
         (["--model.args.c5_blocks", "[0,"], "model.args.c5_blocks: cannot be read: '[0,'"),
-        (["--model.args.heads", "four"], "model botnet14_tiny with {'heads': 'four'}: "),
+        (["--model.args.heads", "four"], "heads must be a whole number above 0, got 'four'"),
         (["--model.args.pretrained", "true"], "model botnet14_tiny with {'pretrained': True}: "),
         (["--model.args.layers", "3"], "model botnet14_tiny with {'layers': 3}: "),
         (["--time", "--device", "abacus"], "device 'abacus' is not available here"),
