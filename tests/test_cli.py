@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from botvision import cli, manual
 from botvision.training.config import recipe_names
@@ -200,13 +201,27 @@ def test_our_own_bugs_keep_their_traceback(monkeypatch):
         cli.main(["compare", "nowhere", "--traceback"])
 
 
-def test_interrupt_says_how_to_go_on(capsys, monkeypatch):
-    def run(*_: object) -> int:
+@pytest.mark.parametrize(
+    ("begun", "words"), [(False, "nothing was written yet"), (True, "to go on: botvision train --out")]
+)
+def test_an_interrupted_training_says_how_to_go_on(capsys, monkeypatch, tmp_path, begun, words):
+    def stop(config, out, resume):
+        if begun:
+            Path(out).mkdir()
+            (Path(out) / "config.yaml").write_text("")
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, "train", run)
-    line = complaint(capsys, "train", "a b.yaml", "--resume", "--train.epochs", "3", code=130)
-    assert line == "interrupted; to go on: botvision train 'a b.yaml' --train.epochs 3 --resume"
+    monkeypatch.setattr("botvision.training.run.train", stop)
+    line = complaint(capsys, "train", "generated_botnet14_nano", "--out", str(tmp_path / "a b"), code=130)
+    assert line.startswith(f"interrupted; {words}")
+    assert line.endswith("--resume" if begun else "yet")
+
+
+def test_all_values_of_a_recipe(capsys):
+    assert cli.main(["recipes", "photos_botnet50"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out.split("\n\n")[0])
+    assert shown["model"]["name"] == "botnet50"
+    assert shown["train"]["batch_size"] == 32
 
 
 def test_reader_that_went_away_is_no_error():

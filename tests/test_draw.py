@@ -151,3 +151,19 @@ def test_drawing_never_imports_pyplot(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert Path(tmp_path / "c.png").is_file()
+
+
+def test_long_class_names_leave_the_axis_label_inside(tmp_path, monkeypatch):
+    from matplotlib.backends import backend_agg
+
+    drawn = []
+    real = backend_agg.FigureCanvasAgg.print_png
+
+    def spy(canvas, *args, **kwargs):
+        real(canvas, *args, **kwargs)
+        drawn.append(canvas.figure.axes[0].yaxis.label.get_window_extent().x0)
+
+    monkeypatch.setattr(backend_agg.FigureCanvasAgg, "print_png", spy)
+    for names in (["a", "b", "c"], ["crescent", "triangle", "square"], ["x" * 24, "y", "z"]):
+        draw.confusion_matrix([[5, 1, 0], [0, 6, 0], [2, 0, 4]], names, tmp_path / "c.png")
+    assert min(drawn) >= 0

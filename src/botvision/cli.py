@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _dispatch([word for word in words if word != "--traceback"])
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        return _complain(f"interrupted{_how_to_resume(words)}", 130)
+    except KeyboardInterrupt as stop:
+        return _complain(f"interrupted{stop}", 130)
     except BrokenPipeError:
         # What is still buffered has no reader; without this Python would complain once more on its way out.
         with contextlib.suppress(OSError, ValueError):
@@ -83,6 +83,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _check(args: argparse.Namespace, _: Overrides) -> int:
+    _must_exist(args.data)
     from botvision.bars import CountBar
     from botvision.data.check import check_data
 
@@ -105,9 +106,16 @@ def _train(args: argparse.Namespace, overrides: Overrides) -> int:
     out = Path(args.out or f"runs/{config.recipe}-s{config.train.seed}" if config else args.out)
     if args.resume or config is None:
         config = resumed_config(out, overrides, config.recipe if config else None)
-    from botvision.training.run import train  # after the configuration: a wrong key need not wait for torch
+    if config.data.root is not None and not config.data.download:
+        _must_exist(config.data.root, "data.root: ")
+    try:
+        from botvision.training.run import (
+            train,
+        )  # after the configuration: a wrong key need not wait for torch
 
-    train(config, out, resume=args.resume)
+        train(config, out, resume=args.resume)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_go_on(out)) from None
     print(report.summary_lines(json.loads((out / "summary.json").read_text(encoding="utf-8"))))
     run = shlex.quote(str(out))
     print(f"\nwritten: {out}/ with model/, checkpoints/, tables (metrics.csv, *.json) and pictures (*.png)")
@@ -116,6 +124,7 @@ def _train(args: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _eval(args: argparse.Namespace, overrides: Overrides) -> int:
+    _must_exist(args.run, kind="run folder")
     from botvision.bars import CountBar
     from botvision.training.results import evaluate, evaluation_files
 
@@ -129,6 +138,9 @@ def _eval(args: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _predict(args: argparse.Namespace, _: Overrides) -> int:
+    _must_exist(args.run, kind="run folder")
+    for path in args.paths:
+        _must_exist(path)
     from botvision.deploy.predictor import Predictor, find_images
     from botvision.deploy.writer import PICTURES, PREDICTIONS, write_predictions, write_sheet
 
@@ -228,12 +240,19 @@ def _compare(args: argparse.Namespace, _: Overrides) -> int:
 
 
 def _recipes(args: argparse.Namespace, _: Overrides) -> int:
-    from botvision.training.config import recipe_names
+    from botvision.training.config import build_config, config_to_dict, load_recipe, recipe_names
 
+    if args.recipe is not None:
+        import yaml
+
+        values = config_to_dict(build_config(load_recipe(args.recipe), {}))
+        print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
+        print(f"\nany of these can be replaced: botvision train {shlex.quote(args.recipe)} --train.epochs 3")
+        return 0
     folder = resources.files("botvision") / "recipes"
     promises = {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in recipe_names()}
     print(report.recipe_lines(promises))
-    print("\nnext: botvision train RECIPE [--data.root DIR]")
+    print("\nnext: botvision train RECIPE [--data.root DIR], or botvision recipes RECIPE for all its values")
     return 0
 
 
@@ -284,11 +303,17 @@ def _dotted_hint(word: str, command: str | None) -> str:
     return ""
 
 
-def _how_to_resume(words: Sequence[str]) -> str:
-    if words[:1] != ["train"]:
-        return ""
-    again = [word for word in words if word != "--resume"]
-    return f"; to go on: botvision {shlex.join([*again, '--resume'])}"
+def _must_exist(path: str, where: str = "", kind: str = "file or folder") -> None:
+    """Raise ValueError at once for a path that is not there, before torch is imported."""
+    if not Path(path).expanduser().exists():
+        raise ValueError(f"{where}{path}: no such {kind}")
+
+
+def _how_to_go_on(out: Path) -> str:
+    """What to type after an interrupted training."""
+    if not (out / "config.yaml").is_file():
+        return "; nothing was written yet"
+    return f"; to go on: botvision train --out {shlex.quote(str(out))} --resume"
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Overrides], int]] = {

@@ -252,7 +252,9 @@ def _save(figure: "Figure", path: Path) -> None:
     with replacing(path) as temporary, temporary.open("wb") as file, warnings.catch_warnings():
         # Class names in scripts that the bundled font lacks show as boxes; no reason for alarm.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
-        FigureCanvasAgg(figure).print_png(file)
+        canvas = FigureCanvasAgg(figure)
+        figure.draw_without_rendering()  # one pass of the layout leaves long tick labels over the edge
+        canvas.print_png(file)
 
 
 def _shorten(text: str, length: int) -> str:

@@ -21,7 +21,7 @@ SUMMARIES = {
     "predict": "classify images: predictions.json, and a picture with labels for each",
     "cost": "what a model costs, stage by stage: parameters, multiply-adds, time of a step",
     "compare": "finished runs as one table: mean and spread over seeds, difference to the first",
-    "recipes": "list the recipes that come with botvision",
+    "recipes": "list the recipes that come with botvision, or all values of one",
     "models": "list the models that come with botvision",
 }
 
@@ -57,12 +57,16 @@ botvision cost botnet50 --size 800 1333 --model.args.c5_blocks "[0, 1, 1]"
 botvision compare runs/resnet-s0 runs/botnet-s0
 botvision compare runs/resnet-s* runs/botnet-s* --out results/table.md
 """,
-    "recipes": "botvision recipes",
+    "recipes": """
+botvision recipes
+botvision recipes photos_botnet50    # every key that can be replaced, with its value
+""",
     "models": "botvision models",
 }
 
 HELP = {
     "check data": "folder or zip with train/<class>/..., or any folder of images",
+    "recipes recipe": "a recipe, by name or file",
     "train recipe": "a name that botvision recipes lists, or a YAML file; not needed with --resume and --out",
     "train --out": "run folder (default: runs/RECIPE-sSEED)",
     "train --resume": "go on from the last checkpoint, exactly, with the run's own config.yaml",
@@ -130,4 +134,5 @@ ARGUMENTS: Mapping[str, Mapping[str, dict[str, Any]]] = {
         "--dtype": {"choices": ("float32", "bfloat16"), "default": "float32"},
     },
     "compare": {"runs": {"metavar": "RUN", "nargs": "+"}, "--out": {"metavar": "FILE.md"}},
+    "recipes": {"recipe": {"metavar": "RECIPE", "nargs": "?"}},
 }

@@ -27,7 +27,7 @@ def test_sound_folder_and_zip(image_folder, zipped):
         assert (train["class_min"], train["class_median"], train["class_max"]) == (1, 2, 3)
         assert (train["size_min"], train["size_max"], train["modes"]) == ("6 x 9", "6 x 9", "RGB 6")
         assert val["images"] == 3
-        assert report.summary == f"{path.name}: 9 images are readable, 0 files are broken"
+        assert report.summary == f"{path.name}: 9 readable images, 0 broken files"
 
 
 def test_every_broken_file_is_a_line(image_folder):

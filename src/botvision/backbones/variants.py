@@ -125,7 +125,7 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:  # noqa: ANN401
         ValueError: an unknown name (with the closest ones) or an argument that does not fit.
     """
     if not timm.is_model(name.split(".")[0]):
-        close = difflib.get_close_matches(name, [*VARIANTS, *timm.list_models()], n=4)
+        close = difflib.get_close_matches(name, sorted({*VARIANTS, *timm.list_models()}), n=4)
         hint = (
             f"; did you mean {', '.join(close)}?"
             if close

@@ -48,10 +48,9 @@ class CheckReport:
     def summary(self) -> str:
         """One closing line."""
         other = len(self.problems) - self.broken
-        parts = [f"{self.readable} images are readable", f"{self.broken} files are broken"]
-        parts += [f"{other} other problems"] if other else []
-        parts += [f"{len(self.warnings)} warnings"] if self.warnings else []
-        return f"{self.name}: {', '.join(parts)}"
+        counts = [(self.readable, "readable image"), (self.broken, "broken file")]
+        counts += [(n, word) for n, word in ((other, "other problem"), (len(self.warnings), "note")) if n]
+        return f"{self.name}: {', '.join(f'{n} {word}' + 's' * (n != 1) for n, word in counts)}"
 
 
 @dataclass

@@ -7,6 +7,7 @@ the model's arguments, the image size, the device.
 import copy
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +131,12 @@ def _prepare(config: RunConfig, fresh: bool, tell: Callable[[str], None]) -> Job
     val_loader = build_loader(splits.val, config.train.batch_size, train=False, **pin)
     for loader in (train_loader, val_loader):
         loader.pin_memory = device.type == "cuda"
+    waiting = len(splits.train) - len(train_loader) * config.train.batch_size
+    if waiting > 0.1 * len(splits.train):
+        tell(
+            f"{waiting} of {len(splits.train)} training images fill no whole batch and sit out each epoch "
+            "(others each time); a smaller train.batch_size uses more"
+        )
     steps = math.ceil(len(train_loader) / config.train.accumulate)
     total = min(steps * config.train.epochs, config.train.max_steps or math.inf)
     schedule = build_schedule(
@@ -187,7 +194,8 @@ def _build_model(config: RunConfig, num_classes: int) -> nn.Module:
         return create_model(config.model.name, **model_kwargs(config, num_classes))
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"model {config.model.name} with {config.model.args}: {text}") from None
+        given = f" with {config.model.args}" if config.model.args else ""
+        raise ConfigError(f"model {config.model.name}{given}: {text}") from None
 
 
 def _warm_start(model: nn.Module, source: str | None) -> LoadReport | None:
@@ -206,11 +214,16 @@ def _warm_start(model: nn.Module, source: str | None) -> LoadReport | None:
 
 
 def _pretrained(name: str) -> dict[str, Tensor]:
+    hub = logging.getLogger("huggingface_hub")  # tells of every retry; what counts is how it ends
+    level = hub.level
+    hub.setLevel(logging.CRITICAL)
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # no network, no disk, ...: each has its own
         text = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"model.weights: timm cannot fetch the weights of {name}: {text}") from None
+    finally:
+        hub.setLevel(level)
 
 
 @torch.no_grad()
