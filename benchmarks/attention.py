@@ -9,9 +9,7 @@ machine meets them all; the median of the repetitions counts. "content" has no p
 
 import argparse
 import csv
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ import botvision
 from botvision.attention.kernels import KERNELS, KernelName, attend
 from botvision.attention.position import PositionTables
 from botvision.attention.reference import Terms
+from botvision.training import provenance
 
 HEADS, WIDTH = 4, 128
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -73,26 +72,6 @@ def measure(side: int, dtype: str, training: bool, device: str, seconds: float) 
     return {kernel: statistics.median(values) for kernel, values in times.items()}
 
 
-def hardware(device: str) -> str:
-    """Name of the processor that is measured."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        cpu = names[0] if names else cpu
-    return f"{cpu}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def commit() -> str:
-    """Short name of the checkout's commit."""
-    run = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=RESULTS, capture_output=True, text=True, check=False
-    )
-    return run.stdout.strip() or "unknown"
-
-
 def markdown(rows: list[dict[str, str]], note: str) -> str:
     """The table for people: milliseconds, and the fastest kernel in bold."""
     columns = list(rows[0])
@@ -130,10 +109,12 @@ def main() -> None:
                 case["pass"] = "forward + backward" if training else "forward"
                 rows.append(case | {kernel: f"{value:.2f}" for kernel, value in times.items()})
                 print(rows[-1], flush=True)
-    versions = f"torch {torch.__version__}; botvision {botvision.__version__} at {commit()}; seed 0"
+    versions = (
+        f"torch {torch.__version__}; botvision {botvision.__version__} at {provenance.commit()}; seed 0"
+    )
     note = (
         f"Milliseconds, median of interleaved repetitions, {HEADS} heads of {WIDTH}, batch for about 1024 "
-        f"cells. {hardware(args.device)}; {versions}."
+        f"cells. {provenance.hardware(torch.device(args.device))}; {versions}."
     )
     if not args.grids:
         RESULTS.mkdir(exist_ok=True)

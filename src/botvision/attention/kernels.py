@@ -74,10 +74,11 @@ def choose(
 ) -> KernelName:
     """The kernel for a case, by the measurements in results/attention_cpu.md.
 
-    On a CPU the mask is fastest up to 32x32 cells, but for training in half precision, where only the folded
-    form stays within fused attention. On larger maps an N x N mask no longer fits into any cache: chunks of
-    it cost as little and their memory is linear, and the folded form trains fastest in half precision as long
-    as its width, which grows with the map, is not far above the head's.
+    On a CPU the mask is fastest, or within a fifth of it, up to 32x32 cells; there training in half precision
+    gains from the folded form, which alone stays within fused attention. On larger maps an N x N mask no
+    longer fits into any cache: chunks of it cost about as little and their memory is linear, and the folded
+    form trains fastest in half precision as long as its width, which grows with the map, is not far above
+    the head's.
 
     On GPUs the rule follows arithmetic, not measurements: fused kernels take widths up to 256, in half
     precision.
