@@ -21,7 +21,9 @@ from typing import Any
 from botvision import manual, report
 from botvision.arguments import Overrides, UsageError, build_parser, split_overrides
 
-EXTRAS = dict.fromkeys(("lightning", "torchdata", "hotcoco", "matplotlib", "tensorboard", "yaml", "tqdm"), "train")
+EXTRAS = dict.fromkeys(
+    ("lightning", "torchdata", "hotcoco", "matplotlib", "tensorboard", "yaml", "tqdm"), "train"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
