@@ -90,20 +90,20 @@ def draw(classes: npt.NDArray[np.int64], draws: Array, size: tuple[int, int]) ->
     angle = 2 * np.pi * draws[:, _PLACE + 1]
     top = (2 * draws[:, _PLACE + 2] - 1) * (height / short - radius)
     left = (2 * draws[:, _PLACE + 3] - 1) * (width / short - radius)
-    u, v = _turned(y, x, top, left, angle, radius)
+    u, v = turned(y, x, top, left, angle, radius)
     edge = np.empty((len(classes), height, width), dtype=np.float32)
     for k in np.unique(classes):
         mine = classes == k
-        edge[mine] = _OUTLINES[k](u[mine], v[mine])
+        edge[mine] = OUTLINES[k](u[mine], v[mine])
     cover = _coverage(edge, radius, short)
 
     ground, fill = _colours(draws[:, _COLOUR : _COLOUR + 7])
     planes = np.empty((len(classes), 3, height, width), dtype=np.float32)
-    np.add(ground[:, :, None, None], _texture(y, x, draws[:, _GROUND : _GROUND + 5])[:, None], out=planes)
+    np.add(ground[:, :, None, None], texture(y, x, draws[:, _GROUND : _GROUND + 5])[:, None], out=planes)
     for piece in range(_DISTRACTORS):
         first = _PIECES + 6 * piece
         _scatter(planes, draws[:, first : first + 6], fill, short)
-    shape = fill[:, :, None, None] + _texture(y, x, draws[:, _FILL : _FILL + 5])[:, None]
+    shape = fill[:, :, None, None] + texture(y, x, draws[:, _FILL : _FILL + 5])[:, None]
     shape -= planes
     shape *= cover[:, None]
     planes += shape
@@ -116,7 +116,7 @@ def _column(values: Array) -> Array:
     return values.astype(np.float32)[:, None, None]
 
 
-def _turned(y: Array, x: Array, top: Array, left: Array, angle: Array, radius: Array) -> tuple[Array, Array]:
+def turned(y: Array, x: Array, top: Array, left: Array, angle: Array, radius: Array) -> tuple[Array, Array]:
     """Coordinates (B, H, W) in which the shape is upright, central and of radius 1."""
     sine, cosine = _column(np.sin(angle) / radius), _column(np.cos(angle) / radius)
     down, right = y - _column(top), x - _column(left)
@@ -137,7 +137,7 @@ def _colours(draws: Array) -> tuple[Array, Array]:
     return ground, fill + np.where(np.abs(gap) < 0.3, wanted - gap, 0)[:, None].astype(np.float32)
 
 
-def _texture(y: Array, x: Array, draws: Array) -> Array:
+def texture(y: Array, x: Array, draws: Array) -> Array:
     """Stripes, checks, or soft waves, (B, H, W) within the texture's contrast."""
     frequency, angle, phase = 4 + 10 * draws[:, 0], np.pi * draws[:, 1], 2 * np.pi * draws[:, 2]
     sine, cosine = frequency * np.sin(angle), frequency * np.cos(angle)
@@ -168,7 +168,7 @@ def _scatter(planes: Array, draws: Array, fill: Array, short: int) -> None:
     left = (draws[:, 2] * (width - side + 1)).astype(np.int64)
     steps = (np.arange(side, dtype=np.float32) + 0.5 - side / 2) / (short / 2)
     middle = np.zeros(count, dtype=np.float32)
-    u, v = _turned(steps[None, :, None], steps[None, None, :], middle, middle, np.pi * draws[:, 3], radius)
+    u, v = turned(steps[None, :, None], steps[None, None, :], middle, middle, np.pi * draws[:, 3], radius)
     edge = np.maximum(np.abs(u), np.abs(v) * _column(1 + 2 * draws[:, 4])) - 1
     cover = _coverage(edge, radius, short)[:, None]
     colour = (fill + (draws[:, 5:6] - 0.5)).clip(0, 1)[:, :, None, None]
@@ -230,6 +230,6 @@ def _pair(u: Array, v: Array) -> Array:
     return _length(np.abs(u) - 0.52, v) - 0.42
 
 
-_OUTLINES: tuple[Callable[[Array, Array], Array], ...] = (
+OUTLINES: tuple[Callable[[Array, Array], Array], ...] = (
     _disc, _ring, _square, _triangle, _star, _cross, _crescent, _bar, _hourglass, _pair,
 )  # fmt: skip
