@@ -1,0 +1,295 @@
+"""COCO's two files, ground truth and results, read and checked before anything is computed from them.
+
+hotcoco is lenient: a mask of the wrong size or with impossible counts is just a mask that matches nothing.
+Here such a record ends the evaluation with one line that names it.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import hotcoco
+import numpy as np
+
+Kind = Literal["bbox", "segm"]
+KINDS: tuple[Kind, ...] = ("bbox", "segm")
+FIELDS: Mapping[Kind, str] = {"bbox": "bbox", "segm": "segmentation"}
+LARGEST_ID = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class of the ground truth.
+
+    Attributes:
+        images: that hold at least one instance.
+        instances: objects; crowds, which are no objects to be found, do not count.
+    """
+
+    id: int
+    name: str
+    images: int
+    instances: int
+
+
+@dataclass(frozen=True)
+class CocoTruth:
+    """Checked ground truth; read once, it serves any number of evaluations.
+
+    Attributes:
+        name: for messages.
+        coco: hotcoco's index of it.
+        sizes: (height, width) of each image by its id; None where the file does not say.
+        categories: in ascending order of their ids.
+        no_masks: why masks cannot be evaluated, one line; None if they can.
+    """
+
+    name: str
+    coco: hotcoco.COCO
+    sizes: Mapping[int, tuple[int, int] | None]
+    categories: tuple[Category, ...]
+    no_masks: str | None
+
+
+def read_truth(truth: CocoTruth | Mapping[str, Any] | str | Path) -> CocoTruth:
+    """Read and check ground truth.
+
+    The annotations' own ids play no part: pycocotools holds an object whose id is 0 for never found. A missing
+    ``area`` is the box's, a missing ``iscrowd`` is 0; ``ignore`` is not read.
+
+    Args:
+        truth: A dict with ``images``, ``annotations`` and ``categories``, or a JSON file of it. Ground truth
+            that was read before is returned as it is.
+
+    Raises:
+        ValueError: An id twice or unknown, a box that is no box; one line that names the record.
+    """
+    if isinstance(truth, CocoTruth):
+        return truth
+    name = "ground truth" if isinstance(truth, Mapping) else str(truth)
+    data = truth if isinstance(truth, Mapping) else read_json(truth)
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{name}: expected an object with images, annotations and categories")
+    images = {record["id"]: _size(record) for record in _records(data, "images", name)}
+    names = {r["id"]: str(r.get("name", r["id"])) for r in _records(data, "categories", name)}
+    if not names:
+        raise ValueError(f"{name}: no categories, expected at least one")
+    annotations = []
+    no_masks = None
+    holders: dict[int, set[int]] = {key: set() for key in names}
+    counts = dict.fromkeys(names, 0)
+    for number, record in enumerate(_records(data, "annotations", name, unique=False), 1):
+        where = f"{name}: annotation {record.get('id', f'number {number}')}"
+        image, category = (
+            _known(record, "image_id", images, where),
+            _known(record, "category_id", names, where),
+        )
+        no_masks = no_masks or _mask_trouble(record, images[image], where)
+        box, crowd = _box(record, where), bool(record.get("iscrowd", 0))
+        annotations.append(
+            {
+                "id": number, "image_id": image, "category_id": category, "bbox": box,
+                "area": _number(record, "area", where) if record.get("area") is not None else box[2] * box[3],
+                "iscrowd": int(crowd),
+                "segmentation": record.get("segmentation", []),
+            }
+        )  # fmt: skip
+        if not crowd:
+            holders[category].add(image)
+            counts[category] += 1
+    pictures = [
+        {"id": key, "height": (s or (0, 0))[0], "width": (s or (0, 0))[1]} for key, s in images.items()
+    ]
+    if no_masks is not None:  # what cannot be used must not disturb the boxes
+        for annotation in annotations:
+            del annotation["segmentation"]
+    kinds = [{"id": key, "name": text} for key, text in sorted(names.items())]
+    coco = hotcoco.COCO({"images": pictures, "annotations": annotations, "categories": kinds})
+    categories = tuple(Category(key, names[key], len(holders[key]), counts[key]) for key in sorted(names))
+    return CocoTruth(name, coco, images, categories, no_masks)
+
+
+def read_results(
+    results: Sequence[Mapping[str, Any]] | str | Path,
+) -> tuple[Sequence[Mapping[str, Any]], str]:
+    """Return the records of COCO results, and a name for messages.
+
+    Raises:
+        ValueError: Not JSON, or not a list of objects.
+    """
+    name = str(results) if isinstance(results, str | Path) else "results"
+    data = read_json(results) if isinstance(results, str | Path) else results
+    if not isinstance(data, Sequence) or any(not isinstance(record, Mapping) for record in data):
+        raise ValueError(f"{name}: expected a list of objects with image_id, category_id, score, ...")
+    return data, name
+
+
+def kinds_in(results: Sequence[Mapping[str, Any]], truth: CocoTruth) -> list[Kind]:
+    """Say what can be evaluated: what the results carry; without any results, what the truth has."""
+    if results:
+        return [kind for kind in KINDS if any(FIELDS[kind] in record for record in results)]
+    return [kind for kind in KINDS if kind == "bbox" or truth.no_masks is None]
+
+
+def checked_results(
+    results: Sequence[Mapping[str, Any]], truth: CocoTruth, kind: Kind, name: str
+) -> list[dict[str, Any]]:
+    """Return the records with the fields of one kind alone.
+
+    A box beside a mask must not stay: the size of a result, and with it AP by size, would be the box's.
+
+    Raises:
+        ValueError: One line that names the first record that cannot be used, and why.
+    """
+    categories = {category.id for category in truth.categories}
+    field = FIELDS[kind]
+    checked = []
+    for number, record in enumerate(results, 1):
+        where = f"{name}: result {number}"
+        image = _known(record, "image_id", truth.sizes, where)
+        category = _known(record, "category_id", categories, where)
+        score = _number(record, "score", where)
+        if kind == "bbox":
+            value: object = _box(record, where)
+        else:
+            trouble = _mask_trouble(record, truth.sizes[image], where, polygons=False)
+            if trouble:
+                raise ValueError(trouble)
+            value = record["segmentation"]
+        checked.append({"image_id": image, "category_id": category, "score": score, field: value})
+    return checked
+
+
+def read_json(path: str | Path) -> Any:  # noqa: ANN401
+    """Read a JSON file.
+
+    Raises:
+        ValueError: Its content is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+
+
+def _records(
+    data: Mapping[str, Any], key: str, name: str, unique: bool = True
+) -> Iterator[Mapping[str, Any]]:
+    """Go through the objects of a list; their ids are whole numbers and different, where that matters."""
+    records = data.get(key)
+    if not isinstance(records, Sequence) or isinstance(records, str):
+        raise ValueError(f"{name}: expected a list of {key}, found {type(records).__name__}")
+    seen: set[int] = set()
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, Mapping):
+            raise ValueError(f"{name}: {key} number {number} is no object")
+        if unique:
+            identity = _id(record, "id", f"{name}: {key} number {number}")
+            if identity in seen:
+                raise ValueError(
+                    f"{name}: {key} number {number} has id {identity}, which another one has, too"
+                )
+            seen.add(identity)
+        yield record
+
+
+def _id(record: Mapping[str, Any], key: str, where: str) -> int:
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_ID:
+        found = "missing" if value is None else f"{value!r:.40}"
+        raise ValueError(f"{where}: {key} is {found}, expected a whole number from 0")
+    return value
+
+
+def _known(record: Mapping[str, Any], key: str, known: Mapping[int, object] | set[int], where: str) -> int:
+    value = _id(record, key, where)
+    if value not in known:
+        raise ValueError(f"{where}: {key} {value} is not in the ground truth's list")
+    return value
+
+
+def _number(record: Mapping[str, Any], key: str, where: str) -> float:
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        found = "missing" if value is None else f"{value!r:.40}"
+        raise ValueError(f"{where}: {key} is {found}, expected a number")
+    return float(value)
+
+
+def _size(record: Mapping[str, Any]) -> tuple[int, int] | None:
+    height, width = record.get("height"), record.get("width")
+    if type(height) is not int or type(width) is not int or height < 1 or width < 1:
+        return None
+    return height, width
+
+
+def _box(record: Mapping[str, Any], where: str) -> list[float]:
+    box = record.get("bbox")
+    numbers = list(box) if isinstance(box, Sequence) and not isinstance(box, str) else []
+    fine = len(numbers) == 4 and all(isinstance(v, int | float) and math.isfinite(v) for v in numbers)
+    if not fine or numbers[2] < 0 or numbers[3] < 0:
+        found = "missing" if box is None else f"{box!r:.80}"
+        raise ValueError(f"{where}: bbox is {found}, expected [x, y, width, height]")
+    return [float(value) for value in numbers]
+
+
+def _mask_trouble(
+    record: Mapping[str, Any], size: tuple[int, int] | None, where: str, polygons: bool = True
+) -> str | None:
+    """Say in one line why a segmentation is none; None if it is one."""
+    mask = record.get("segmentation")
+    if size is None:
+        return f"{where}: masks need height and width of image {record['image_id']}"
+    if polygons and isinstance(mask, Sequence) and not isinstance(mask, str):
+        if mask and all(_is_polygon(ring) for ring in mask):
+            return None
+        return f"{where}: segmentation holds no polygon, or one of fewer than three points"
+    if not isinstance(mask, Mapping):
+        found = "missing" if mask is None else type(mask).__name__
+        return (
+            f"{where}: segmentation is {found}, expected " + ("polygons or " if polygons else "") + "an RLE"
+        )
+    if list(mask.get("size") or ()) != list(size):
+        return f"{where}: mask of size {mask.get('size')!r:.40}, expected that of its image, {list(size)}"
+    runs, pixels = mask.get("counts"), size[0] * size[1]
+    try:
+        if isinstance(runs, str | bytes):
+            runs = _runs(runs)
+        if not isinstance(runs, Sequence):
+            return f"{where}: the mask's counts are {type(runs).__name__}, expected a string or a list"
+        fine = all(type(run) is int and run >= 0 for run in runs) and sum(runs) == pixels
+    except ValueError:
+        fine = False
+    return None if fine else f"{where}: the mask's counts do not fill its {size[0]}x{size[1]} pixels"
+
+
+def _is_polygon(ring: object) -> bool:
+    if not isinstance(ring, Sequence) or isinstance(ring, str) or len(ring) < 6 or len(ring) % 2:
+        return False
+    return all(isinstance(v, int | float) and math.isfinite(v) for v in ring)
+
+
+def _runs(counts: str | bytes) -> list[int]:
+    """Lengths of the runs in a compressed RLE.
+
+    Five bits a character, the lowest first; the sixth says that more follow, the fifth of the last one is the
+    sign. From the fourth run on it is the difference to the run before the last.
+    """
+    data = counts.encode("ascii") if isinstance(counts, str) else counts
+    letters = np.frombuffer(data, np.uint8).astype(np.int64) - 48
+    if not letters.size or letters.min() < 0 or letters.max() > 63 or letters[-1] & 32:
+        raise ValueError("no run, a character that is none of a run, or a run without its end")
+    ends = np.flatnonzero(letters & 32 == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > 8:
+        raise ValueError("a run of more than 2^40 pixels")
+    shifts = 5 * (np.arange(letters.size) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((letters & 31) << shifts, starts)
+    runs -= np.where(letters[ends] & 16, np.int64(1) << 5 * lengths, 0)
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
+    return runs.tolist()
