@@ -1,7 +1,7 @@
 """Average precision of boxes and masks as COCO defines it: the twelve numbers of pycocotools, and more.
 
-hotcoco does the matching, many times faster than pycocotools. The numbers are read from its arrays here, since
-a summary as pycocotools makes it knows no AP at another number of detections than 100.
+hotcoco does the matching, many times faster than pycocotools. The numbers are read from its arrays here: a
+summary as pycocotools makes it knows no AP at another number of detections than 100.
 """
 
 import math
@@ -64,8 +64,8 @@ class CocoMetrics:
         kind: "bbox" or "segm".
         images: of the ground truth, those without any object included.
         instances: in the ground truth, without crowds.
-        max_detections: of one class in one image, the highest scores first; AP, `ar_max` and AR by size are at
-            this number.
+        max_detections: of one class in one image, the highest scores first; AP, `ar_max` and AR by size are
+            taken at this number.
         ar1: average recall at one detection; `ar10` at ten, or at `max_detections` if that is less.
         per_class: in ascending order of category ids.
         precision50: mean over classes of the precision at each of the 101 `RECALL`s, at IoU .50; empty if the

@@ -57,8 +57,8 @@ class CocoTruth:
 def read_truth(truth: CocoTruth | Mapping[str, Any] | str | Path) -> CocoTruth:
     """Read and check ground truth.
 
-    The annotations' own ids play no part: pycocotools holds an object whose id is 0 for never found. A missing
-    ``area`` is the box's, a missing ``iscrowd`` is 0; ``ignore`` is not read.
+    The annotations' own ids play no part: pycocotools holds an object whose id is 0 for never found. Where
+    ``area`` is missing it is the box's; where ``iscrowd`` is missing it is 0; ``ignore`` is not read.
 
     Args:
         truth: A dict with ``images``, ``annotations`` and ``categories``, or a JSON file of it. Ground truth
@@ -77,38 +77,15 @@ def read_truth(truth: CocoTruth | Mapping[str, Any] | str | Path) -> CocoTruth:
     names = {r["id"]: str(r.get("name", r["id"])) for r in _records(data, "categories", name)}
     if not names:
         raise ValueError(f"{name}: no categories, expected at least one")
-    annotations = []
-    no_masks = None
-    holders: dict[int, set[int]] = {key: set() for key in names}
-    counts = dict.fromkeys(names, 0)
-    for number, record in enumerate(_records(data, "annotations", name, unique=False), 1):
-        where = f"{name}: annotation {record.get('id', f'number {number}')}"
-        image, category = (
-            _known(record, "image_id", images, where),
-            _known(record, "category_id", names, where),
-        )
-        no_masks = no_masks or _mask_trouble(record, images[image], where)
-        box, crowd = _box(record, where), bool(record.get("iscrowd", 0))
-        annotations.append(
-            {
-                "id": number, "image_id": image, "category_id": category, "bbox": box,
-                "area": _number(record, "area", where) if record.get("area") is not None else box[2] * box[3],
-                "iscrowd": int(crowd),
-                "segmentation": record.get("segmentation", []),
-            }
-        )  # fmt: skip
-        if not crowd:
-            holders[category].add(image)
-            counts[category] += 1
-    pictures = [
-        {"id": key, "height": (s or (0, 0))[0], "width": (s or (0, 0))[1]} for key, s in images.items()
-    ]
-    if no_masks is not None:  # what cannot be used must not disturb the boxes
-        for annotation in annotations:
-            del annotation["segmentation"]
+    annotations, no_masks = _annotations(data, images, names, name)
+    pictures = [{"id": key, **_sides(size)} for key, size in images.items()]
     kinds = [{"id": key, "name": text} for key, text in sorted(names.items())]
     coco = hotcoco.COCO({"images": pictures, "annotations": annotations, "categories": kinds})
-    categories = tuple(Category(key, names[key], len(holders[key]), counts[key]) for key in sorted(names))
+    holders: dict[int, list[int]] = {key: [] for key in sorted(names)}
+    for annotation in annotations:
+        if not annotation["iscrowd"]:
+            holders[annotation["category_id"]].append(annotation["image_id"])
+    categories = tuple(Category(k, names[k], len(set(found)), len(found)) for k, found in holders.items())
     return CocoTruth(name, coco, images, categories, no_masks)
 
 
@@ -194,6 +171,42 @@ def _records(
                 )
             seen.add(identity)
         yield record
+
+
+def _annotations(
+    data: Mapping[str, Any],
+    images: Mapping[int, tuple[int, int] | None],
+    categories: Mapping[int, str],
+    name: str,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Return checked annotations, numbered from 1, and why their masks cannot be used (None if they can)."""
+    annotations: list[dict[str, Any]] = []
+    no_masks: str | None = None
+    for number, record in enumerate(_records(data, "annotations", name, unique=False), 1):
+        where = f"{name}: annotation {record.get('id', f'number {number}')}"
+        image = _known(record, "image_id", images, where)
+        box = _box(record, where)
+        area = box[2] * box[3] if record.get("area") is None else _number(record, "area", where)
+        no_masks = no_masks or _mask_trouble(record, images[image], where)
+        annotations.append(
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": _known(record, "category_id", categories, where),
+                "bbox": box,
+                "area": area,
+                "iscrowd": int(bool(record.get("iscrowd"))),
+                "segmentation": record.get("segmentation"),
+            }
+        )
+    if no_masks is not None:  # what cannot be used must not disturb the boxes
+        for annotation in annotations:
+            del annotation["segmentation"]
+    return annotations, no_masks
+
+
+def _sides(size: tuple[int, int] | None) -> dict[str, int]:
+    return {} if size is None else {"height": size[0], "width": size[1]}
 
 
 def _id(record: Mapping[str, Any], key: str, where: str) -> int:
