@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hotcoco import mask as rle
@@ -25,27 +26,29 @@ REFERENCE = DATA / "coco_eval_ref" / "dataset" / "cocoapi"
 TOLERANCE = 1e-10  # the same arithmetic on the same numbers; only the order of a sum may differ
 
 
-def pycocotools(scene: Scene, kind: Kind, max_detections: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """The twelve numbers and the arrays they come from; AP at any number of detections."""
+def pycocotools(
+    scene: Scene, kind: Kind, max_detections: int
+) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
+    """The twelve numbers, AP at any number of detections, and the precision (T, R, K, A, M) behind them."""
     unwanted = {"bbox": "segmentation", "segm": "bbox"}[kind]
-    results = [{k: v for k, v in record.items() if k != unwanted} for record in copy.deepcopy(scene.results)]
+    results: Any = [{k: v for k, v in r.items() if k != unwanted} for r in copy.deepcopy(scene.results)]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = copy.deepcopy(scene.truth)
+        truth.dataset = copy.deepcopy(scene.truth)  # pyrefly: ignore
         truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes(results), kind)
         evaluation.params.maxDets = [min(1, max_detections), min(10, max_detections), max_detections]
         evaluation.evaluate()
         evaluation.accumulate()
+        precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
         if max_detections == 100:
             evaluation.summarize()
-            return dict(zip(NUMBERS, evaluation.stats.tolist(), strict=True)), evaluation.eval
-    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
+            return dict(zip(NUMBERS, evaluation.stats.tolist(), strict=True)), precision
     cuts = [precision[..., 0, 2], precision[0, ..., 0, 2], precision[5, ..., 0, 2]]
     cuts += [precision[..., area, 2] for area in (1, 2, 3)]
     cuts += [recall[..., 0, 0], recall[..., 0, 1], *(recall[..., area, 2] for area in range(4))]
     means = [float(cut[cut > -1].mean()) if (cut > -1).any() else -1.0 for cut in cuts]
-    return dict(zip(NUMBERS, means, strict=True)), evaluation.eval
+    return dict(zip(NUMBERS, means, strict=True)), precision
 
 
 def assert_equal(ours: CocoMetrics, theirs: dict[str, float]) -> None:
@@ -61,11 +64,11 @@ def assert_equal(ours: CocoMetrics, theirs: dict[str, float]) -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_twelve_numbers_equal_pycocotools(seed: int, kind: Kind):
     scene = crowds_as_rle(random_scene(seed))
-    theirs, arrays = pycocotools(scene, kind, 100)
+    theirs, precision = pycocotools(scene, kind, 100)
     ours = evaluate_coco(scene.truth, scene.results, kind)
     assert_equal(ours, theirs)
     for k, entry in enumerate(ours.per_class):
-        curve = arrays["precision"][:, :, k, 0, 2]
+        curve = precision[:, :, k, 0, 2]
         expected = curve.mean() if (curve > -1).any() else math.nan
         assert entry.ap == pytest.approx(expected, abs=TOLERANCE, rel=0, nan_ok=True)
 
@@ -214,7 +217,9 @@ def test_records_hold_plain_values_and_the_original_category():
     }  # fmt: skip
     assert record["segmentation"]["size"] == [30, 40]
     assert rle.area(record["segmentation"]) == 200
-    (again,) = to_results(7, boxes, np.array([2]), [0.1], [record["segmentation"]], category_ids=[3, 90])
+    (again,) = to_results(
+        7, boxes, np.array([2]), np.array([0.1]), [record["segmentation"]], category_ids=[3, 90]
+    )
     assert json.dumps(again) == json.dumps(record)
     assert to_results(7, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0), category_ids=[3]) == []
 
