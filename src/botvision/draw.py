@@ -150,7 +150,7 @@ def annotate(image: Image.Image, results: Sequence[Mapping[str, Any]]) -> Image.
         font = ImageFont.load_default(size=18 if i == 0 else 15)
         number = f"{100 * score:.1f}%"
         number_width = draw.textlength(number, font=font)
-        label = _ellipsis(draw, str(result["label"]), font, panel[0] - number_width - 12)
+        label = ellipsis(draw, str(result["label"]), font, panel[0] - number_width - 12)
         ink = INK if i == 0 else PALE_INK
         draw.text((x, y + 22), label, fill=ink, font=font, anchor="ls")
         draw.text((x + panel[0], y + 22), number, fill=ink, font=font, anchor="rs")
@@ -208,7 +208,7 @@ def contact_sheet(
             factor = cell // max(tile.size)
             tile = tile.resize((tile.width * factor, tile.height * factor), Image.Resampling.NEAREST)
         sheet.paste(tile, (x + (cell - tile.width) // 2, y + (cell - tile.height) // 2))
-        draw.text((x, y + cell + 16), _ellipsis(draw, caption, font, cell), fill=INK, font=font, anchor="ls")
+        draw.text((x, y + cell + 16), ellipsis(draw, caption, font, cell), fill=INK, font=font, anchor="ls")
     return sheet
 
 
@@ -261,7 +261,7 @@ def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _ellipsis(draw: ImageDraw.ImageDraw, text: str, font: Any, width: float) -> str:  # noqa: ANN401
+def ellipsis(draw: ImageDraw.ImageDraw, text: str, font: Any, width: float) -> str:  # noqa: ANN401
     """Cut a text so that it is at most ``width`` pixels wide."""
     text = " ".join(text.split())
     if draw.textlength(text, font=font) <= width:
