@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from hotcoco import mask as rle
@@ -26,9 +25,7 @@ REFERENCE = DATA / "coco_eval_ref" / "dataset" / "cocoapi"
 TOLERANCE = 1e-10  # the same arithmetic on the same numbers; only the order of a sum may differ
 
 
-def pycocotools(
-    scene: Scene, kind: Kind, max_detections: int
-) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
+def pycocotools(scene: Scene, kind: Kind, max_detections: int) -> tuple[dict[str, float], Any]:
     """The twelve numbers, AP at any number of detections, and the precision (T, R, K, A, M) behind them."""
     unwanted = {"bbox": "segmentation", "segm": "bbox"}[kind]
     results: Any = [{k: v for k, v in r.items() if k != unwanted} for r in copy.deepcopy(scene.results)]
