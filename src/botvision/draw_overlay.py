@@ -125,7 +125,9 @@ def overlay(
     boxes = np.clip(np.nan_to_num(boxes) * scale, 0, [*size, *size])
     plain = _is_many(objects, classes) if mode == "auto" else mode == "plain"
     if colours is None:
-        colours = _instance_colours(boxes) if len(classes) == 1 else [class_colour(i - 1) for i in labels]
+        colours = (
+            _instance_colours(boxes) if len(classes) == 1 else [class_colour(i - 1) for i in labels.tolist()]
+        )
     if objects.crowd is not None:
         colours = [CROWD_COLOUR if c else own for own, c in zip(colours, objects.crowd, strict=True)]
     order = np.argsort(-areas(boxes), kind="stable").tolist()
