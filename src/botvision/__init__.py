@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from botvision.backbones.surgery import Surgery, from_resnet
     from botvision.backbones.variants import BoTNet, create_model, list_models
     from botvision.backbones.weights import from_timm_botnet, load_model, load_weights, save_model
+    from botvision.detection.mask_rcnn import faster_rcnn, mask_rcnn
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,8 @@ _HOME = {
     "load_model": "botvision.backbones.weights",
     "load_weights": "botvision.backbones.weights",
     "save_model": "botvision.backbones.weights",
+    "faster_rcnn": "botvision.detection.mask_rcnn",
+    "mask_rcnn": "botvision.detection.mask_rcnn",
 }
 
 __all__ = [
@@ -38,11 +41,13 @@ __all__ = [
     "Surgery",
     "cost",
     "create_model",
+    "faster_rcnn",
     "from_resnet",
     "from_timm_botnet",
     "list_models",
     "load_model",
     "load_weights",
+    "mask_rcnn",
     "save_model",
 ]
 

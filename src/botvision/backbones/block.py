@@ -34,6 +34,10 @@ class AttentionConv2d(nn.Module):
             nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False) if stride == 2 else nn.Identity()
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride)), in the dtype of x."""
-        return self.pool(self.attention(x))
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride)), in the dtype of x.
+
+        With `sizes`, (B, 2) valid (height, width) in cells, attention sees these cells only; the pool
+        averages what it finds.
+        """
+        return self.pool(self.attention(x, sizes))

@@ -1,0 +1,151 @@
+"""Images of several sizes in one batch, each seen by the network as if it were alone.
+
+Images share a canvas, and what lies beyond an image must not change what is computed inside it. Four things
+would: spatial convolutions and pools read across the border, attention and channel gates look everywhere,
+group norm counts all cells, and RoIAlign interpolates with the cell behind the last. Hooks on these layers put
+back what the border of a map alone would give. They do nothing where all images fill the canvas.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from timm.layers.squeeze_excite import SEModule
+from torch import Tensor, nn
+
+from botvision.backbones import AttentionConv2d
+from botvision.detection.norms import GroupNorm2d
+
+# RoIAlign samples less than one cell behind a box that ends at the border, and interpolates with the next.
+ROI_MARGIN = 2
+
+
+class Padding:
+    """The sizes of the running batch, and the hooks that use them.
+
+    Hooks are bound methods, so that a deep copy of the model has hooks of its own. Sizes stay until the next
+    batch, because recomputation in the backward pass needs them.
+
+    Attributes:
+        sizes: (height, width) in pixels of each image on the canvas.
+        canvas: (height, width) of the batch in pixels.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, int]] = []
+        self.canvas = (1, 1)
+        self._cells: dict[tuple[int, int, torch.device], Tensor] = {}
+        self._beyond: dict[tuple[int, int, torch.device], Tensor] = {}
+        self._gate_factor: Tensor | None = None
+
+    def begin(self, sizes: list[tuple[int, int]], canvas: tuple[int, int]) -> None:
+        """A new batch of images of `sizes` on a `canvas`, all in pixels."""
+        self.sizes, self.canvas = sizes, canvas
+        self._cells, self._beyond = {}, {}
+
+    def applies(self, x: Tensor) -> bool:
+        """Whether `x` (B, C, H, W) is of the running batch and some image leaves a part of it empty."""
+        return x.shape[0] == len(self.sizes) and any(size != self.canvas for size in self.sizes)
+
+    def cells(self, x: Tensor) -> Tensor:
+        """(B, 2) int64 (height, width) of each image in cells of the map x."""
+        key = (x.shape[-2], x.shape[-1], x.device)
+        if key not in self._cells:
+            strides = [
+                2 ** round(math.log2(side / cells))
+                for side, cells in zip(self.canvas, x.shape[-2:], strict=True)
+            ]
+            valid = [
+                [-(-side // stride) for side, stride in zip(size, strides, strict=True)]
+                for size in self.sizes
+            ]
+            self._cells[key] = torch.tensor(valid, device=x.device)
+        return self._cells[key]
+
+    def beyond(self, x: Tensor) -> Tensor:
+        """(B, 1, H, W) true where a cell of the map x lies outside its image."""
+        height, width = x.shape[-2:]
+        key = (height, width, x.device)
+        if key not in self._beyond:
+            cells = self.cells(x)
+            rows = torch.arange(height, device=x.device) >= cells[:, :1]
+            columns = torch.arange(width, device=x.device) >= cells[:, 1:]
+            self._beyond[key] = (rows.unsqueeze(2) | columns.unsqueeze(1)).unsqueeze(1)
+        return self._beyond[key]
+
+    def watch(self, network: nn.Module) -> None:
+        """Put the hooks on all layers of a network of maps that look further than one cell."""
+        for module in network.modules():
+            if isinstance(module, AttentionConv2d | GroupNorm2d):
+                module.register_forward_pre_hook(self._hand_sizes, with_kwargs=True)
+            elif isinstance(module, SEModule):
+                module.register_forward_pre_hook(self._before_gate)
+                module.fc1.register_forward_pre_hook(self._rescale_mean)
+            elif isinstance(module, nn.MaxPool2d):
+                module.register_forward_pre_hook(self._fill_lowest)
+                module.register_forward_hook(self._clear)
+            elif isinstance(module, nn.AvgPool2d):
+                module.register_forward_pre_hook(self._fill_zero)
+                module.register_forward_hook(self._rescale_average)
+            elif isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1:
+                module.register_forward_pre_hook(self._fill_zero)
+
+    def extend(self, module: nn.Module, args: tuple[object, ...]) -> tuple[object, ...]:
+        """Pre-hook of RoI heads: every map goes on with the cells at its image's border.
+
+        Also without padding: RoIAlign gives zero beyond a map, so that a box of less than a cell at the
+        border would otherwise depend on whether something follows there.
+        """
+        features, *others = args
+        assert isinstance(features, dict)
+        return ({name: self._extended(x) for name, x in features.items()}, *others)
+
+    def _extended(self, x: Tensor) -> Tensor:
+        if not self.applies(x):
+            return F.pad(x, (0, ROI_MARGIN, 0, ROI_MARGIN), mode="replicate")
+        height, width = x.shape[-2] + ROI_MARGIN, x.shape[-1] + ROI_MARGIN
+        parts = []
+        for image, (rows, columns) in zip(x, self.cells(x).tolist(), strict=True):
+            border = (0, width - columns, 0, height - rows)
+            parts.append(F.pad(image[:, :rows, :columns], border, mode="replicate"))
+        return torch.stack(parts)
+
+    def _fill_zero(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        return self._filled(args, 0.0)
+
+    def _fill_lowest(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        return self._filled(args, float("-inf"))
+
+    def _filled(self, args: tuple[Tensor, ...], value: float) -> tuple[Tensor, ...] | None:
+        x, *others = args
+        return (x.masked_fill(self.beyond(x), value), *others) if self.applies(x) else None
+
+    def _clear(self, module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+        """No infinity may stay, its gradients would not be numbers."""
+        return out.masked_fill(self.beyond(out), 0.0) if self.applies(out) else None
+
+    def _rescale_average(self, module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+        """The average of the cells that belong to the image, as a pool that rounds up has it."""
+        x = args[0]
+        if not self.applies(x):
+            return None
+        assert isinstance(module, nn.AvgPool2d)
+        counted = module.forward((~self.beyond(x)).to(x.dtype))
+        return out / counted.masked_fill(counted == 0, 1.0)
+
+    def _hand_sizes(
+        self, module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, object]
+    ) -> tuple[tuple[Tensor, ...], dict[str, object]] | None:
+        return (args[:1], kwargs | {"sizes": self.cells(args[0])}) if self.applies(args[0]) else None
+
+    def _before_gate(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        x = args[0]
+        self._gate_factor = None
+        if not self.applies(x):
+            return None
+        area = self.cells(x).prod(1).view(-1, 1, 1, 1)
+        self._gate_factor = (x.shape[-2] * x.shape[-1] / area).to(x.dtype)
+        return self._filled(args, 0.0)
+
+    def _rescale_mean(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        return None if self._gate_factor is None else (args[0] * self._gate_factor, *args[1:])
