@@ -54,25 +54,28 @@ _STDERR_LOCK = threading.Lock()
 ImageSource = str | os.PathLike[str] | bytes | IO[bytes]
 
 
-def read_image(source: ImageSource, name: str | None = None) -> Image.Image:
+def read_image(source: ImageSource, name: str | None = None, *, upright: bool = True) -> Image.Image:
     """Decode an image completely and convert it to RGB as the module's text says.
 
     Args:
         source: path, the file's bytes, or a binary file at the image's start.
         name: how errors call it; the path, or "image" where there is none.
+        upright: False leaves the pixels in the order in which they are stored.
 
     Returns:
-        A PIL image of mode "RGB", upright.
+        A PIL image of mode "RGB".
 
     Raises:
         DataError: one line with the name, if the file is missing, truncated, broken, too large to be decoded
             safely (Pillow's limit on pixels), or no image.
     """
-    image, _ = read_with_mode(source, name)
+    image, _ = read_with_mode(source, name, upright=upright)
     return image
 
 
-def read_with_mode(source: ImageSource, name: str | None = None) -> tuple[Image.Image, str]:
+def read_with_mode(
+    source: ImageSource, name: str | None = None, *, upright: bool = True
+) -> tuple[Image.Image, str]:
     """Like :func:`read_image`, together with the mode the file had ("L", "CMYK", "I;16", ...)."""
     if isinstance(source, (str, os.PathLike)):
         name = str(source) if name is None else name
@@ -88,7 +91,7 @@ def read_with_mode(source: ImageSource, name: str | None = None) -> tuple[Image.
                 )
             mode = image.mode
             _load(image)
-            return _upright(_to_rgb(image), image), mode
+            return (_upright(_to_rgb(image), image) if upright else _to_rgb(image)), mode
     except DataError:
         raise
     except (

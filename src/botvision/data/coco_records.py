@@ -1,0 +1,266 @@
+"""Single records of a COCO file: what they say, or what is wrong with them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from botvision.data.errors import DataError
+from botvision.data.masks import compress, polygons_to_rles, rle_area
+
+ProblemKind = Literal[
+    "image", "category", "annotation", "box", "degenerate", "segmentation", "area", "file", "size"
+]
+
+OUTSIDE = 1.0  # pixels that a box may reach beyond the image: rounding, and tools that count edges otherwise
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in a data set.
+
+    Attributes:
+        kind: which part of the data it is about; "degenerate" are boxes of no area, "file" missing or
+            unreadable images, "size" images of another size than the JSON says.
+        line: one sentence with the file and the ids.
+        image_id: of the image, where known.
+        annotation_id: of the annotation, where it is about one.
+        fatal: whether training refuses the data for it (unless `skip_broken`); the others are counted only.
+    """
+
+    kind: ProblemKind
+    line: str
+    image_id: int | None = None
+    annotation_id: int | None = None
+    fatal: bool = True
+
+
+class Category(NamedTuple):
+    """A category as the annotations file has it."""
+
+    id: int
+    name: str
+
+
+class ImageRecord(NamedTuple):
+    """An image as the annotations file has it; sizes in pixels."""
+
+    id: int
+    file: str
+    height: int
+    width: int
+
+
+class AnnotationRecord(NamedTuple):
+    """An annotation; `image` and `category` are indices, `box` is x, y, width, height as in the file."""
+
+    id: int
+    image: int
+    category: int
+    box: tuple[float, float, float, float]
+    area: float
+    crowd: bool
+    polygons: list[list[float]]
+    rle: bytes
+
+
+@dataclass
+class Context:
+    """What a record is read against, and where problems go.
+
+    Attributes:
+        name: of the file, for messages.
+        images: by index.
+        image_index: image id -> index.
+        broken_images: ids of images that were left out: their annotations go with them, without a word each.
+        category_index: category id -> index.
+        problems: collected.
+        seen: ids of annotations.
+    """
+
+    name: str
+    images: list[ImageRecord] = field(default_factory=list)
+    image_index: dict[int, int] = field(default_factory=dict)
+    broken_images: set[int] = field(default_factory=set)
+    category_index: dict[int, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    seen: set[int] = field(default_factory=set)
+
+
+class _BrokenError(DataError):
+    """A record that cannot be used; the message lacks the file and the ids."""
+
+    def __init__(self, kind: ProblemKind, message: str, *, fatal: bool = True) -> None:
+        super().__init__(message)
+        self.kind, self.fatal = kind, fatal
+
+
+def read_image_record(raw: object, place: int, context: Context) -> None:
+    """Append one entry of "images" to the context, or a problem."""
+    entry = raw if isinstance(raw, dict) else {}
+    image_id = entry.get("id")
+    known = image_id if _is_int(image_id) else None
+    where = f"{context.name}: image {image_id}" if known is not None else f"{context.name}: images[{place}]"
+    file, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
+    fault = None
+    if known is None:
+        fault = f"id is {image_id!r}, expected a whole number"
+    elif known in context.image_index or known in context.broken_images:
+        context.problems.append(Problem("image", f"{where}: the id occurs twice", known))
+        return
+    elif not isinstance(file, str) or not file:
+        fault = f"file_name is {file!r}, expected a path"
+    elif not (_is_int(height) and _is_int(width) and height > 0 and width > 0):
+        fault = f"height x width is {height!r} x {width!r}, expected two whole numbers above 0"
+    if fault is not None:
+        context.problems.append(Problem("image", f"{where}: {fault}", known))
+        if known is not None:
+            context.broken_images.add(known)
+        return
+    context.image_index[int(entry["id"])] = len(context.images)
+    context.images.append(ImageRecord(int(entry["id"]), str(file), int(entry["height"]), int(entry["width"])))
+
+
+def read_annotation(raw: object, place: int, context: Context) -> AnnotationRecord | None:
+    """Read one entry of "annotations".
+
+    Returns:
+        The record; None if it is left out, with a problem added (or because its image was left out).
+    """
+    entry = raw if isinstance(raw, dict) else {}
+    number, image_id = entry.get("id"), entry.get("image_id")
+    if _is_int(image_id) and image_id in context.broken_images:
+        return None
+    name = f"annotation {number}" if _is_int(number) else f"annotations[{place}]"
+    where = f"{context.name}: {name}" + (f" of image {image_id}" if _is_int(image_id) else "")
+    ids = (image_id if _is_int(image_id) else None, number if _is_int(number) else None)
+    try:
+        return _annotation(entry, where, context)
+    except _BrokenError as error:
+        context.problems.append(Problem(error.kind, f"{where}: {error}", *ids, error.fatal))
+    return None
+
+
+def _annotation(entry: dict[str, Any], where: str, context: Context) -> AnnotationRecord:
+    number, image_id, category_id = entry.get("id"), entry.get("image_id"), entry.get("category_id")
+    if not _is_int(number):
+        raise _BrokenError("annotation", f"id is {number!r}, expected a whole number")
+    if number in context.seen:
+        raise _BrokenError("annotation", "the id occurs twice")
+    context.seen.add(number)
+    if not _is_int(image_id) or image_id not in context.image_index:
+        raise _BrokenError("annotation", f"there is no image with id {image_id!r}")
+    if not _is_int(category_id) or category_id not in context.category_index:
+        raise _BrokenError("category", f"there is no category with id {category_id!r}")
+    crowd = entry.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise _BrokenError("annotation", f"iscrowd is {crowd!r}, expected 0 or 1")
+    index = context.image_index[image_id]
+    image = context.images[index]
+    box, note = _box(entry.get("bbox"), image)
+    polygons, rle = _segmentation(entry.get("segmentation"), image)
+    if note is not None:
+        context.problems.append(Problem("box", f"{where}: {note}", image_id, number))
+    area = entry.get("area")
+    if area is None or not _is_number(area) or area <= 0:
+        area = _area(box, polygons, rle, image)
+        if entry.get("area") is not None:
+            line = f"{where}: area is {entry['area']!r}, {area:g} is taken from the mask"
+            context.problems.append(Problem("area", line, image_id, number, fatal=False))
+    category = context.category_index[category_id]
+    return AnnotationRecord(number, index, category, box, float(area), bool(crowd), polygons, rle)
+
+
+def _box(raw: object, image: ImageRecord) -> tuple[tuple[float, float, float, float], str | None]:
+    """The box, and what was amiss and mended: it is clipped where it reaches outside the image."""
+    if not isinstance(raw, list) or len(raw) != 4 or not all(_is_number(value) for value in raw):
+        raise _BrokenError("box", f"bbox is {_short(raw)}, expected four finite numbers x, y, width, height")
+    x, y, width, height = (float(value) for value in raw)
+    shown = "[" + ", ".join(f"{value:g}" for value in raw) + "]"
+    if width < 0 or height < 0:
+        raise _BrokenError("box", f"bbox {shown} has a negative width or height")
+    if width == 0 or height == 0:
+        raise _BrokenError("degenerate", f"bbox {shown} has no area", fatal=False)
+    frame = f"the image of {image.height} x {image.width} pixels (height x width)"
+    left, top, right, bottom = (
+        max(x, 0.0),
+        max(y, 0.0),
+        min(x + width, image.width),
+        min(y + height, image.height),
+    )
+    if left >= right or top >= bottom:
+        raise _BrokenError("box", f"bbox {shown} lies outside {frame}")
+    beyond = max(-x, -y, x + width - image.width, y + height - image.height)
+    if beyond <= OUTSIDE:
+        return (x, y, width, height), None
+    return (left, top, right - left, bottom - top), f"bbox {shown} reaches {beyond:g} pixels outside {frame}"
+
+
+def _segmentation(raw: object, image: ImageRecord) -> tuple[list[list[float]], bytes]:
+    """Polygons, or compressed run lengths, or neither where there is no segmentation."""
+    if raw is None or raw == [] or raw == {}:
+        return [], b""
+    if isinstance(raw, dict):
+        return [], _run_lengths(raw, image)
+    if not isinstance(raw, list):
+        raise _BrokenError("segmentation", f"segmentation is {_short(raw)}, expected polygons or run lengths")
+    for polygon in raw:
+        if not isinstance(polygon, list):
+            raise _BrokenError("segmentation", f"a polygon is {_short(polygon)}, expected a list of numbers")
+        if len(polygon) % 2:
+            raise _BrokenError("segmentation", f"a polygon has {len(polygon)} numbers, expected pairs x, y")
+        if len(polygon) < 6:
+            points = f"{len(polygon) // 2} point{'s' * (len(polygon) != 2)}"
+            raise _BrokenError("segmentation", f"a polygon has {points}, expected 3 or more")
+        if not _all_finite(polygon):
+            raise _BrokenError("segmentation", "a polygon holds what is not a finite number")
+    return raw, b""
+
+
+def _run_lengths(raw: dict[str, Any], image: ImageRecord) -> bytes:
+    size, counts = raw.get("size"), raw.get("counts")
+    if not isinstance(size, list) or [*size] != [image.height, image.width]:
+        raise _BrokenError(
+            "segmentation",
+            f"mask of size {_short(size)}, expected the image's [{image.height}, {image.width}]",
+        )
+    try:
+        if isinstance(counts, list):
+            counts = compress(counts, (image.height, image.width))
+        if not isinstance(counts, (str, bytes)) or not counts:
+            raise _BrokenError("segmentation", f"counts are {_short(counts)}, expected run lengths")
+        area = rle_area({"size": size, "counts": counts})
+    except _BrokenError:
+        raise
+    except (DataError, UnicodeError) as error:
+        raise _BrokenError("segmentation", f"mask: {error}") from error
+    if area == 0:
+        raise _BrokenError("degenerate", "the mask has no pixels", fatal=False)
+    return counts.encode("ascii") if isinstance(counts, str) else counts
+
+
+def _area(box: tuple[float, ...], polygons: list[list[float]], rle: bytes, image: ImageRecord) -> float:
+    size = (image.height, image.width)
+    if polygons:
+        return float(rle_area(polygons_to_rles([polygons], size)[0]))
+    return float(rle_area({"size": list(size), "counts": rle})) if rle else box[2] * box[3]
+
+
+def _all_finite(values: Sequence[object]) -> bool:
+    try:
+        return math.isfinite(math.fsum(values))  # pyrefly: ignore[bad-argument-type]
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

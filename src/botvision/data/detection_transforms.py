@@ -1,0 +1,128 @@
+"""Scale jitter, mirroring and cropping of an image together with its instances.
+
+An image is scaled to fit a canvas times a random factor (proportions are kept), a window of at most the
+canvas is cut out at a random place, and half of the windows are mirrored. Only the window is ever computed:
+pixels are resampled from it, polygons are moved first and rasterised on it, run-length masks are picked from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from botvision.data.detection_config import DetectionDataConfig
+
+DRAWS = 7  # scale, top, left, mirror, brightness, contrast, saturation
+
+
+@dataclass(frozen=True)
+class View:
+    """A window of a scaled, perhaps mirrored image.
+
+    Attributes:
+        source: (height, width) of the image.
+        scaled: (height, width) to which it is scaled.
+        top: first row of the window in the scaled image.
+        left: first column.
+        size: (height, width) of the window.
+        mirrored: left to right, after cutting out.
+    """
+
+    source: tuple[int, int]
+    scaled: tuple[int, int]
+    top: int
+    left: int
+    size: tuple[int, int]
+    mirrored: bool
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Factors (vertical, horizontal)."""
+        return self.scaled[0] / self.source[0], self.scaled[1] / self.source[1]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the window is the image as it is."""
+        return self.source == self.scaled == self.size and not self.mirrored
+
+    def image(self, pixels: Tensor) -> Tensor:
+        """uint8 (3, H, W) to uint8 (3, h, w); bilinear, averaging where it shrinks."""
+        if self.source == self.scaled:
+            (height, width), top, left = self.size, self.top, self.left
+            out = pixels[:, top : top + height, left : left + width]
+        else:
+            out = self._resampled(pixels)
+        return out.flip(2) if self.mirrored else out.contiguous()
+
+    def _resampled(self, pixels: Tensor) -> Tensor:
+        (down, right), (height, width) = self.scale, self.size
+        # Pillow reads beyond the box for its filter: exactly the window of the image scaled as a whole.
+        box = (self.left / right, self.top / down, (self.left + width) / right, (self.top + height) / down)
+        limited = (box[0], box[1], min(box[2], self.source[1]), min(box[3], self.source[0]))
+        picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        resized = picture.resize((width, height), Image.Resampling.BILINEAR, box=limited)
+        return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1)
+
+    def boxes(self, boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """xyxy (N, 4) in the image to xyxy in the window, cut off at its edges."""
+        (down, right), (height, width) = self.scale, self.size
+        moved = boxes * [right, down, right, down] - [self.left, self.top, self.left, self.top]
+        if self.mirrored:
+            moved[:, [0, 2]] = width - moved[:, [2, 0]]
+        return moved.clip(0, [width, height, width, height])
+
+    def polygon(self, points: npt.NDArray[np.floating]) -> list[float]:
+        """x, y (P, 2) in the image to flat x1, y1, ... in the window; not cut off."""
+        down, right = self.scale
+        moved = points.astype(np.float64) * [right, down] - [self.left, self.top]
+        if self.mirrored:
+            moved[:, 0] = self.size[1] - moved[:, 0]
+        return moved.reshape(-1).tolist()
+
+    def masks(self, masks: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """(N, H, W) to (N, h, w): the pixel in whose area the centre of the new one lies."""
+        if self.is_whole:
+            return masks
+        (down, right), (height, width) = self.scale, self.size
+        rows = ((self.top + np.arange(height) + 0.5) / down).astype(np.int64).clip(0, self.source[0] - 1)
+        columns = ((self.left + np.arange(width) + 0.5) / right).astype(np.int64).clip(0, self.source[1] - 1)
+        if self.mirrored:
+            columns = columns[::-1]
+        return masks[:, rows[:, None], columns]
+
+
+def choose_view(source: tuple[int, int], config: DetectionDataConfig, draws: Sequence[float]) -> View:
+    """The window of the configuration.
+
+    Args:
+        source: (height, width) of the image.
+        config: canvas and augmentation.
+        draws: uniform numbers in [0, 1): scale, top, left, mirror.
+
+    Returns:
+        A window of at least 1 and at most `config.size` pixels a side.
+    """
+    canvas, factor = config.size, 1.0
+    if config.augment == "jitter":
+        low, high = config.scale_jitter
+        factor = low + (high - low) * draws[0]
+    fit = factor * min(canvas[0] / source[0], canvas[1] / source[1])
+    scaled = max(1, round(source[0] * fit)), max(1, round(source[1] * fit))
+    size = min(canvas[0], scaled[0]), min(canvas[1], scaled[1])
+    top = int(draws[1] * (scaled[0] - size[0] + 1))
+    left = int(draws[2] * (scaled[1] - size[1] + 1))
+    return View(source, scaled, top, left, size, config.augment != "none" and draws[3] < 0.5)
+
+
+def jitter_colors(image: Tensor, strength: float, draws: Sequence[float]) -> Tensor:
+    """Brightness, contrast and saturation times 1 - strength .. 1 + strength; uint8 (3, H, W) both."""
+    if not strength:
+        return image
+    brightness, contrast, saturation = (1 + strength * (2 * draw - 1) for draw in draws)
+    image = F.adjust_contrast(F.adjust_brightness(image, brightness), contrast)
+    return F.adjust_saturation(image, saturation)
