@@ -160,7 +160,7 @@ def _anchors(pyramid: Pyramid, options: DetectorOptions) -> StridedAnchors:
         sizes = sizes[-levels:]
     if len(sizes) != levels:
         raise ValueError(
-            f"model.detector.anchor_sizes: {len(sizes)} sizes, but this pyramid has {levels} levels, one for each"
+            f"model.detector.anchor_sizes: {len(sizes)} sizes for a pyramid of {levels} levels, expected one each"
         )
     return StridedAnchors(
         tuple((size,) for size in sizes), (options.aspect_ratios,) * levels, pyramid.strides

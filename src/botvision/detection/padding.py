@@ -2,8 +2,8 @@
 
 Images share a canvas, and what lies beyond an image must not change what is computed inside it. Four things
 would: spatial convolutions and pools read across the border, attention and channel gates look everywhere,
-group norm counts all cells, and RoIAlign interpolates with the cell behind the last. Hooks on these layers put
-back what the border of a map alone would give. They do nothing where all images fill the canvas.
+group norm counts all cells, and RoIAlign interpolates with the cell behind the last. Hooks on these layers
+put back what the border of a map alone would give. They do nothing where all images fill the canvas.
 """
 
 import math
