@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"atomic"},
     "evaluation": set(),
     "draw": {"atomic"},
-    "draw_curves": {"atomic", "draw"},
+    "draw_curves": {"draw", "evaluation"},
     "draw_labels": {"draw"},
     "draw_overlay": {"atomic", "draw", "draw_labels"},
     "report": {"backbones", "data", "evaluation"},

@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import hotcoco.mask
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,6 +20,7 @@ from botvision.atomic import replacing, write_text
 from botvision.data.draws import uniform
 from botvision.data.errors import DataError
 from botvision.data.generated import OUTLINES, texture, turned
+from botvision.data.masks import boxes_of, encode
 
 Array = npt.NDArray[np.floating[Any]]
 
@@ -119,24 +119,20 @@ class ShapesSource:
 
     def _annotations(self, index: int, first_id: int) -> list[dict[str, Any]]:
         objects = self.instances(index)
-        records = []
-        for k, (box, label, mask) in enumerate(
-            zip(objects["boxes"].tolist(), objects["labels"].tolist(), objects["masks"].numpy(), strict=True)
-        ):
-            rle = hotcoco.mask.encode(np.asfortranarray(mask))
-            counts = rle["counts"].decode() if isinstance(rle["counts"], bytes) else rle["counts"]
-            records.append(
-                {
-                    "id": first_id + k,
-                    "image_id": index + 1,
-                    "category_id": label,
-                    "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
-                    "area": int(mask.sum()),
-                    "iscrowd": 0,
-                    "segmentation": {"size": list(mask.shape), "counts": counts},
-                }
-            )
-        return records
+        boxes, labels, masks = objects["boxes"].tolist(), objects["labels"].tolist(), objects["masks"]
+        areas = masks.sum(dim=(1, 2)).tolist()
+        return [
+            {
+                "id": first_id + k,
+                "image_id": index + 1,
+                "category_id": labels[k],
+                "bbox": [left, top, right - left, bottom - top],
+                "area": areas[k],
+                "iscrowd": 0,
+                "segmentation": rle,
+            }
+            for k, ((left, top, right, bottom), rle) in enumerate(zip(boxes, encode(masks), strict=True))
+        ]
 
     def _scene(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Image and objects; the latest is kept, as both are usually asked for one after the other."""
@@ -210,12 +206,9 @@ def draw(
         hue = draws[_HEAD + 2] + (shapes[k][0] + 0.5 * own[5]) / max(6, (len(draws) - _OBJECT) // _PER_OBJECT)
         shapes[k][1].paint(planes, _colour(hue % 1, own[6:8], ground.mean()), own[7:12])
     pixels = (planes.clip(0, 1) * 255).astype(np.uint8)
-    stack = np.stack(masks) if masks else np.zeros((0, *size), dtype=np.uint8)
-    return pixels, {
-        "boxes": torch.from_numpy(_boxes(stack)),
-        "labels": torch.tensor(labels, dtype=torch.int64),
-        "masks": torch.from_numpy(stack),
-    }
+    stack = torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *size), dtype=np.uint8))
+    labelled = torch.tensor(labels, dtype=torch.int64)
+    return pixels, {"boxes": boxes_of(stack), "labels": labelled, "masks": stack}
 
 
 def _place(
@@ -260,12 +253,3 @@ def _colour(hue: float, draws: Array, brightness: float) -> Array:
     low, high = (0.85, 1.0) if brightness < 0.5 else (0.2, 0.45)
     value = low + (high - low) * draws[1]
     return (value * (1 - saturation * (1 - wheel))).astype(np.float32)
-
-
-def _boxes(masks: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """float32 (N, 4) xyxy around the pixels of masks (N, H, W), none of which is empty."""
-    boxes = np.zeros((len(masks), 4), dtype=np.float32)
-    for box, mask in zip(boxes, masks, strict=True):
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    return boxes
