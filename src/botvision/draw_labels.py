@@ -1,4 +1,4 @@
-"""Labels upon a picture with many objects: each readable, none covering another."""
+"""What tells the objects of a picture apart: colours, and labels that are readable and cover no other."""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +9,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from botvision.draw import INK, ellipsis
 
+# Okabe and Ito's colours, told apart with any kind of colour vision, without black and a little brighter:
+# they must stand out from photographs.
+PALETTE = (
+    (255, 159, 28), (46, 144, 255), (0, 200, 140), (240, 228, 66),
+    (232, 76, 20), (214, 108, 214), (86, 204, 242), (148, 103, 255),
+)  # fmt: skip
 MOST_HIDDEN = 0.6  # a label that would hide more than this, in objects, is left out
 
 Colour = tuple[int, int, int]
@@ -91,3 +97,23 @@ def intersections(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64
     corner = np.maximum(first[:, None, :2], second[None, :, :2])
     sides = np.minimum(first[:, None, 2:], second[None, :, 2:]) - corner
     return np.prod(np.maximum(sides, 0), axis=2)
+
+
+def class_colour(index: int) -> Colour:
+    """Return the colour of a class, 0..K-1: eight hues, then the same lighter, then darker."""
+    base, turn = PALETTE[index % len(PALETTE)], index // len(PALETTE) % 3
+    goal, share = ((0, 0.0), (255, 0.45), (0, 0.35))[turn]
+    red, green, blue = (round(c + share * (goal - c)) for c in base)
+    return red, green, blue
+
+
+def instance_colours(boxes: npt.NDArray[np.float64]) -> list[Colour]:
+    """Give each box a colour that those it touches, or nearly touches, do not have (as far as there are)."""
+    x0, y0, x1, y1 = (boxes + np.array([-6, -6, 6, 6])).T
+    near = (x0[:, None] < x1) & (x0 < x1[:, None]) & (y0[:, None] < y1) & (y0 < y1[:, None])
+    chosen = np.full(len(boxes), -1)
+    for i in range(len(boxes)):
+        taken = np.bincount(chosen[near[i] & (chosen >= 0)], minlength=len(PALETTE))
+        turned = np.roll(taken, -i)  # begin elsewhere each time: all the colours are used, not the first two
+        chosen[i] = (int(turned.argmin()) + i) % len(PALETTE)
+    return [PALETTE[c] for c in chosen]

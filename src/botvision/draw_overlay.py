@@ -15,14 +15,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from botvision.draw import INK, PALE_INK, ellipsis
-from botvision.draw_labels import Colour, areas, draw_labels, intersections
+from botvision.draw_labels import Colour, areas, class_colour, draw_labels, instance_colours, intersections
 
-# Okabe and Ito's colours, told apart with any kind of colour vision, without black and a little brighter:
-# they must stand out from photographs.
-PALETTE = (
-    (255, 159, 28), (46, 144, 255), (0, 200, 140), (240, 228, 66),
-    (232, 76, 20), (214, 108, 214), (86, 204, 242), (148, 103, 255),
-)  # fmt: skip
 CROWD_COLOUR = (200, 205, 212)
 FILL, HALO = 0.42, 0.55  # opacity of a mask, and of the dark seam around its outline
 SHORTEST_SIDE, LONGEST_SIDE = 768, 1600  # of a finished picture, in pixels
@@ -115,9 +109,7 @@ def overlay(
     Raises:
         ValueError: A label outside 1..K.
     """
-    labels = np.asarray(objects.labels, np.int64).reshape(-1)
-    if len(labels) and not (labels.min() >= 1 and labels.max() <= len(classes)):
-        raise ValueError(f"labels {labels.min()} to {labels.max()} for {len(classes)} classes: expected 1..K")
+    labels = _checked_labels(objects, classes)
     scale = min(max(1.0, shortest / max(image.size)), longest / max(image.size))
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     picture = image.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -126,7 +118,7 @@ def overlay(
     plain = _is_many(objects, classes) if mode == "auto" else mode == "plain"
     if colours is None:
         colours = (
-            _instance_colours(boxes) if len(classes) == 1 else [class_colour(i - 1) for i in labels.tolist()]
+            instance_colours(boxes) if len(classes) == 1 else [class_colour(i - 1) for i in labels.tolist()]
         )
     if objects.crowd is not None:
         colours = [CROWD_COLOUR if c else own for own, c in zip(colours, objects.crowd, strict=True)]
@@ -199,7 +191,7 @@ def _both(pair: Pair, classes: Sequence[str], cell: int) -> list[Image.Image]:
     if len(classes) == 1:
         first = np.asarray(pair.truth.boxes, np.float64).reshape(-1, 4)
         second = np.asarray(pair.prediction.boxes, np.float64).reshape(-1, 4)
-        own, other = _instance_colours(first), _instance_colours(second)
+        own, other = instance_colours(first), instance_colours(second)
         if len(first):
             shared = intersections(second, first)
             union = areas(second)[:, None] + areas(first) - shared
@@ -237,28 +229,15 @@ def _with_legend(
     return wider
 
 
-def class_colour(index: int) -> Colour:
-    """Return the colour of a class, 0..K-1: eight hues, then the same lighter, then darker."""
-    base, turn = PALETTE[index % len(PALETTE)], index // len(PALETTE) % 3
-    goal, share = ((0, 0.0), (255, 0.45), (0, 0.35))[turn]
-    red, green, blue = (round(c + share * (goal - c)) for c in base)
-    return red, green, blue
+def _checked_labels(objects: Objects, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    labels = np.asarray(objects.labels, np.int64).reshape(-1)
+    if len(labels) and not (labels.min() >= 1 and labels.max() <= len(classes)):
+        raise ValueError(f"labels {labels.min()} to {labels.max()} for {len(classes)} classes: expected 1..K")
+    return labels
 
 
 def _is_many(objects: Objects, classes: Sequence[str]) -> bool:
     return len(objects) > (MANY if len(classes) > 1 else MANY // 4)
-
-
-def _instance_colours(boxes: npt.NDArray[np.float64]) -> list[Colour]:
-    """Give each box a colour that those it touches, or nearly touches, do not have (as far as there are)."""
-    x0, y0, x1, y1 = (boxes + np.array([-6, -6, 6, 6])).T
-    near = (x0[:, None] < x1) & (x0 < x1[:, None]) & (y0[:, None] < y1) & (y0 < y1[:, None])
-    chosen = np.full(len(boxes), -1)
-    for i in range(len(boxes)):
-        taken = np.bincount(chosen[near[i] & (chosen >= 0)], minlength=len(PALETTE))
-        turned = np.roll(taken, -i)  # begin elsewhere each time: all the colours are used, not the first two
-        chosen[i] = (int(turned.argmin()) + i) % len(PALETTE)
-    return [PALETTE[c] for c in chosen]
 
 
 def _with_masks(
