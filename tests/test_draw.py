@@ -37,7 +37,7 @@ def test_learning_curves_show_both_lines_and_leave_no_temporary_file(tmp_path):
 def test_learning_curves_name_the_smoothing_that_only_one_of_them_has(tmp_path, monkeypatch):
     (tmp_path / "metrics.csv").write_text(HEADER + "1,10,2.3,2.2,0.5,,0.1,3\n")
     names = []
-    monkeypatch.setattr(draw, "_curve", lambda axes, x, y, name, *rest: names.append(name))
+    monkeypatch.setattr(draw, "curve", lambda axes, x, y, name, *rest: names.append(name))
     draw.learning_curves(tmp_path / "metrics.csv", tmp_path / "curves.png", smoothing=0.1)
     draw.learning_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
     assert names[:3] == ["train (label smoothing 0.1)", "validation", "validation"]

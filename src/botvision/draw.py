@@ -45,14 +45,14 @@ def learning_curves(metrics_csv: str | Path, out_png: str | Path, smoothing: flo
         rows = list(csv.DictReader(file))
     if not rows or "epoch" not in rows[0]:
         raise ValueError(f"{metrics_csv}: expected a column 'epoch' and at least one row")
-    epochs = _column(rows, "epoch")
+    epochs = column(rows, "epoch")
     figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     train = f"train (label smoothing {smoothing:g})" if smoothing else "train"
-    _curve(loss, epochs, _column(rows, "train_loss"), train, TRAIN_COLOUR, "{:.3f}")
-    _curve(loss, epochs, _column(rows, "val_loss"), "validation", VAL_COLOUR, "{:.3f}")
-    _curve(accuracy, epochs, 100 * _column(rows, "val_top1"), "validation", VAL_COLOUR, "{:.1f}%")
-    top1 = _column(rows, "val_top1")
+    curve(loss, epochs, column(rows, "train_loss"), train, TRAIN_COLOUR, "{:.3f}")
+    curve(loss, epochs, column(rows, "val_loss"), "validation", VAL_COLOUR, "{:.3f}")
+    curve(accuracy, epochs, 100 * column(rows, "val_top1"), "validation", VAL_COLOUR, "{:.1f}%")
+    top1 = column(rows, "val_top1")
     if np.isfinite(top1).any():
         best = int(np.nanargmax(top1))
         accuracy.plot(epochs[best], 100 * top1[best], "o", markersize=9, mfc="none", color=VAL_COLOUR)
@@ -60,12 +60,12 @@ def learning_curves(metrics_csv: str | Path, out_png: str | Path, smoothing: flo
             f"best {100 * top1[best]:.2f}% in epoch {epochs[best]:g}", fontsize=9, color=PALE_INK, loc="right"
         )
     for axes, name in ((loss, "Loss"), (accuracy, "Top-1 (%)")):
-        _style(axes, name)
+        style_axes(axes, name)
         axes.set_xlabel("Epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if len(rows) == 1:
             axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
-    _save(figure, Path(out_png))
+    save_figure(figure, Path(out_png))
 
 
 def confusion_matrix(
@@ -118,7 +118,7 @@ def confusion_matrix(
     bar.ax.set_yticklabels(["0", "25", "50", "75", "100"], fontsize=8)
     bar.set_label("% of the true class", fontsize=9)
     bar.outline.set_visible(False)  # pyrefly: ignore
-    _save(figure, Path(out_png))
+    save_figure(figure, Path(out_png))
 
 
 def annotate(image: Image.Image, results: Sequence[Mapping[str, Any]]) -> Image.Image:
@@ -212,7 +212,7 @@ def contact_sheet(
     return sheet
 
 
-def _column(rows: Sequence[Mapping[str, str]], name: str) -> np.ndarray:
+def column(rows: Sequence[Mapping[str, str]], name: str) -> np.ndarray:
     """Return a column as float64 (rows,); absent, empty or unreadable cells are NaN."""
     values = []
     for row in rows:
@@ -223,7 +223,7 @@ def _column(rows: Sequence[Mapping[str, str]], name: str) -> np.ndarray:
     return np.array(values)
 
 
-def _curve(axes: "Axes", epochs: np.ndarray, values: np.ndarray, label: str, colour: str, form: str) -> None:
+def curve(axes: "Axes", epochs: np.ndarray, values: np.ndarray, label: str, colour: str, form: str) -> None:
     """Draw one line, its last value in the legend; few epochs are marked, so that a single one is seen."""
     known = np.isfinite(values)
     if not known.any():
@@ -235,7 +235,7 @@ def _curve(axes: "Axes", epochs: np.ndarray, values: np.ndarray, label: str, col
     )
 
 
-def _style(axes: "Axes", title: str) -> None:
+def style_axes(axes: "Axes", title: str) -> None:
     axes.set_title(title, fontsize=11, color=INK, loc="left", fontweight="bold")
     axes.grid(axis="y", color=TRACK, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
@@ -245,7 +245,7 @@ def _style(axes: "Axes", title: str) -> None:
         axes.legend(frameon=False, fontsize=9)
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Write a PNG, all of it or nothing."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
