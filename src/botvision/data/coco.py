@@ -27,7 +27,10 @@ from botvision.data.coco_records import (
 )
 from botvision.data.errors import DataError
 
-__all__ = ["Category", "CocoAnnotations", "CocoFile", "ImageRecord", "Problem", "ProblemKind", "read_coco"]
+__all__ = [
+    "Category", "CocoAnnotations", "CocoFile", "ImageRecord", "Problem", "ProblemKind", "parse_coco",
+    "read_coco",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -166,8 +169,17 @@ def read_coco(path: str | Path, categories: Sequence[Category] | None = None) ->
     Raises:
         DataError: one line, if there is no such file or it is no COCO file at all.
     """
-    name = str(path)
-    content = _load(Path(path))
+    return parse_coco(_load(Path(path)), str(path), categories)
+
+
+def parse_coco(content: dict[str, Any], name: str, categories: Sequence[Category] | None = None) -> CocoFile:
+    """Like :func:`read_coco`, from what the JSON holds; the list of annotations is emptied on the way.
+
+    Args:
+        content: "images", "annotations" and "categories", a list each.
+        name: for messages.
+        categories: as for :func:`read_coco`.
+    """
     context = Context(name)
     own = _categories(content["categories"], context)
     if categories is None:

@@ -15,10 +15,11 @@ from botvision.data.cache import ImageCache, Progress, fill_cache
 from botvision.data.coco import Category, Problem
 from botvision.data.detection_config import DetectionDataConfig
 from botvision.data.detection_files import find_split_files, read_split
-from botvision.data.detection_sources import CocoSource, InstanceSource, ShapesAdapter, Target
+from botvision.data.detection_sources import CocoSource, ShapesInstances, Target
 from botvision.data.detection_transforms import DRAWS, choose_view, jitter_colors
 from botvision.data.draws import keys, uniform
 from botvision.data.errors import DataError
+from botvision.data.shapes import ShapesSource
 
 __all__ = [
     "DetectionBatch", "DetectionDataConfig", "DetectionDataset", "DetectionSplits", "open_detection",
@@ -48,7 +49,7 @@ class DetectionDataset(Dataset[Any]):
     """
 
     def __init__(
-        self, source: InstanceSource, indices: Sequence[int], config: DetectionDataConfig, *,
+        self, source: CocoSource, indices: Sequence[int], config: DetectionDataConfig, *,
         train: bool, seed: int = 0, name: str = "images",
     ) -> None:  # fmt: skip
         """Take the parts; :func:`open_detection` has them.
@@ -121,10 +122,10 @@ class DetectionDataset(Dataset[Any]):
         """
         if self._prepared or self.config.cache == "none":
             return
-        self.verify(progress)
-        limit = self.config.cache_bytes if self.config.cache == "auto" else None
-        bytes_needed = sum(3 * height * width for height, width in map(self.size_of, range(len(self))))
-        if limit is None or bytes_needed <= limit:
+        needed = sum(3 * height * width for height, width in map(self.size_of, range(len(self))))
+        if self.config.cache == "memory" or needed <= self.config.cache_bytes:
+            if self.config.skip_broken:
+                self.verify(progress)
             self._cache = fill_cache(self.load, len(self), None, f"reading {self.name}", progress)
         self._prepared = True
 
@@ -139,7 +140,7 @@ class DetectionDataset(Dataset[Any]):
         Raises:
             DataError: one line with the name of the first image that is broken.
         """
-        if self._verified or self._cache is not None or isinstance(self.source, ShapesAdapter):
+        if self._verified or self._cache is not None or isinstance(self.source, ShapesInstances):
             return True
         if len(self) > at_most:
             return False
@@ -227,9 +228,9 @@ def open_detection(config: DetectionDataConfig, seed: int = 0) -> DetectionSplit
     if held_back:
         chosen, held = _hold_back(train_source, chosen, config.val_fraction, name)
         opened["val"] = (train_source, held, [])
-    chosen = _limited(train_source, chosen, config.limit)
     if not config.keep_empty:
         chosen = [index for index in chosen if train_source.annotated[index]]
+    chosen = _limited(train_source, chosen, config.limit)
     if not train_source.annotated[chosen].any():
         raise DataError(f"{name} train: no image has annotations that can be used")
     val_source, val_chosen, val_skipped = (train_source, chosen, []) if config.val_is_train else opened["val"]
@@ -269,7 +270,7 @@ def resolve_detection(config: DetectionDataConfig) -> str:
     return "coco" if config.source == "auto" else config.source
 
 
-Opened = tuple[InstanceSource, list[int], list[Problem]]
+Opened = tuple[CocoSource, list[int], list[Problem]]
 
 
 def _name_of(config: DetectionDataConfig) -> str:
@@ -306,20 +307,17 @@ def refuse(problems: Sequence[Problem], config: DetectionDataConfig) -> None:
 
 
 def _generated(config: DetectionDataConfig) -> dict[str, Opened]:
-    from botvision.data.shapes import ShapesSource
-
     opened: dict[str, Opened] = {}
     for split, count in (("train", config.num_images), ("val", config.num_val_images)):
         shapes = ShapesSource(
             config.generated_seed, split, count, config.num_classes, config.size, config.max_objects
         )
-        categories = [Category(k + 1, name) for k, name in enumerate(shapes.classes)]
-        opened[split] = (ShapesAdapter(shapes, config.size, categories), list(range(count)), [])
+        opened[split] = (ShapesInstances(shapes), list(range(count)), [])
     return opened
 
 
 def _hold_back(
-    source: InstanceSource, chosen: list[int], fraction: float, name: str
+    source: CocoSource, chosen: list[int], fraction: float, name: str
 ) -> tuple[list[int], list[int]]:
     """Split by a hash of the image ids: the same images whatever their order and the run's seed."""
     if not fraction:
@@ -336,7 +334,7 @@ def _hold_back(
     return rest, [index for place, index in enumerate(chosen) if place in held]
 
 
-def _limited(source: InstanceSource, chosen: list[int], limit: int | None) -> list[int]:
+def _limited(source: CocoSource, chosen: list[int], limit: int | None) -> list[int]:
     """At most `limit` images: annotated ones, spread evenly over the file; then the others."""
     if limit is None or limit >= len(chosen):
         return chosen

@@ -1,66 +1,31 @@
 """Where images and their instances are read from: COCO files, or drawn shapes."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from botvision.data.coco import Category, CocoFile, ImageRecord, image_record
+from botvision.data.coco import Category, CocoFile, ImageRecord, parse_coco
 from botvision.data.detection_transforms import View
 from botvision.data.errors import DataError
 from botvision.data.images import read_image
 from botvision.data.masks import boxes_of, decode, polygons_to_rles
+from botvision.data.shapes import ShapesSource
 
 Target = dict[str, Tensor]
 
 
-class InstanceSource(Protocol):
-    """N images with instances; i is 0..N-1 throughout."""
-
-    @property
-    def categories(self) -> list[Category]:
-        """Ascending by id."""
-        ...
-
-    @property
-    def annotated(self) -> npt.NDArray[np.bool_]:
-        """(N): which images have instances (crowds do not count)."""
-        ...
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether instances are masks, not just boxes."""
-        ...
-
-    def image(self, index: int) -> ImageRecord:
-        """Id, file and size."""
-        ...
-
-    def name_of(self, index: int) -> str:
-        """For messages."""
-        ...
-
-    def load(self, index: int) -> Tensor:
-        """uint8 (3, H, W), the way up in which it is annotated."""
-        ...
-
-    def instances(self, index: int, view: View | None = None) -> Target:
-        """Boxes float32 (n, 4) xyxy, labels int64 (n,) from 1, masks uint8 (n, H, W), no crowds.
-
-        Seen through a view only what is visible in it is there, boxes are those of the visible masks.
-        """
-        ...
-
-    def ground_truth(self, indices: list[int]) -> dict[str, Any]:
-        """The COCO file of these images."""
-        ...
-
-
 class CocoSource:
-    """A COCO file and its folder of images."""
+    """A COCO file of N images and their folder; i is 0..N-1 throughout.
+
+    Attributes:
+        file: the annotations.
+        folder: that file names are relative to.
+        annotated: bool (N), which images have instances (crowds do not count).
+    """
 
     def __init__(self, file: CocoFile, folder: Path) -> None:
         """Take the parts; images are looked for when they are loaded."""
@@ -74,23 +39,32 @@ class CocoSource:
 
     @property
     def categories(self) -> list[Category]:
+        """Ascending by id."""
         return self.file.categories
 
     @property
     def has_masks(self) -> bool:
+        """Whether instances are masks, not just boxes."""
         return self.file.annotations.has_masks
 
     def image(self, index: int) -> ImageRecord:
+        """Id, file and size."""
         return self.file.images[index]
 
     def name_of(self, index: int) -> str:
+        """File and image id, for messages."""
         image = self.file.images[index]
         return f"{self.folder / image.file} (image id {image.id})"
 
     def load(self, index: int) -> Tensor:
+        """uint8 (3, H, W), the way up in which it is annotated."""
         return load_annotated(self.folder, self.file.images[index])
 
     def instances(self, index: int, view: View | None = None) -> Target:
+        """Boxes float32 (n, 4) xyxy, labels int64 (n,) from 1, masks uint8 (n, H, W); no crowds.
+
+        Through a view, only instances that are visible in it, with the boxes of their visible masks.
+        """
         image = self.file.images[index]
         annotations, size = self.file.annotations, (image.height, image.width)
         mine = np.arange(*self.file.annotations.first[index : index + 2])
@@ -111,6 +85,7 @@ class CocoSource:
         return target if view is None else _visible(target, self.has_masks)
 
     def ground_truth(self, indices: list[int]) -> dict[str, Any]:
+        """The COCO file of these images."""
         return self.file.to_dict(indices)
 
     def _masks(
@@ -131,8 +106,10 @@ class CocoSource:
             masks[place, top : max(bottom, top + 1), left : max(right, left + 1)] = 1
         if len(runs):
             rles = [{"size": list(size), "counts": annotations.rle_of(a)} for a in chosen[runs].tolist()]
-            pixels = decode(rles, size)
-            masks[runs] = pixels if view is None else view.masks(pixels)
+            if view is None:
+                masks[runs] = decode(rles, size)
+            else:
+                view.pick(rles, masks, runs)
         if len(shapes):
             outlines = [
                 [
@@ -145,44 +122,17 @@ class CocoSource:
         return masks
 
 
-class ShapesAdapter:
-    """Drawn shapes, with image ids and sizes like those of a file."""
+class ShapesInstances(CocoSource):
+    """Drawn shapes: instances as from a file, pictures drawn when they are asked for."""
 
-    has_masks = True
-
-    def __init__(self, source: Any, size: tuple[int, int], categories: list[Category]) -> None:  # noqa: ANN401
-        """Take a :class:`botvision.data.shapes.ShapesSource` and the size of its images."""
-        self.source, self.size, self.categories = source, size, categories
-        self.annotated: npt.NDArray[np.bool_] = np.ones(len(source), dtype=np.bool_)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def image(self, index: int) -> ImageRecord:
-        return ImageRecord(index + 1, f"{index:06d}.png", *self.size)
-
-    def name_of(self, index: int) -> str:
-        return f"{self.source.name_of(index)} (image id {index + 1})"
+    def __init__(self, shapes: ShapesSource) -> None:
+        """Draw every scene once for its instances."""
+        name = f"generated/{shapes.split}"
+        super().__init__(parse_coco(shapes.coco_dict(), name), Path(name))
+        self.shapes = shapes
 
     def load(self, index: int) -> Tensor:
-        return self.source.load(index)
-
-    def instances(self, index: int, view: View | None = None) -> Target:
-        found = self.source.instances(index)
-        target = {key: found[key] for key in ("boxes", "labels", "masks")}
-        if view is None:
-            return target
-        target["masks"] = torch.from_numpy(np.ascontiguousarray(view.masks(target["masks"].numpy())))
-        return _visible(target, True)
-
-    def ground_truth(self, indices: list[int]) -> dict[str, Any]:
-        whole = self.source.coco_dict()
-        wanted = {index + 1 for index in indices}
-        return {
-            "images": [image_record(self.image(index)) for index in indices],
-            "annotations": [record for record in whole["annotations"] if record["image_id"] in wanted],
-            "categories": [{"id": category.id, "name": category.name} for category in self.categories],
-        }
+        return self.shapes.load(index)
 
 
 def _visible(target: Target, from_masks: bool) -> Target:

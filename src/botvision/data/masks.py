@@ -116,6 +116,15 @@ def rle_area(rle: Rle) -> int:
     raise DataError(f"run lengths cover fewer than {height} x {width} pixels")
 
 
+def rle_boxes(rles: Sequence[Rle]) -> npt.NDArray[np.float64]:
+    """The smallest boxes around masks: float64 (N, 4), xyxy as pixel edges; zeros for an empty mask."""
+    if not rles:
+        return np.zeros((0, 4))
+    boxes = np.asarray(rle_codec.to_bbox(list(rles)), dtype=np.float64)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
 def boxes_of(masks: Tensor) -> Tensor:
     """The smallest boxes around masks.
 
