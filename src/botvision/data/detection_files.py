@@ -1,9 +1,10 @@
 """Which annotation files and image folders a detection data set has."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from botvision.data.coco import CocoFile, Problem, read_coco
+from botvision.data.coco import Category, CocoFile, Problem, read_coco
 from botvision.data.detection_config import DetectionDataConfig
 from botvision.data.errors import DataError
 
@@ -27,8 +28,12 @@ class SplitFiles:
     """None: to be found beside the annotations."""
 
 
-def find_split_files(config: DetectionDataConfig) -> dict[str, SplitFiles]:
+def find_split_files(config: DetectionDataConfig, *, need_train: bool = True) -> dict[str, SplitFiles]:
     """The files of "train" and, where there are any, of "val".
+
+    Args:
+        config: root and, where they are set, the files.
+        need_train: whether there must be training data.
 
     Raises:
         DataError: one line, if the root or the annotations are missing, or several files could be meant.
@@ -45,9 +50,11 @@ def find_split_files(config: DetectionDataConfig) -> dict[str, SplitFiles]:
     val = _named(root, config.val_annotations) or _found(root, VAL_PATTERNS, "val_annotations")
     if train is None:
         train = _found(root, SINGLE_PATTERNS, "train_annotations", besides=val)
-    if train is None:
+    if train is None and (need_train or val is None):
         raise DataError(f"{root}: no COCO annotations, expected annotations/instances_train*.json")
-    files = {"train": SplitFiles(train, _folder(root, config.train_images, "train_images"))}
+    files = {}
+    if train is not None:
+        files["train"] = SplitFiles(train, _folder(root, config.train_images, "train_images"))
     if val is not None and val != train:
         files["val"] = SplitFiles(val, _folder(root, config.val_images, "val_images"))
     return files
@@ -81,14 +88,14 @@ def image_folder(file: CocoFile, files: SplitFiles, root: Path) -> Path:
 
 
 def read_split(
-    files: SplitFiles, root: Path, train: CocoFile | None = None
+    files: SplitFiles, root: Path, categories: Sequence[Category] | None = None
 ) -> tuple[CocoFile, Path, list[Problem]]:
     """Read a split's annotations and see which files are missing.
 
     Args:
         files: of the split.
         root: of the data set.
-        train: the training annotations, whose categories those of validation must be among.
+        categories: of the training data, which those of validation must be among.
 
     Returns:
         What was read, the folder of the images, and all problems.
@@ -96,7 +103,7 @@ def read_split(
     Raises:
         DataError: one line, if the annotations are no COCO file.
     """
-    file = read_coco(files.annotations, None if train is None else train.categories)
+    file = read_coco(files.annotations, categories)
     folder = image_folder(file, files, root)
     return file, folder, [*file.problems, *missing_files(file, folder)]
 

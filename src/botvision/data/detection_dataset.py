@@ -1,0 +1,179 @@
+"""Images with instances, as a detector takes them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from botvision.data.cache import ImageCache, Progress, fill_cache
+from botvision.data.coco import Category, Problem
+from botvision.data.detection_config import DetectionDataConfig
+from botvision.data.detection_sources import CocoSource, ShapesInstances, Target
+from botvision.data.detection_transforms import DRAWS, choose_view, jitter_colors
+from botvision.data.draws import uniform
+from botvision.data.errors import DataError
+
+VERIFIED = 20_000  # about two minutes of photographs on one core
+VERIFY_REPORTS = 100
+
+Key = int | tuple[int, int]
+DetectionBatch = tuple[list[Tensor], list[Target], Tensor]
+"""Images uint8 (3, H, W) of any sizes, their targets, indices int64 (B,)."""
+
+
+class DetectionDataset(Dataset[Any]):
+    """Images and their instances, as a detector takes them.
+
+    A target is {"boxes": float32 (n, 4) xyxy in pixels of the image tensor, "labels": int64 (n,) in 1..K,
+    "masks": uint8 (n, H, W), "image_id": int64 ()}; n may be 0, crowds are not in it. In training images are
+    views (at most `config.size`, not padded) that depend on (seed, epoch, index) alone; otherwise they are as
+    annotated.
+
+    Attributes:
+        name: data set and split, for messages and tables.
+        categories: ascending by id; category k is label k + 1.
+        skipped: problems for which images or annotations were left out.
+    """
+
+    def __init__(
+        self, source: CocoSource, indices: Sequence[int], config: DetectionDataConfig, *,
+        train: bool, seed: int = 0, name: str = "images",
+    ) -> None:  # fmt: skip
+        """Take the parts; :func:`open_detection` has them.
+
+        Args:
+            source: of images and instances.
+            indices: which of its images, N.
+            config: canvas, augmentation, cache.
+            train: augment.
+            seed: of the augmentation.
+            name: for messages.
+        """
+        self.source, self.indices, self.config = source, list(indices), config
+        self.train, self.seed, self.name = train, seed, name
+        self.categories: list[Category] = list(source.categories)
+        self.skipped: list[Problem] = []
+        self._cache: ImageCache | None = None
+        self._prepared = self._verified = False
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the categories (K), in the order of the labels 1..K."""
+        return [category.name for category in self.categories]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether instances have masks; without, those of the targets are full boxes."""
+        return self.source.has_masks
+
+    def name_of(self, index: int) -> str:
+        """File and image id."""
+        return self.source.name_of(self.indices[index])
+
+    def image_id(self, index: int) -> int:
+        """The id that the annotations give the image."""
+        return self.source.image(self.indices[index]).id
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """(height, width) of the image as annotated."""
+        image = self.source.image(self.indices[index])
+        return image.height, image.width
+
+    def load(self, index: int) -> Tensor:
+        """The picture the way up in which it is annotated, uint8 (3, H, W)."""
+        return self.source.load(self.indices[index]) if self._cache is None else self._cache[index]
+
+    def instances(self, index: int) -> Target:
+        """The target of the picture as :meth:`load` gives it."""
+        target = self.source.instances(self.indices[index])
+        target["image_id"] = torch.tensor(self.image_id(index))
+        return target
+
+    def ground_truth(self) -> dict[str, Any]:
+        """The COCO file of exactly these images, crowds included, with the ids of the files."""
+        return self.source.ground_truth(self.indices)
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory that decoded images take."""
+        return 0 if self._cache is None else self._cache.nbytes
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Decode the images into memory if the configuration allows it; the second call does nothing.
+
+        Raises:
+            DataError: one line with the name of the first image that is broken.
+        """
+        if self._prepared or self.config.cache == "none":
+            return
+        needed = sum(3 * height * width for height, width in map(self.size_of, range(len(self))))
+        if self.config.cache == "memory" or needed <= self.config.cache_bytes:
+            if self.config.skip_broken:
+                self.verify(progress)
+            self._cache = fill_cache(self.load, len(self), None, f"reading {self.name}", progress)
+        self._prepared = True
+
+    def verify(self, progress: Progress | None = None, at_most: int = VERIFIED) -> bool:
+        """Read every image once, unless it was done: a broken one is found before the first step.
+
+        With `skip_broken` such images are left out of the data set and counted in `skipped`.
+
+        Returns:
+            False if that would take too long: files that are not cached and more than `at_most`.
+
+        Raises:
+            DataError: one line with the name of the first image that is broken.
+        """
+        if self._verified or self._cache is not None or isinstance(self.source, ShapesInstances):
+            return True
+        if len(self) > at_most:
+            return False
+        kept = []
+        for place, index in enumerate(self.indices):
+            try:
+                self.source.load(index)
+                kept.append(index)
+            except DataError as error:
+                if not self.config.skip_broken:
+                    raise
+                self.skipped.append(Problem("file", str(error), self.source.image(index).id))
+            if progress is not None and ((place + 1) % VERIFY_REPORTS == 0 or place + 1 == len(self)):
+                progress(f"reading {self.name}", place + 1, len(self))
+        if not kept:
+            raise DataError(f"{self.name}: none of the {len(self)} images can be read")
+        self.indices, self._verified = kept, True
+        return True
+
+    def __getitem__(self, index: Key) -> tuple[Tensor, Target, int]:
+        images, targets, indices = self.__getitems__([index])
+        return images[0], targets[0], int(indices[0])
+
+    def __getitems__(self, wanted: Sequence[Key]) -> DetectionBatch:
+        """A whole batch.
+
+        Args:
+            wanted: B indices, or pairs (epoch, index).
+
+        Returns:
+            images uint8 (3, H, W) of sizes of their own, targets, indices int64 (B,).
+        """
+        pairs = [(0, key) if isinstance(key, int) else key for key in wanted]
+        found = [self._training(*pair) if self.train else self._as_is(pair[1]) for pair in pairs]
+        images, targets = [image for image, _ in found], [target for _, target in found]
+        return images, targets, torch.tensor([index for _, index in pairs])
+
+    def _as_is(self, index: int) -> tuple[Tensor, Target]:
+        return self.load(index), self.instances(index)
+
+    def _training(self, epoch: int, index: int) -> tuple[Tensor, Target]:
+        draws = uniform(DRAWS, self.seed, epoch, index)[0].tolist()
+        view = choose_view(self.size_of(index), self.config, draws[:4])
+        image = jitter_colors(view.image(self.load(index)), self.config.color_jitter, draws[4:])
+        target = self.source.instances(self.indices[index], view)
+        target["image_id"] = torch.tensor(self.image_id(index))
+        return image, target
