@@ -24,6 +24,8 @@ ALLOWED: dict[str, set[str]] = {
     "draw_overlay": {"atomic", "draw", "draw_labels"},
     "report": {"backbones", "data", "evaluation"},
     "report_detection": {"data", "evaluation", "report"},
+    "report_evaluation": {"evaluation", "report"},
+    "scoring": {"atomic", "draw_curves", "evaluation"},
     "training": {
         *("atomic", "bars", "backbones", "data", "detection", "evaluation"),
         *("draw", "draw_curves", "draw_overlay"),
@@ -34,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {
         *("atomic", "backbones", "bars", "data", "evaluation", "draw", "report", "manual", "training"),
         *("arguments", "deploy", "draw_curves", "draw_overlay", "report_detection"),
+        *("report_evaluation", "scoring"),
     },
     "__init__": {"attention", "backbones", "detection", "registration"},
     "registration": set(),

@@ -4,6 +4,7 @@ import argparse
 import re
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import botvision
@@ -61,6 +62,24 @@ def build_parser() -> _Parser:
             flag, text = manual.KEYS[name]
             verb.add_argument_group("configuration keys").add_argument(flag, metavar="VALUE", help=text)
     return parser
+
+
+def means_results(args: argparse.Namespace, overrides: Overrides) -> bool:
+    """Say whether ``eval`` is given a file of COCO results and not a run.
+
+    Raises:
+        UsageError: Arguments of the one beside those of the other.
+    """
+    results = Path(args.run).is_file()
+    own = {"--split": args.split, **{f"--{key}": True for key in overrides}}
+    others = {"--truth": args.truth, "--max-detections": args.max_detections, "--out": args.out}
+    wrong = next((flag for flag, given in (own if results else others).items() if given), None)
+    if wrong is not None:
+        kinds = ("a run folder", "a file of COCO results")
+        raise UsageError(f"{wrong}: goes with {kinds[not results]}, and {args.run} is {kinds[results]}")
+    if results and args.truth is None:
+        raise UsageError(f"{args.run}: COCO results need their ground truth: --truth INSTANCES.json")
+    return results
 
 
 def _examples(text: str) -> str:

@@ -18,8 +18,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from botvision import manual, report
-from botvision.arguments import Overrides, UsageError, build_parser, split_overrides
+from botvision import manual, report, report_evaluation
+from botvision.arguments import Overrides, UsageError, build_parser, means_results, split_overrides
 
 EXTRAS = dict.fromkeys(
     ("lightning", "torchdata", "hotcoco", "matplotlib", "tensorboard", "yaml", "tqdm"), "train"
@@ -84,19 +84,45 @@ def _dispatch(words: list[str]) -> int:
     return COMMANDS[args.command](args, overrides)
 
 
-def _check(args: argparse.Namespace, _: Overrides) -> int:
+def _check(args: argparse.Namespace, overrides: Overrides) -> int:
     _must_exist(args.data)
     from botvision.bars import CountBar
     from botvision.data.check import check_data
+    from botvision.report_detection import check_tables
+    from botvision.training.config import recipe_names
+    from botvision.training.data_choice import data_config
 
     with CountBar() as bar:
-        found = check_data(args.data, bar)
+        found = check_data(data_config(args.data, overrides) if overrides else args.data, bar)
     for problem in found.problems:
         _complain(problem)
-    print(report.check_table(found))
-    if found.ok and found.kind == "classification":
-        print(f"next: botvision train RECIPE --data.root {shlex.quote(args.data)}")
+    detection = found.kind == "detection"
+    print(check_tables(found) if detection else report.check_table(found))
+    if found.ok and found.kind != "images":
+        fitting = [name for name in recipe_names() if detection and name.startswith("coco_botnet50")]
+        keys = {"data.root": args.data, **overrides}
+        given = " ".join(f"--{key} {shlex.quote(value)}" for key, value in keys.items())
+        print(f"next: botvision train {fitting[0] if fitting else 'RECIPE'} {given}")
     return 0 if found.ok else 2
+
+
+def _convert(args: argparse.Namespace, _: Overrides) -> int:
+    _must_exist(args.folder, kind="folder")
+    out = Path(args.out or Path(args.folder) / "annotations" / "instances_train.json")
+    if out.exists():
+        raise ValueError(f"{out}: is there already; --out names another file")
+    from botvision.bars import CountBar
+    from botvision.data.detection_folders import to_coco
+
+    with CountBar() as bar:
+        done = to_coco(args.kind, args.folder, out, part=args.part, category=args.category, progress=bar)
+    print(f"{done.images} images with {done.annotations} objects of {len(done.categories)} categories")
+    if done.unlabelled:
+        print(f"note: {done.unlabelled} images have no label file: taken as images without objects")
+    folder = shlex.quote(args.folder)
+    where = f" --data.train_annotations {shlex.quote(str(out.resolve()))}" if args.out else ""
+    print(f"\nwritten: {out}\nnext: botvision check {folder}{where}")
+    return 0
 
 
 def _train(args: argparse.Namespace, overrides: Overrides) -> int:
@@ -126,16 +152,30 @@ def _train(args: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _eval(args: argparse.Namespace, overrides: Overrides) -> int:
-    _must_exist(args.run, kind="run folder")
+    _must_exist(args.run, kind="run folder or results file")
+    if means_results(args, overrides):
+        return _eval_results(args)
     from botvision.bars import CountBar
     from botvision.training.results import evaluate, evaluation_files
 
+    split = args.split or "val"
     with CountBar() as bar:
-        metrics = evaluate(args.run, args.split, overrides, bar)
-    print(report.metrics_table(metrics))
-    written = evaluation_files(Path(args.run), args.split, overrides)
+        metrics = evaluate(args.run, split, overrides, bar)
+    print(report_evaluation.metrics_tables(metrics))
+    written = evaluation_files(Path(args.run), split, overrides)
     print(f"\nwritten: {written[0]}, {written[1]}")
     print(f"next: botvision compare {shlex.quote(args.run)} OTHER_RUN")
+    return 0
+
+
+def _eval_results(args: argparse.Namespace) -> int:
+    _must_exist(args.truth, "--truth: ")
+    from botvision.scoring import score, write_scores
+
+    metrics = score(args.run, args.truth, args.max_detections or 100)
+    print(report_evaluation.coco_tables(metrics))
+    written = write_scores(metrics, args.run, args.truth, Path(args.out or Path(args.run).parent))
+    print(f"\nwritten: {written[0]}, {written[1]}")
     return 0
 
 
@@ -294,10 +334,10 @@ def _dotted_hint(word: str, command: str | None) -> str:
     """For ``--epochs``, written without its section, name the key that was meant."""
     if command != "train":
         return ""
-    from botvision.training.config import RunConfig
+    from botvision.training.settings import CONFIGS
 
     name = word.removeprefix("--").split("=")[0]
-    for section in dataclasses.fields(RunConfig):
+    for section in (field for config in CONFIGS.values() for field in dataclasses.fields(config)):
         if dataclasses.is_dataclass(section.type) and name in {
             f.name for f in dataclasses.fields(section.type)
         }:
@@ -320,7 +360,7 @@ def _how_to_go_on(out: Path) -> str:
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Overrides], int]] = {
     run.__name__.removeprefix("_"): run
-    for run in (_check, _train, _eval, _predict, _cost, _compare, _recipes, _models)
+    for run in (_check, _convert, _train, _eval, _predict, _cost, _compare, _recipes, _models)
 }
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ MORE = "Each command has its own --help, and takes --traceback to show where an 
 
 SUMMARIES = {
     "check": "look through a data set before an hour is wasted: counts, sizes, broken files",
+    "convert": "write labels of other tools as COCO JSON: instance masks, YOLO, Pascal VOC",
     "train": "train what a recipe says, into a run folder",
-    "eval": "evaluate the weights that a run kept (train.keep: last or best)",
+    "eval": "evaluate the weights that a run kept (train.keep: last or best), or a file of COCO results",
     "predict": "classify images: predictions.json, and a picture with labels for each",
     "cost": "what a model costs, stage by stage: parameters, multiply-adds, time of a step",
     "compare": "finished runs as one table: mean and spread over seeds, difference to the first",
@@ -29,7 +30,14 @@ EXAMPLES = {
     "check": """
 botvision check photos/              # photos/train/<class>/..., photos/val/<class>/...
 botvision check cifar10_jpeg.zip     # the same inside a zip
+botvision check coco/                # COCO: annotations/instances_train*.json, train*/, val*/
+botvision check coco/ --data.train_annotations cats.json --data.train_images pictures
 botvision check holiday/             # any folder of images
+""",
+    "convert": """
+botvision convert masks cells/ --category cell   # images/a.jpg, masks/a.png with a number for each cell
+botvision convert yolo cars/ --part images/train # images/train/a.jpg, labels/train/a.txt, data.yaml
+botvision convert voc VOC2012/ --out voc.json    # JPEGImages/, Annotations/*.xml
 """,
     "train": """
 botvision train generated_botnet14_nano --out runs/first
@@ -41,6 +49,7 @@ botvision train --out runs/mine --resume
 botvision eval runs/first
 botvision eval runs/mine --split test
 botvision eval runs/first --data.root elsewhere/
+botvision eval results.json --truth instances_val2017.json    # COCO results, whoever made them
 """,
     "predict": """
 botvision predict runs/first             # on images it was evaluated on, with their true classes
@@ -65,13 +74,21 @@ botvision recipes photos_botnet50    # every key that can be replaced, with its 
 }
 
 HELP = {
-    "check data": "folder or zip with train/<class>/..., or any folder of images",
+    "check data": "folder with COCO annotations; folder or zip with train/<class>/...; any folder of images",
+    "convert kind": "masks, yolo or voc: what lies beside the images",
+    "convert folder": "the data set; the images stay where they are",
+    "convert --out": "the JSON to write (default: FOLDER/annotations/instances_train.json)",
+    "convert --part": "only images below this folder of FOLDER, such as images/train",
+    "convert --category": "masks: what the objects are called (default: object)",
     "recipes recipe": "a recipe, by name or file",
     "train recipe": "a name that botvision recipes lists, or a YAML file; not needed with --resume and --out",
     "train --out": "run folder (default: runs/RECIPE-sSEED)",
     "train --resume": "go on from the last checkpoint, exactly, with the run's own config.yaml",
-    "eval run": "a run folder of botvision train",
-    "eval --split": "which images (default: val)",
+    "eval run": "a run folder of botvision train, or a JSON file of COCO results",
+    "eval --split": "which images of the run's data (default: val)",
+    "eval --truth": "COCO instances to hold the results against",
+    "eval --max-detections": "of one class in one image of the results that count (default: 100)",
+    "eval --out": "folder for RESULTS-eval.json and RESULTS-pr.png (default: beside the results)",
     "predict run": "a run folder, or the model/ folder in it",
     "predict paths": "image files, or folders (searched to the bottom); none: images of the evaluation",
     "predict --samples": "number of these, without PATH (default: 16)",
@@ -93,6 +110,7 @@ HELP = {
 
 # Commands that take configuration keys: how these look on the help page, and what they are.
 KEYS = {
+    "check": ("--data.key", "a value of the data's configuration, e.g. --data.train_annotations FILE"),
     "train": ("--any.key", "replaces a value of the recipe, e.g. --train.epochs 3"),
     "eval": ("--data.key", "replaces a value of the data's configuration, e.g. --data.root DIR"),
     "cost": ("--model.args.key", "an argument of MODEL, e.g. --model.args.c5_stride 1"),
@@ -108,12 +126,25 @@ def positive(text: str) -> int:
 
 ARGUMENTS: Mapping[str, Mapping[str, dict[str, Any]]] = {
     "check": {"data": {"metavar": "DATA"}},
+    "convert": {
+        "kind": {"metavar": "KIND", "choices": ("masks", "yolo", "voc")},
+        "folder": {"metavar": "FOLDER"},
+        "--out": {"metavar": "FILE.json"},
+        "--part": {"metavar": "SUBFOLDER", "default": ""},
+        "--category": {"metavar": "NAME", "default": "object"},
+    },
     "train": {
         "recipe": {"metavar": "RECIPE", "nargs": "?"},
         "--out": {"metavar": "DIR"},
         "--resume": {"action": "store_true"},
     },
-    "eval": {"run": {"metavar": "RUN"}, "--split": {"choices": ("val", "test", "train"), "default": "val"}},
+    "eval": {
+        "run": {"metavar": "RUN"},
+        "--split": {"choices": ("val", "test", "train")},
+        "--truth": {"metavar": "FILE.json"},
+        "--max-detections": {"metavar": "N", "type": positive},
+        "--out": {"metavar": "DIR"},
+    },
     "predict": {
         "run": {"metavar": "RUN"},
         "paths": {"metavar": "PATH", "nargs": "*"},

@@ -110,6 +110,8 @@ def evaluate_coco(
     results: Sequence[Mapping[str, Any]] | str | Path,
     kind: Kind,
     max_detections: int = 100,
+    *,
+    name: str | None = None,
 ) -> CocoMetrics:
     """Evaluate COCO results.
 
@@ -118,6 +120,7 @@ def evaluate_coco(
         results: Records of `to_results`, or a JSON file of them. Their order decides between equal scores.
         kind: "bbox" or "segm". For masks a box beside the mask is not looked at.
         max_detections: The highest scores of one class in one image that count, as pycocotools counts them.
+        name: Of the results, for messages; by default the file's.
 
     Raises:
         ValueError: A record that cannot be used (unknown image or category, no score, a mask of another size,
@@ -130,8 +133,8 @@ def evaluate_coco(
     truth = read_truth(truth)
     if kind == "segm" and truth.no_masks:
         raise ValueError(truth.no_masks)
-    records, name = read_results(results)
-    records = checked_results(records, truth, kind, name)
+    found, file = read_results(results)
+    records = checked_results(found, truth, kind, name or file)
     evaluation = hotcoco.COCOeval(truth.coco, truth.coco.load_res(records), kind)
     evaluation.params.max_dets = [min(1, max_detections), min(10, max_detections), max_detections]
     evaluation.evaluate()

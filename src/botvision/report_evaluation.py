@@ -1,0 +1,83 @@
+"""COCO's numbers as tables: the twelve, and those of each class; strings only."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from botvision import report
+from botvision.report import table
+
+if TYPE_CHECKING:  # for their names alone: they bring torch
+    from botvision.evaluation.coco import ClassMetrics, CocoMetrics
+
+LISTED_CLASSES = 100  # of more, the lowest
+NAMES = {"bbox": "box", "segm": "mask"}
+
+
+def metrics_tables(metrics: Any) -> str:  # noqa: ANN401
+    """Return the tables of a run's evaluation, whatever its task.
+
+    Args:
+        metrics: ``ClassificationMetrics``, or an object whose ``bbox`` and ``segm`` are ``CocoMetrics``, the
+            latter None without masks.
+    """
+    if not hasattr(metrics, "bbox"):
+        return report.metrics_table(metrics)
+    return coco_tables([found for found in (metrics.bbox, metrics.segm) if found is not None])
+
+
+def coco_tables(metrics: "Sequence[CocoMetrics]") -> str:
+    """Return AP of each class, then COCO's twelve numbers, for boxes, masks, or both; all in percent.
+
+    Args:
+        metrics: Of the same ground truth, at least one.
+    """
+    first = metrics[0]
+    most = first.max_detections
+    ap = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"]
+    ar = ["ar1", "ar10", "ar_max", "ar_small", "ar_medium", "ar_large"]
+    sizes = ["small", "medium", "large"]
+    rows = [[NAMES[m.kind], *(tenth(getattr(m, name)) for name in ap)] for m in metrics]
+    precision = table(["AP (%)", ".50:.95", ".50", ".75", *sizes], rows, "lrrrrrr")
+    rows = [[NAMES[m.kind], *(tenth(getattr(m, name)) for name in ar)] for m in metrics]
+    counts = [f"{min(n, most)} detection{'s' * (min(n, most) != 1)}" for n in (1, 10, most)]
+    recall = table(["AR (%)", *counts, *sizes], rows, "lrrrrrr")
+    legend = (
+        f"{first.images:,} images, {first.instances:,} instances. At most {most} detections of a class in "
+    )
+    legend += (
+        "an image; AP and AR: mean over IoU .50:.95 unless it is named; small: below 32x32 pixels, large: "
+    )
+    legend += "above 96x96."
+    return "\n\n".join([_class_table(metrics), precision, recall, legend])
+
+
+def tenth(fraction: float) -> str:
+    """A fraction as percent with the one decimal that AP is given with; nothing for not-a-number."""
+    return "" if fraction != fraction else f"{100 * fraction:.1f}"
+
+
+def _class_table(metrics: "Sequence[CocoMetrics]") -> str:
+    """AP of the classes that the ground truth has, in the order of their ids; the others are named below."""
+    by_class = list(zip(*(m.per_class for m in metrics), strict=True))
+    known = [entries for entries in by_class if entries[-1].instances]
+    absent = [entries[0].name for entries in by_class if not entries[0].instances]
+    shown, title = known, "class"
+    if len(known) > LISTED_CLASSES:
+        lowest = sorted(known, key=lambda entries: entries[-1].ap)[:LISTED_CLASSES]
+        shown, title = lowest, f"{LISTED_CLASSES} lowest of {len(known)} classes"
+    header = [title, "images", "instances"]
+    for m in metrics:
+        name = NAMES[m.kind]
+        header += [f"{name} AP", f"{name} AP50", f"{name} AR"]
+    text = table(header, [_class_row(entries) for entries in shown], "lrr" + "rrr" * len(metrics))
+    if absent:
+        listed = ", ".join(absent[:20]) + (f" and {len(absent) - 20} more" if len(absent) > 20 else "")
+        text += f"\n\nnot in the ground truth: {listed}"
+    return text
+
+
+def _class_row(entries: "Sequence[ClassMetrics]") -> list[object]:
+    row: list[object] = [entries[0].name, entries[0].images, entries[0].instances]
+    for entry in entries:
+        row += [tenth(entry.ap), tenth(entry.ap50), tenth(entry.ar)]
+    return row
