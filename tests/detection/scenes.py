@@ -1,14 +1,23 @@
 """Small detectors and images for the tests of this folder."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from botvision.detection.mask_rcnn import mask_rcnn
 
-SMALL = {"channels": 32, "box_channels": 64, "mask_convs": 1, "rpn_pre_nms_test": 300, "detections": 30, "score_threshold": 0.01}
+SMALL: dict[str, Any] = {
+    "channels": 32,
+    "box_channels": 64,
+    "mask_convs": 1,
+    "rpn_pre_nms_test": 300,
+    "detections": 30,
+    "score_threshold": 0.01,
+}
 
 
-def detector(backbone="botnet14_nano", classes=3, seed=0, **options):
+def detector(backbone: Any = "botnet14_nano", classes: int = 3, seed: int = 0, **options: Any) -> Any:
     """A detector with scores that differ and boxes that move, as a trained one has them."""
     torch.manual_seed(seed)
     if options.get("neck", "fpn") == "fpn":

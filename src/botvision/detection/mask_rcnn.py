@@ -9,8 +9,6 @@ from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RegionProposalNetwork
-from torchvision.ops import MultiScaleRoIAlign
-from torchvision.ops.poolers import initLevelMapper
 
 from botvision.backbones.surgery import image_hw
 from botvision.detection.norms import norm_layer
@@ -18,6 +16,7 @@ from botvision.detection.options import DetectorOptions
 from botvision.detection.padding import Padding
 from botvision.detection.proposals import FloatPredictor, FloatRPNHead, RegionProposals, StridedAnchors
 from botvision.detection.pyramid import Pyramid, adopt_body, create_body, prepare_body
+from botvision.detection.roi_align import RoIAlign
 from botvision.detection.transform import FitTransform
 
 MEAN = (0.485, 0.456, 0.406)
@@ -80,12 +79,11 @@ def mask_rcnn(
         body, kwargs = adopt_body(backbone, options), {}
     pyramid = Pyramid(prepare_body(body, options), options)
     padding = Padding()
-    model = _assemble(pyramid, num_classes, options)
+    model = _assemble(pyramid, num_classes, options, padding)
     model.transform = FitTransform(frame, mean, std, padding)
     model.rpn = RegionProposals(cast(RegionProposalNetwork, model.rpn), padding)
     padding.watch(model.backbone)
     padding.watch(model.rpn.head)
-    model.roi_heads.register_forward_pre_hook(padding.extend)
     recipe = {
         "name": backbone if isinstance(backbone, str) else None,
         "kwargs": kwargs,
@@ -117,7 +115,7 @@ def _changed(options: DetectorOptions, changes: Mapping[str, Any]) -> DetectorOp
     return dataclasses.replace(options, **changes)
 
 
-def _assemble(pyramid: Pyramid, num_classes: int, options: DetectorOptions) -> FasterRCNN:
+def _assemble(pyramid: Pyramid, num_classes: int, options: DetectorOptions, padding: Padding) -> FasterRCNN:
     """torchvision's class with our parts handed in."""
     anchors = _anchors(pyramid, options)
     depth = 2 if options.heads == "v2" else 1
@@ -129,7 +127,7 @@ def _assemble(pyramid: Pyramid, num_classes: int, options: DetectorOptions) -> F
         "rpn_post_nms_top_n_train": options.rpn_post_nms_train,
         "rpn_post_nms_top_n_test": options.rpn_post_nms_test,
         "rpn_batch_size_per_image": options.rpn_batch,
-        "box_roi_pool": _roi_align(pyramid, BOX_CELLS),
+        "box_roi_pool": _roi_align(pyramid, BOX_CELLS, padding),
         "box_head": _box_head(pyramid.out_channels, options),
         "box_predictor": FloatPredictor(options.box_channels, num_classes + 1),
         "box_score_thresh": options.score_threshold,
@@ -145,7 +143,7 @@ def _assemble(pyramid: Pyramid, num_classes: int, options: DetectorOptions) -> F
     return MaskRCNN(
         pyramid,
         **parts,
-        mask_roi_pool=_roi_align(pyramid, MASK_CELLS),
+        mask_roi_pool=_roi_align(pyramid, MASK_CELLS, padding),
         mask_head=MaskRCNNHeads(pyramid.out_channels, widths, 1, norm),
         mask_predictor=MaskRCNNPredictor(width, options.channels, num_classes + 1),
     )
@@ -160,21 +158,15 @@ def _anchors(pyramid: Pyramid, options: DetectorOptions) -> StridedAnchors:
         sizes = sizes[-levels:]
     if len(sizes) != levels:
         raise ValueError(
-            f"model.detector.anchor_sizes: {len(sizes)} sizes for a pyramid of {levels} levels, expected one each"
+            f"model.detector.anchor_sizes: {len(sizes)} for a pyramid of {levels} levels, expected one each"
         )
     return StridedAnchors(
         tuple((size,) for size in sizes), (options.aspect_ratios,) * levels, pyramid.strides
     )
 
 
-def _roi_align(pyramid: Pyramid, cells: int) -> MultiScaleRoIAlign:
-    """With scales by the maps' strides: torchvision would guess them from its first batch."""
-    pool = MultiScaleRoIAlign(pyramid.pooled, cells, 2)
-    strides = pyramid.strides[: len(pyramid.pooled)]
-    lowest = strides[0].bit_length() - 1
-    pool.scales = [1 / stride for stride in strides]
-    pool.map_levels = initLevelMapper(lowest, lowest + len(strides) - 1)
-    return pool
+def _roi_align(pyramid: Pyramid, cells: int, padding: Padding) -> RoIAlign:
+    return RoIAlign(pyramid.pooled, pyramid.strides[: len(pyramid.pooled)], cells, padding)
 
 
 def _box_head(channels: int, options: DetectorOptions) -> nn.Module:

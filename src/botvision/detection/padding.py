@@ -9,15 +9,11 @@ put back what the border of a map alone would give. They do nothing where all im
 import math
 
 import torch
-import torch.nn.functional as F
 from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 
 from botvision.backbones import AttentionConv2d
 from botvision.detection.norms import GroupNorm2d
-
-# RoIAlign samples less than one cell behind a box that ends at the border, and interpolates with the next.
-ROI_MARGIN = 2
 
 
 class Padding:
@@ -90,25 +86,11 @@ class Padding:
             elif isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1:
                 module.register_forward_pre_hook(self._fill_zero)
 
-    def extend(self, module: nn.Module, args: tuple[object, ...]) -> tuple[object, ...]:
-        """Pre-hook of RoI heads: every map goes on with the cells at its image's border.
-
-        Also without padding: RoIAlign gives zero beyond a map, so that a box of less than a cell at the
-        border would otherwise depend on whether something follows there.
-        """
-        features, *others = args
-        assert isinstance(features, dict)
-        return ({name: self._extended(x) for name, x in features.items()}, *others)
-
-    def _extended(self, x: Tensor) -> Tensor:
-        if not self.applies(x):
-            return F.pad(x, (0, ROI_MARGIN, 0, ROI_MARGIN), mode="replicate")
-        height, width = x.shape[-2] + ROI_MARGIN, x.shape[-1] + ROI_MARGIN
-        parts = []
-        for image, (rows, columns) in zip(x, self.cells(x).tolist(), strict=True):
-            border = (0, width - columns, 0, height - rows)
-            parts.append(F.pad(image[:, :rows, :columns], border, mode="replicate"))
-        return torch.stack(parts)
+    def extents(self, x: Tensor) -> Tensor:
+        """`cells`, or all cells of the map where nothing is padded."""
+        return (
+            self.cells(x) if self.applies(x) else torch.tensor([x.shape[-2:]] * x.shape[0], device=x.device)
+        )
 
     def _fill_zero(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         return self._filled(args, 0.0)

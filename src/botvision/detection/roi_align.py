@@ -1,0 +1,103 @@
+"""RoIAlign over a pyramid, on maps that go on beyond an image with the cells at its border.
+
+torchvision's averages four samples for each cell of a box, and interpolates each from four cells: sixteen
+cells of the map with weights. Written as one sparse product over all levels, this takes a third of the time on
+a CPU, forward and backward.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import initLevelMapper
+
+from botvision.detection.padding import Padding
+
+SAMPLES = 2  # per cell and axis
+# A sample may lie up to a cell behind a map's end, and is interpolated with the cell after that.
+MARGIN = 2
+
+
+class RoIAlign(MultiScaleRoIAlign):
+    """torchvision's, with scales by the maps' strides (it would guess them from its first batch).
+
+    RoIAlign gives zero beyond a map, so that a box of less than a cell at an image's border would depend on
+    what follows there; here the border cells follow, whether a map ends or padding begins.
+
+    Args:
+        names: of the maps that are used, the largest first.
+        strides: pixels per cell of these, each a power of 2.
+        cells: side of what comes out.
+        padding: knows which cells belong to which image.
+    """
+
+    def __init__(self, names: list[str], strides: list[int], cells: int, padding: Padding) -> None:
+        super().__init__(names, cells, SAMPLES)
+        lowest = strides[0].bit_length() - 1
+        self.scales = [1 / stride for stride in strides]
+        self.map_levels = initLevelMapper(lowest, lowest + len(strides) - 1)
+        self.padding = padding
+
+    def forward(
+        self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> Tensor:
+        """(R, C, cells, cells) float32 crops of all boxes x1, y1, x2, y2 in pixels, image by image."""
+        maps = {name: x[name] for name in self.featmap_names}
+        if any(level.device.type != "cpu" for level in maps.values()):
+            extended = {name: extend(level, self.padding.extents(level)) for name, level in maps.items()}
+            return super().forward(extended, boxes, image_shapes)
+        levels = [level.float() for level in maps.values()]
+        return self._sparse(levels, [part.float() for part in boxes])
+
+    def _sparse(self, levels: list[Tensor], boxes: list[Tensor]) -> Tensor:
+        """The same as a product of a sparse matrix with the cells of all levels, (cells, C)."""
+        joint = torch.cat(boxes)
+        counts = torch.tensor([len(part) for part in boxes])
+        image = torch.arange(len(boxes)).repeat_interleave(counts)
+        assert self.map_levels is not None
+        level = self.map_levels(boxes) if len(levels) > 1 else torch.zeros_like(image)
+        sides = torch.tensor([x.shape[-2:] for x in levels])  # L 2
+        starts = F.pad((sides.prod(1) * levels[0].shape[0]).cumsum(0)[:-1], (1, 0))
+        extents = torch.stack([self.padding.extents(x) for x in levels])[level, image]  # R 2
+        corners = joint * torch.tensor(self.scales)[level].unsqueeze(1)
+        cells = self.output_size[0]
+        rows, row_weights = _axis(corners[:, 1], corners[:, 3], extents[:, 0], cells)
+        columns, column_weights = _axis(corners[:, 0], corners[:, 2], extents[:, 1], cells)
+        height, width = sides[level].unbind(1)
+        first = starts[level] + image * height * width
+        rows = first[:, None, None] + rows * width[:, None, None]
+        index = rows[:, :, None, :, None] + columns[:, None, :, None, :]  # R cells cells 4 4
+        weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
+        table = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in levels])
+        sixteen = (2 * SAMPLES) ** 2
+        out = F.embedding_bag(
+            index.reshape(-1, sixteen), table, per_sample_weights=weights.reshape(-1, sixteen), mode="sum"
+        )
+        return out.view(-1, cells, cells, out.shape[-1]).permute(0, 3, 1, 2).contiguous()
+
+
+def extend(x: Tensor, extents: Tensor) -> Tensor:
+    """(B, C, H, W) with images of (B, 2) cells, as (B, C, H+2, W+2): border cells go on beyond each image."""
+    height, width = x.shape[-2] + MARGIN, x.shape[-1] + MARGIN
+    parts = [
+        F.pad(image[:, :rows, :columns], (0, width - columns, 0, height - rows), mode="replicate")
+        for image, (rows, columns) in zip(x, extents.tolist(), strict=True)
+    ]
+    return torch.stack(parts)
+
+
+def _axis(start: Tensor, end: Tensor, extent: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+    """What boxes from start to end (R,), in cells, are made of along one axis.
+
+    Returns:
+        (R, cells, 2 * SAMPLES) int64 cells of the map, limited to the extent (R,), and their weights.
+    """
+    step = (end - start).clamp(min=1) / cells
+    offsets = torch.arange(cells).unsqueeze(1) + (torch.arange(SAMPLES) + 0.5) / SAMPLES
+    places = (start[:, None, None] + step[:, None, None] * offsets).clamp(min=0)
+    last = (extent - 1)[:, None, None]
+    floor = places.floor()
+    upper = places - floor
+    low = torch.minimum(floor.long().clamp(min=0), last)
+    high = torch.minimum(low + 1, last)
+    return torch.cat([low, high], 2), torch.cat([1 - upper, upper], 2) / SAMPLES

@@ -1,0 +1,67 @@
+"""The sparse form against torchvision's, values and gradients."""
+
+import pytest
+import torch
+from torchvision.ops import MultiScaleRoIAlign
+
+from botvision.detection.padding import Padding
+from botvision.detection.roi_align import RoIAlign, extend
+
+
+def maps(canvas: tuple[int, int], strides: list[int], batch: int = 2) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(batch, 5, -(-canvas[0] // s), -(-canvas[1] // s)) for s in strides]
+    return {
+        str(i): torch.randn(shape, generator=generator, requires_grad=True) for i, shape in enumerate(shapes)
+    }
+
+
+def boxes_within(height: int, width: int, count: int, seed: int) -> torch.Tensor:
+    """Boxes of all sizes, some below a cell and at the border."""
+    generator = torch.Generator().manual_seed(seed)
+    sides = torch.tensor([width, height])
+    start = torch.rand(count, 2, generator=generator) * sides
+    start[:4] = sides - torch.rand(4, 2, generator=generator)
+    length = 2 ** (7 * torch.rand(count, 2, generator=generator)) - 0.9
+    return torch.cat([start, torch.minimum(start + length, sides.float())], 1)
+
+
+@pytest.mark.parametrize("cells", [7, 14])
+@pytest.mark.parametrize("strides", [[4, 8, 16, 32], [4, 8, 16, 16], [32]])
+def test_equals_torchvision_on_extended_maps(strides, cells):
+    sizes, canvas = [(96, 128), (50, 77)], (96, 128)
+    padding = Padding()
+    padding.begin(sizes, canvas)
+    features = maps(canvas, strides)
+    boxes = [boxes_within(*sizes[0], 30, 1), boxes_within(*sizes[1], 20, 2)]
+    ours = RoIAlign(list(features), strides, cells, padding)
+    theirs = MultiScaleRoIAlign(list(features), cells, 2)
+    theirs.scales, theirs.map_levels = ours.scales, ours.map_levels
+    out = ours(features, boxes, sizes)
+    expected = theirs({k: extend(x, padding.extents(x)) for k, x in features.items()}, boxes, sizes)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
+    wanted = torch.autograd.grad(expected, list(features.values()), upstream, retain_graph=True)
+    for ours_, theirs_ in zip(
+        torch.autograd.grad(out, list(features.values()), upstream), wanted, strict=True
+    ):
+        torch.testing.assert_close(ours_, theirs_, rtol=1e-3, atol=1e-3)
+
+
+def test_equals_torchvision_on_plain_maps_inside():
+    """Without padding, boxes of more than a cell: exactly torchvision's layer, scales found by itself."""
+    features, size = maps((128, 128), [4, 8, 16, 32]), (128, 128)
+    padding = Padding()
+    padding.begin([size, size], size)
+    boxes = [boxes_within(*size, 40, seed) for seed in (1, 2)]
+    boxes = [part[((part[:, 2:] - part[:, :2]) >= 5).all(1)] for part in boxes]
+    out = RoIAlign(list(features), [4, 8, 16, 32], 7, padding)(features, boxes, [size, size])
+    expected = MultiScaleRoIAlign(list(features), 7, 2)(features, boxes, [size, size])
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_no_boxes():
+    features = maps((64, 64), [4, 8])
+    out = RoIAlign(list(features), [4, 8], 7, Padding())(features, [torch.zeros(0, 4)] * 2, [(64, 64)] * 2)
+    assert out.shape == (0, 5, 7, 7)
+    out.sum().backward()
