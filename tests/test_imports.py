@@ -31,11 +31,12 @@ ALLOWED: dict[str, set[str]] = {
         *("draw", "draw_curves", "draw_overlay"),
     },
     "deploy": {"atomic", "backbones", "data", "detection", "draw", "draw_overlay", "evaluation"},
+    "predict_command": {"bars", "data", "deploy", "draw_overlay", "report", "training"},
     "manual": set(),
     "arguments": {"manual"},
     "cli": {
         *("atomic", "backbones", "bars", "data", "evaluation", "draw", "report", "manual", "training"),
-        *("arguments", "deploy", "draw_curves", "draw_overlay", "report_detection"),
+        *("arguments", "deploy", "predict_command", "draw_curves", "draw_overlay", "report_detection"),
         *("report_evaluation", "scoring"),
     },
     "__init__": {"attention", "backbones", "detection", "registration"},

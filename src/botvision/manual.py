@@ -19,7 +19,7 @@ SUMMARIES = {
     "convert": "write labels of other tools as COCO JSON: instance masks, YOLO, Pascal VOC",
     "train": "train what a recipe says, into a run folder",
     "eval": "evaluate the weights that a run kept (train.keep: last or best), or a file of COCO results",
-    "predict": "classify images: predictions.json, and a picture with labels for each",
+    "predict": "classify images, or find the objects in them: JSON, and a picture with labels for each",
     "cost": "what a model costs, stage by stage: parameters, multiply-adds, time of a step",
     "compare": "finished runs as one table: mean and spread over seeds, difference to the first",
     "recipes": "list the recipes that come with botvision, or all values of one",
@@ -52,10 +52,12 @@ botvision eval runs/first --data.root elsewhere/
 botvision eval results.json --truth instances_val2017.json    # COCO results, whoever made them
 """,
     "predict": """
-botvision predict runs/first             # on images it was evaluated on, with their true classes
+botvision predict runs/first             # on images it was evaluated on, beside the truth
 botvision predict runs/first photo.jpg
 botvision predict runs/first photos/ more/cat.png --out labelled --topk 3
 botvision predict runs/first photos/ --no-pictures --device cuda
+botvision predict runs/shapes photos/ --score 0.3        # a detector: results.json for COCO's tools, too
+botvision predict runs/shapes val2017/ --truth annotations/instances_val2017.json --max-detections 300
 """,
     "cost": """
 botvision cost botnet50 --size 1024 --vs resnet50
@@ -93,10 +95,13 @@ HELP = {
     "predict paths": "image files, or folders (searched to the bottom); none: images of the evaluation",
     "predict --samples": "number of these, without PATH (default: 16)",
     "predict --out": "folder for the results (default: predictions)",
-    "predict --topk": "classes for each image (default: 5)",
-    "predict --batch": "images a step (default: 32)",
+    "predict --topk": "classifier: classes for each image (default: 5)",
+    "predict --score": "detector: least score of what is written and drawn (default: the run's, and 0.5)",
+    "predict --max-detections": "detector: most objects of an image (default: the run's)",
+    "predict --truth": "detector: COCO file that has the images' ids; images that are not in it are left out",
+    "predict --batch": "images a step (default: 32; a detector 4)",
     "predict --device": "cpu, cuda, ... (default: a GPU if there is one)",
-    "predict --no-pictures": "write predictions.json alone",
+    "predict --no-pictures": "write the JSON files alone",
     "cost model": "a name that botvision models lists, or any ResNet of timm",
     "cost --size": "side, or height and width, in pixels (default: 224)",
     "cost --vs": "set a second model beside it",
@@ -121,6 +126,13 @@ def positive(text: str) -> int:
     value = int(text)  # argparse names the argument when this raises
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
+def fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, got {text}")
     return value
 
 
@@ -150,8 +162,11 @@ ARGUMENTS: Mapping[str, Mapping[str, dict[str, Any]]] = {
         "paths": {"metavar": "PATH", "nargs": "*"},
         "--samples": {"metavar": "N", "type": positive, "default": 16},
         "--out": {"metavar": "DIR", "default": "predictions"},
-        "--topk": {"metavar": "K", "type": positive, "default": 5},
-        "--batch": {"metavar": "N", "type": positive, "default": 32},
+        "--topk": {"metavar": "K", "type": positive},
+        "--score": {"metavar": "S", "type": fraction},
+        "--max-detections": {"metavar": "N", "type": positive},
+        "--truth": {"metavar": "FILE.json"},
+        "--batch": {"metavar": "N", "type": positive},
         "--device": {"metavar": "NAME", "default": "auto"},
         "--no-pictures": {"action": "store_true"},
     },

@@ -1,6 +1,7 @@
 """Results to text: tables in Markdown and the lines the command prints; strings only."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,19 @@ def _difference_cell(difference: Difference) -> str:
 def ranking(top: Sequence[dict[str, Any]], limit: int = 3) -> str:
     """Return ``label 97.1%, label 1.2%`` for the first ``limit`` results of one image."""
     return ", ".join(f"{entry['label']} {100 * entry['score']:.1f}%" for entry in top[:limit])
+
+
+def objects_line(detections: Sequence[dict[str, Any]], threshold: float) -> str:
+    """Return ``2 person, 1 dog (best 97.1%)`` for the detections of one image with at least that score."""
+    sure = [each for each in detections if each["score"] >= threshold]
+    if not sure:
+        best = max((each["score"] for each in detections), default=None)
+        unsure = "" if best is None else f" (best {100 * best:.1f}%)"
+        return f"nothing found with a score of {100 * threshold:g}% or more{unsure}"
+    counts = Counter(each["label"] for each in sure)
+    named = ", ".join(f"{count} {label}" for label, count in counts.most_common(6))
+    more = f", and {len(counts) - 6} more classes" if len(counts) > 6 else ""
+    return f"{named}{more} (best {100 * max(each['score'] for each in sure):.1f}%)"
 
 
 def check_table(found: "CheckReport") -> str:

@@ -7,6 +7,7 @@ from PIL import Image
 
 from botvision.atomic import replacing
 from botvision.data.classification import ClassificationDataset
+from botvision.data.detection import DetectionDataset
 from botvision.data.labels import spread
 
 
@@ -29,3 +30,26 @@ def export_samples(dataset: ClassificationDataset, count: int, folder: str | Pat
             Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(temporary, "PNG")
         files.append(path)
     return files
+
+
+def export_detection_samples(
+    dataset: DetectionDataset, count: int, folder: str | Path
+) -> list[tuple[Path, int]]:
+    """Write images, spread evenly over the data set, as PNG files, `folder/<image id>.png`.
+
+    Args:
+        dataset: N images; written the way up in which they are annotated.
+        count: number of images, at most N are written.
+        folder: made if it is not there.
+
+    Returns:
+        The files and their indices, in the order of the data set.
+    """
+    count = min(count, len(dataset))
+    samples = []
+    for index in (place * len(dataset) // count for place in range(count)):
+        path = Path(folder) / f"{dataset.image_id(index):012d}.png"
+        with replacing(path) as temporary:
+            Image.fromarray(dataset.load(index).permute(1, 2, 0).numpy()).save(temporary, "PNG")
+        samples.append((path, index))
+    return samples

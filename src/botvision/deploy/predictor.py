@@ -4,6 +4,7 @@ A picture is resized, cropped and normalised exactly as in the evaluation of the
 """
 
 import io
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class Predictor:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch size is {batch_size}, expected at least 1")
-        self.device = _device(device)
+        self.device = pick_device(device)
         self.batch_size = batch_size
         self.description = description
         self.classes: list[str] = [str(name) for name in description["classes"]]
@@ -83,15 +84,9 @@ class Predictor:
         Raises:
             ValueError: no such folder, no finished model in it, or a broken file; the message names it.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise ValueError(f"{folder}: no such run folder")
-        inside = folder / "model"
-        source = inside if (inside / DESCRIPTION_FILE).is_file() else folder
-        if not (source / DESCRIPTION_FILE).is_file():
-            raise ValueError(
-                f"{inside / DESCRIPTION_FILE}: missing; is {folder} a run folder, and has it trained?"
-            )
+        source, task = find_model(folder)
+        if task == "detect":
+            raise ValueError(f"{source}: a detector, not a classifier; DetectionPredictor takes it")
         model, description = load_model(source)
         _input_of(description, str(source / DESCRIPTION_FILE))
         return cls(model, description, device=device, batch_size=batch_size)
@@ -112,7 +107,7 @@ class Predictor:
         results: list[dict[str, Any]] = []
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]
-            tops = self._classify([self._resized(_to_rgb(image)) for image in batch], topk)
+            tops = self._classify([self._resized(to_rgb(image)) for image in batch], topk)
             names = [str(image) if isinstance(image, str | Path) else None for image in batch]
             results += [{"file": name, "top": top} for name, top in zip(names, tops, strict=True)]
         return results
@@ -180,6 +175,32 @@ class Predictor:
         ]
 
 
+def find_model(folder: str | Path) -> tuple[Path, str]:
+    """Return the folder of a run's finished model, and its task: "classify" or "detect".
+
+    Args:
+        folder: a run folder, or the ``model`` folder within it.
+
+    Raises:
+        ValueError: no such folder, or no finished model in it; the message names it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such run folder")
+    inside = folder / "model"
+    source = inside if (inside / DESCRIPTION_FILE).is_file() else folder
+    path = source / DESCRIPTION_FILE
+    if not path.is_file():
+        raise ValueError(
+            f"{inside / DESCRIPTION_FILE}: missing; is {folder} a run folder, and has it trained?"
+        )
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return source, "classify"  # what is wrong with it is said where it is loaded
+    return source, str(description.get("task", "classify")) if isinstance(description, dict) else "classify"
+
+
 def find_images(paths: Iterable[str | Path], skip: str | Path | None = None) -> list[Path]:
     """Return files as they are, and what is an image (by name or content) in folders and all folders below.
 
@@ -225,7 +246,12 @@ def _input_of(
         raise ValueError(f"{where}: image_size, mean, std or crop is not made of numbers") from None
 
 
-def _device(name: str) -> torch.device:
+def pick_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is a GPU if there is one.
+
+    Raises:
+        ValueError: it is not there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -236,8 +262,12 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _to_rgb(image: ImageLike) -> Image.Image:
-    """Any accepted input as an upright RGB image, converted by the same rules as a file of that mode."""
+def to_rgb(image: ImageLike) -> Image.Image:
+    """Return any accepted input as an upright RGB image, converted by the same rules as a file of that mode.
+
+    Raises:
+        ValueError: an image that cannot be read, or of an unexpected shape or dtype.
+    """
     if isinstance(image, str | Path):
         return read_image(image)
     if isinstance(image, np.ndarray):

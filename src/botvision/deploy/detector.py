@@ -1,0 +1,236 @@
+"""Images to boxes, classes and masks with a finished detector; nothing of the training code is needed.
+
+Detections are those of the run's evaluation. Masks are made one after another at the size of the image: a
+photograph of 12 megapixels with 100 objects takes megabytes, not the gigabytes that all at once would.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.models.detection.transform import resize_boxes
+
+from botvision.data.errors import DataError
+from botvision.data.images import read_image
+from botvision.data.masks import Rle, encode
+from botvision.data.sources import to_tensor
+from botvision.deploy.predictor import ImageLike, find_model, pick_device, to_rgb
+from botvision.detection.weights import load_detector
+from botvision.draw import fit
+from botvision.draw_overlay import LONGEST_SIDE
+from botvision.evaluation.coco import to_results
+
+PASTED_PIXELS = 2**24  # of masks at the size of the image, at a time
+MASK_THRESHOLD = 0.5  # of a mask's probability, as in the evaluation
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What became of one file.
+
+    Attributes:
+        file: path as found.
+        size: (height, width) of the upright image in pixels; (0, 0) for a bad file.
+        detections: ``{"label": str, "category_id": int, "score": 0..1, "box": [x, y, width, height]}`` in
+            pixels, best first, and ``mask``, a compressed RLE ``{"size", "counts"}``, if the detector has
+            masks.
+        error: one line that names the file, or None.
+        picture: the upright RGB image, at most 1600 pixels a side; None unless asked for.
+    """
+
+    file: str
+    size: tuple[int, int]
+    detections: list[dict[str, Any]]
+    error: str | None = None
+    picture: Image.Image | None = None
+
+
+class DetectionPredictor:
+    """A detector with its classes.
+
+    Args:
+        model: Mask R-CNN or Faster R-CNN with torchvision's parts (transform, backbone, rpn, roi_heads); its
+            thresholds are set here.
+        description: ``categories`` (K records ``{"id", "name"}``, that of label k at k - 1).
+        device: "auto" (a GPU if there is one), or a name torch knows.
+        batch_size: images a forward pass.
+        score_threshold: detections with lower scores are left out; None: as the model was made.
+        max_detections: most detections of an image; None: as the model was made.
+
+    Raises:
+        ValueError: an incomplete description, an unknown device, an impossible number.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        description: Mapping[str, Any],
+        *,
+        device: str = "auto",
+        batch_size: int = 4,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch size is {batch_size}, expected at least 1")
+        if score_threshold is not None and not 0 <= score_threshold < 1:
+            raise ValueError(f"score threshold is {score_threshold}, expected at least 0 and below 1")
+        if max_detections is not None and max_detections < 1:
+            raise ValueError(f"most detections of an image is {max_detections}, expected at least 1")
+        self.device = pick_device(device)
+        self.batch_size = batch_size
+        self.description = dict(description)
+        self.category_ids, self.classes = _categories(description)
+        self.model: Any = model.to(self.device).eval()
+        heads: Any = model.roi_heads
+        if score_threshold is not None:
+            heads.score_thresh = score_threshold
+        if max_detections is not None:
+            heads.detections_per_img = max_detections
+
+    @classmethod
+    def from_run(cls, folder: str | Path, **options: Any) -> "DetectionPredictor":  # noqa: ANN401
+        """Load the weights of a run folder, or of the ``model`` folder within it.
+
+        Args:
+            folder: of the run.
+            **options: ``device``, ``batch_size``, ``score_threshold``, ``max_detections``.
+
+        Raises:
+            ValueError: no such folder, no finished detector in it, or a broken file; the message names it.
+        """
+        source, task = find_model(folder)
+        if task != "detect":
+            raise ValueError(f"{source}: a model for the task {task!r}, not a detector")
+        model, description = load_detector(source)
+        return cls(model, description, **options)
+
+    @property
+    def score_threshold(self) -> float:
+        """Detections with lower scores are left out."""
+        return float(self.model.roi_heads.score_thresh)
+
+    def predict(self, images: Sequence[ImageLike]) -> list[dict[str, Any]]:
+        """Find the objects in images given as paths, PIL images or arrays.
+
+        Args:
+            images: paths; PIL images of any mode; uint8 arrays (H, W), (H, W, 3) or (H, W, 4), RGB order.
+
+        Returns:
+            For each image ``{"file": path or None, "size": [H, W], "detections": [...]}``; the detections are
+            those of :class:`Detections`.
+
+        Raises:
+            ValueError: an image that cannot be read, of an unexpected shape or dtype.
+        """
+        results: list[dict[str, Any]] = []
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            tensors = [to_tensor(to_rgb(image)) for image in batch]
+            for image, tensor, found in zip(batch, tensors, self._detect(tensors), strict=True):
+                file = str(image) if isinstance(image, str | Path) else None
+                results.append({"file": file, "size": list(tensor.shape[1:]), "detections": found})
+        return results
+
+    def predict_files(
+        self, paths: Iterable[str | Path], *, keep_pictures: bool = False
+    ) -> Iterator[Detections]:
+        """Go through files one batch at a time, in order; a bad file is reported in its place.
+
+        Args:
+            paths: image files.
+            keep_pictures: hand the (bounded) pictures on, to be drawn upon.
+        """
+        batch: list[tuple[str, Tensor | None, str | None, Image.Image | None]] = []
+        for path in paths:
+            try:
+                image = read_image(path)
+            except DataError as error:
+                batch.append((str(path), None, str(error), None))
+            else:
+                picture = fit(image, 1, LONGEST_SIDE) if keep_pictures else None
+                batch.append((str(path), to_tensor(image), None, picture))
+            if len(batch) == self.batch_size:
+                yield from self._finish(batch)
+                batch = []
+        yield from self._finish(batch)
+
+    def _finish(
+        self, batch: list[tuple[str, Tensor | None, str | None, Image.Image | None]]
+    ) -> Iterator[Detections]:
+        found = iter(self._detect([tensor for _, tensor, _, _ in batch if tensor is not None]))
+        for file, tensor, error, picture in batch:
+            if tensor is None:
+                yield Detections(file, (0, 0), [], error)
+            else:
+                height, width = tensor.shape[1:]
+                yield Detections(file, (height, width), next(found), None, picture)
+
+    @torch.inference_mode()
+    def _detect(self, images: list[Tensor]) -> list[list[dict[str, Any]]]:
+        """Objects in uint8 images (3, H, W) of any sizes.
+
+        The steps of torchvision's forward, but for its last: that pastes all masks of an image at once.
+        """
+        if not images:
+            return []
+        sizes = [(image.shape[1], image.shape[2]) for image in images]
+        batch, _ = self.model.transform([image.to(self.device) for image in images])
+        features = self.model.backbone(batch.tensors)
+        features = {"0": features} if isinstance(features, Tensor) else features
+        proposals, _ = self.model.rpn(batch, features)
+        results, _ = self.model.roi_heads(features, proposals, batch.image_sizes)
+        return [
+            self._records(result, fitted, size)
+            for result, fitted, size in zip(results, batch.image_sizes, sizes, strict=True)
+        ]
+
+    def _records(
+        self, result: dict[str, Tensor], fitted: tuple[int, int], size: tuple[int, int]
+    ) -> list[dict[str, Any]]:
+        boxes = resize_boxes(result["boxes"], list(fitted), list(size))
+        masks = _run_lengths(result["masks"], boxes, size) if "masks" in result else None
+        records = to_results(
+            0, boxes, result["labels"], result["scores"], masks, category_ids=self.category_ids
+        )
+        labels = [self.classes[label - 1] for label in result["labels"].tolist()]
+        found = []
+        for label, record in zip(labels, records, strict=True):
+            mask = {"mask": record["segmentation"]} if "segmentation" in record else {}
+            found.append(
+                {
+                    "label": label,
+                    "category_id": record["category_id"],
+                    "score": record["score"],
+                    "box": record["bbox"],
+                    **mask,
+                }
+            )
+        return found
+
+
+def _run_lengths(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[Rle]:
+    """Masks (N, 1, h, w) of probabilities within boxes (N, 4), as RLEs of the image's size (H, W)."""
+    at_once = max(1, PASTED_PIXELS // math.prod(size))
+    rles: list[Rle] = []
+    for start in range(0, len(masks), at_once):
+        part = slice(start, start + at_once)
+        pasted = paste_masks_in_image(masks[part], boxes[part], size)
+        rles += encode((pasted[:, 0] > MASK_THRESHOLD).cpu())
+    return rles
+
+
+def _categories(description: Mapping[str, Any]) -> tuple[list[int], list[str]]:
+    try:
+        pairs = [(int(each["id"]), str(each["name"])) for each in description["categories"]]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("the model's description lacks categories with id and name") from None
+    if not pairs:
+        raise ValueError("the model's description names no category, expected at least one")
+    return [number for number, _ in pairs], [name for _, name in pairs]
