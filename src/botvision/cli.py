@@ -181,47 +181,11 @@ def _eval_results(args: argparse.Namespace) -> int:
 
 def _predict(args: argparse.Namespace, _: Overrides) -> int:
     _must_exist(args.run, kind="run folder")
-    for path in args.paths:
+    for path in [*args.paths, *([args.truth] if args.truth else [])]:
         _must_exist(path)
-    from botvision.deploy.predictor import Predictor, find_images
-    from botvision.deploy.writer import PICTURES, PREDICTIONS, write_predictions, write_sheet
+    from botvision.predict_command import predict
 
-    predictor = Predictor.from_run(args.run, device=args.device, batch_size=args.batch)
-    out, pictures = Path(args.out), not args.no_pictures
-    files = find_images(args.paths, skip=out) if args.paths else _samples(args.run, args.samples, out)
-    if not files:
-        raise ValueError(f"{args.paths[0]}: no image found in it")
-    read = 0
-    shown = []
-    found = predictor.predict_files(files, args.topk, keep_pictures=pictures)
-    for prediction in write_predictions(found, out, files, predictor.description, pictures=pictures):
-        if prediction.error is None:
-            read += 1
-            print(f"{prediction.file}: {report.ranking(prediction.top)}")
-            if not args.paths:  # a few samples, all at once on one sheet
-                shown += [(prediction.picture, prediction.top, Path(prediction.file).parent.name)]
-        else:
-            _complain(prediction.error)
-    count = f"{len(files)} file{'s' * (len(files) != 1)}"
-    print(f"\n{count}: {read} classified, {len(files) - read} could not be read")
-    written = [str(out / PREDICTIONS), *([f"{out / PICTURES}/"] if pictures and read else [])]
-    if not args.paths and pictures:
-        written.append(str(write_sheet(shown, out)))
-    print(f"written: {', '.join(written)}")
-    return 0 if read else 2
-
-
-def _samples(run: str, count: int, out: Path) -> list[Path]:
-    """Images that the run was evaluated on, as files in `out`; the folder of each is its class."""
-    from botvision.data.classification import open_splits
-    from botvision.data.samples import export_samples
-    from botvision.training.config import load_config
-
-    path = Path(run) / "config.yaml"
-    if not path.is_file():
-        raise ValueError(f"{run}: holds a model but not its run's config.yaml; name the images to classify")
-    config = load_config(path)
-    return export_samples(open_splits(config.data, config.train.seed).val, count, out / "images")
+    return predict(args, print, _complain)
 
 
 def _cost(args: argparse.Namespace, overrides: Overrides) -> int:
