@@ -10,6 +10,7 @@ from typing import Any
 from botvision.data.cache import REPORT_EVERY, Progress
 from botvision.data.classification import Splits, open_splits, resolve_source
 from botvision.data.config import DataConfig
+from botvision.data.detection_config import DetectionDataConfig
 from botvision.data.errors import DataError
 from botvision.data.images import has_image_suffix, is_image, read_with_mode
 from botvision.data.labels import labelled, some_classes, split_folders
@@ -21,14 +22,16 @@ class CheckReport:
     """What a check found.
 
     Attributes:
-        kind: "classification", or "images" for a folder that has no splits and classes.
+        kind: "classification", "detection", or "images" for a folder that is neither.
         name: of the data set.
         rows: one for each split: split, images (readable), broken, classes, the smallest, median and largest
             class, the smallest and largest size as "height x width", and how many images have which mode.
+            Those of detection data: see :mod:`botvision.data.detection_check`.
         problems: one line each, errors: broken files, empty classes, whatever training would refuse.
         warnings: one line each: worth knowing, no obstacle.
         readable: images that were read.
         broken: files that could not be.
+        categories: detection data: id, name, and the number of objects in each split.
     """
 
     kind: str
@@ -38,6 +41,7 @@ class CheckReport:
     warnings: list[str]
     readable: int
     broken: int
+    categories: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -65,12 +69,14 @@ class _Tally:
     broken: int = 0
 
 
-def check_data(data: DataConfig | str | Path, progress: Progress | None = None) -> CheckReport:
+def check_data(
+    data: DataConfig | DetectionDataConfig | str | Path, progress: Progress | None = None
+) -> CheckReport:
     """Read every image of a data set and report what is wrong; raises nothing for bad data.
 
-    A folder or zip is a classification data set if it has a folder called train, val, valid, validation or
-    test; any other is taken as a heap of images. Files called like images must be readable; others count if
-    their content is an image.
+    A folder with COCO annotations is a detection data set. Any other, or a zip, is a classification data set
+    if it has a folder called train, val, valid, validation or test, and else a heap of images. Files called
+    like images must be readable; others count if their content is an image.
 
     Args:
         data: the configuration training would use, or a folder or zip.
@@ -79,6 +85,12 @@ def check_data(data: DataConfig | str | Path, progress: Progress | None = None) 
     Returns:
         The report.
     """
+    from botvision.data.detection_check import check_detection, is_detection_data  # imports this module
+
+    if isinstance(data, DetectionDataConfig):
+        return check_detection(data, progress)
+    if not isinstance(data, DataConfig) and is_detection_data(Path(data).expanduser()):
+        return check_detection(DetectionDataConfig(root=str(Path(data).expanduser())), progress)
     config = data if isinstance(data, DataConfig) else DataConfig(root=str(data))
     name = str(config.root) if config.root is not None else config.source
     try:

@@ -1,0 +1,272 @@
+"""Is this detection data set sound? Annotations and every image are read once, before an hour is wasted."""
+
+import dataclasses
+import hashlib
+import mmap
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from botvision.data.cache import Progress
+from botvision.data.check import CheckReport
+from botvision.data.coco import CocoFile, Problem, read_coco
+from botvision.data.detection_config import DetectionDataConfig
+from botvision.data.detection_files import find_split_files, has_coco_files, read_split
+from botvision.data.detection_sources import load_annotated
+from botvision.data.errors import DataError
+from botvision.data.shapes import ShapesSource
+
+SMALL, MEDIUM = 32**2, 96**2  # COCO's bounds of an object's area in pixels
+SHOWN = 20  # notes of a kind that are listed one by one
+REPORT_EVERY = 50
+CROWDED = 100  # the usual number of detections that an evaluation keeps of an image
+
+
+def is_detection_data(root: Path) -> bool:
+    """Whether a folder holds COCO annotations: annotations/*.json, or JSON elsewhere with COCO's keys."""
+    if not root.is_dir() or not has_coco_files(root):
+        return False
+    if next(root.glob("annotations/*.json"), None) is not None:
+        return True
+    candidates = [path for pattern in ("*.json", "*/_annotations.coco.json") for path in root.glob(pattern)]
+    return any(_mentions(path, b'"annotations"') and _mentions(path, b'"images"') for path in candidates)
+
+
+def check_detection(config: DetectionDataConfig, progress: Progress | None = None) -> CheckReport:
+    """Read annotations and images of a detection data set; raises nothing for bad data.
+
+    Args:
+        config: what training would use; "generated" data are drawn and looked at like files.
+        progress: called with what is being done, how many files are done and how many there are.
+
+    Returns:
+        A report of kind "detection": a row for each split, counts for each category, and a line with image
+        and annotation ids for everything that is wrong: problems are what training refuses, warnings what it
+        leaves out or mends.
+    """
+    if config.source == "generated":
+        return _check_generated(config, progress)
+    name = Path(str(config.root)).name or str(config.root)
+    try:
+        files = find_split_files(config)
+    except DataError as error:
+        return CheckReport("detection", name, [], [str(error)], [], 0, 0)
+    splits: dict[str, _Split] = {}
+    problems: list[str] = []
+    for split, parts in files.items():
+        try:
+            known = splits["train"].file.categories if "train" in splits else None
+            file, folder, found = read_split(parts, Path(str(config.root)), known)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        splits[split] = _Split(split, file, folder, found)
+    return _report(config, name, splits, problems, progress)
+
+
+@dataclasses.dataclass
+class _Split:
+    """A split as it was read, and what its files turned out to be."""
+
+    name: str
+    file: CocoFile
+    folder: Path
+    problems: list[Problem]
+    readable: int = 0
+    digests: dict[bytes, str] = dataclasses.field(default_factory=dict)
+
+    def read_images(self, progress: Progress | None) -> None:
+        """Decode every image that is there; what cannot be is added to the problems."""
+        gone = {problem.image_id for problem in self.problems if problem.kind == "file"}
+        images = [image for image in self.file.images if image.id not in gone]
+        for done, image in enumerate(images, 1):
+            try:
+                load_annotated(self.folder, image)
+                self.readable += 1
+            except DataError as error:
+                self.problems.append(Problem("file", str(error), image.id))
+            else:
+                content = (self.folder / image.file).read_bytes()
+                digest = hashlib.blake2b(content, digest_size=12).digest()
+                self.digests.setdefault(digest, f"{image.file} (image id {image.id})")
+            if progress is not None and (done % REPORT_EVERY == 0 or done == len(images)):
+                progress(f"checking {self.name}", done, len(images))
+
+    @property
+    def broken(self) -> int:
+        """Number of images that are missing or cannot be used."""
+        return sum(problem.kind == "file" for problem in self.problems)
+
+    @property
+    def refused(self) -> list[str]:
+        """Lines of what training refuses."""
+        return [problem.line for problem in self.problems if problem.fatal]
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines of what training leaves out or mends: the first of each kind, and how many more."""
+        seen: Counter[str] = Counter()
+        lines = []
+        for problem in self.problems:
+            if problem.fatal:
+                continue
+            seen[problem.kind] += 1
+            if seen[problem.kind] <= SHOWN:
+                left_out = "; left out" if problem.kind == "degenerate" else ""
+                lines.append(f"{problem.line}{left_out}")
+        more = {kind: count - SHOWN for kind, count in seen.items() if count > SHOWN}
+        return lines + [
+            f"{self.name}: {count} more notes on {_KINDS.get(kind, kind)}" for kind, count in more.items()
+        ]
+
+    def objects(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
+        """Number of objects of every image, crowds not counted, (N)."""
+        annotations = self.file.annotations
+        return np.bincount(annotations.images[~annotations.crowd], minlength=len(self.file.images))
+
+    def by_category(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
+        """Number of objects of every category, crowds not counted, (K)."""
+        annotations = self.file.annotations
+        return np.bincount(annotations.categories[~annotations.crowd], minlength=len(self.file.categories))
+
+
+_KINDS = {"degenerate": "objects without area", "area": "stated areas", "image": "images"}
+
+
+def _report(
+    config: DetectionDataConfig,
+    name: str,
+    splits: dict[str, _Split],
+    problems: list[str],
+    progress: Progress | None,
+) -> CheckReport:
+    warnings = []
+    for split in splits.values():
+        split.read_images(progress)
+        (warnings if config.skip_broken else problems).extend(split.refused)
+        problems += [] if split.file.images else [f"{split.file.name}: no images"]
+        warnings += split.notes
+    if "train" in splits:
+        more, others = _structure(config, splits)
+        if not problems:  # else they follow from those
+            problems += more
+        warnings += others
+    return CheckReport(
+        kind="detection",
+        name=name,
+        rows=[_row(split) for split in splits.values()],
+        problems=problems,
+        warnings=warnings,
+        readable=sum(split.readable for split in splits.values()),
+        broken=sum(split.broken for split in splits.values()),
+        categories=_categories(splits),
+    )
+
+
+def _structure(config: DetectionDataConfig, splits: dict[str, _Split]) -> tuple[list[str], list[str]]:
+    """What training would refuse in sound files, and what is worth knowing about them."""
+    problems, warnings = [], []
+    train, val = splits["train"], splits.get("val")
+    used = train.by_category()
+    if not used.any():
+        problems.append(f"{train.file.name}: no image has annotations that can be used")
+    if val is None and not config.val_is_train:
+        if config.val_fraction == 0 or len(train.file.images) < 2:
+            problems.append(f"{train.file.name}: no validation annotations, and no images to hold back")
+        else:
+            warnings.append(
+                f"no validation annotations: {config.val_fraction:.0%} of the training images are held back"
+            )
+    names = [category.name for category in train.file.categories]
+    lacking = [name for name, count in zip(names, used, strict=True) if not count]
+    if lacking and used.any():
+        warnings.append(f"train has no objects of {_few(lacking)}: they cannot be learnt")
+    if val is not None:
+        bare = [n for n, a, b in zip(names, used, val.by_category(), strict=True) if a and not b]
+        if bare:
+            warnings.append(f"val has no objects of {_few(bare)}: their AP is not measured")
+        same = [(train.digests[d], file) for d, file in val.digests.items() if d in train.digests]
+        if same:
+            pair = f"{same[0][1]} = {same[0][0]}"
+            warnings.append(f"{len(same)} images of val are also in train, such as {pair}")
+    for split in splits.values():
+        most = int(split.objects().max(initial=0))
+        if most > CROWDED:
+            many = f"{split.name} has images with up to {most} objects"
+            warnings.append(f"{many}: at {CROWDED} detections an image the AP cannot reach 1")
+        if len(split.file.annotations) and not split.file.annotations.has_masks:
+            warnings.append(f"{split.name} has boxes without masks: good for a Faster R-CNN")
+    return problems, warnings
+
+
+def _row(split: _Split) -> dict[str, Any]:
+    annotations, images = split.file.annotations, split.file.images
+    objects = split.objects()
+    areas = annotations.areas[~annotations.crowd]
+    count = max(1, len(areas))
+    sizes = sorted(((image.height, image.width) for image in images), key=lambda s: s[0] * s[1]) or [(0, 0)]
+    return {
+        "split": split.name,
+        "images": len(images),
+        "broken": split.broken,
+        "empty": int((objects == 0).sum()),
+        "annotations": len(annotations),
+        "crowds": int(annotations.crowd.sum()),
+        "masks": annotations.has_masks,
+        "dropped": sum(problem.kind == "degenerate" for problem in split.problems),
+        "categories": len(split.file.categories),
+        "categories_used": int((split.by_category() > 0).sum()),
+        "objects_median": float(np.median(objects)) if len(objects) else 0.0,
+        "objects_max": int(objects.max(initial=0)),
+        "small": float((areas < SMALL).sum() / count),
+        "medium": float(((areas >= SMALL) & (areas < MEDIUM)).sum() / count),
+        "large": float((areas >= MEDIUM).sum() / count),
+        "size_min": "{} x {}".format(*sizes[0]),
+        "size_median": "{} x {}".format(*sizes[len(sizes) // 2]),
+        "size_max": "{} x {}".format(*sizes[-1]),
+        "bytes": annotations.nbytes,
+        "bytes_per_100k": annotations.nbytes * 100_000 / max(1, len(annotations)),
+    }
+
+
+def _categories(splits: dict[str, _Split]) -> list[dict[str, Any]]:
+    """Id, name, and number of objects in each split, by descending number in the first."""
+    if not splits:
+        return []
+    first = next(iter(splits.values()))
+    counts = {name: split.by_category() for name, split in splits.items()}
+    rows = [
+        {"id": category.id, "name": category.name, **{name: int(n[k]) for name, n in counts.items()}}
+        for k, category in enumerate(first.file.categories)
+    ]
+    return sorted(rows, key=lambda row: (-row[first.name], row["id"]))
+
+
+def _check_generated(config: DetectionDataConfig, progress: Progress | None) -> CheckReport:
+    """Drawn images, written to a temporary folder and read like any others."""
+    with tempfile.TemporaryDirectory() as folder:
+        splits = {}
+        for split, count in (("train", config.num_images), ("val", config.num_val_images)):
+            source = ShapesSource(
+                config.generated_seed, split, count, config.num_classes, config.size, config.max_objects
+            )
+            file = read_coco(source.export(folder))
+            splits[split] = _Split(split, file, Path(folder) / split, list(file.problems))
+        return _report(config, "generated", splits, [], progress)
+
+
+def _mentions(path: Path, word: bytes) -> bool:
+    """Whether a file holds a word; maps it, so that a large one is not read into memory."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(word) >= 0
+    except (OSError, ValueError):  # ValueError: the file is empty
+        return False
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{len(names)} categor{'ies' if len(names) > 1 else 'y'} ({', '.join(names[:5])}{more})"
