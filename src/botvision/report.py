@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # for their names alone: they bring torch
     from botvision.evaluation.classification import ClassificationMetrics
 
 WORST_CLASSES = 5
+COMPARED = {"top1": "top-1", "box_ap": "box AP", "mask_ap": "mask AP"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +63,20 @@ def percent(fraction: float | None) -> str:
 
 def comparison_table(comparison: Comparison) -> str:
     """Return the results table in Markdown with a legend, warnings and notes; ends with a newline."""
-    header = ["model", "params (1e6)", "M.Adds (1e9)", "image", "epochs", "n", "top-1 (%)"]
-    header += ["difference (points)", "step (ms)"]
     groups = comparison.groups
-    names = sorted({run.data for group in groups for run in group.runs})
-    legend = f"Data: {', '.join(names)}. Mean ± sample standard deviation over n seeds (n=1 has no spread)."
+    names = [name for name in COMPARED if any(name in group.scores for group in groups)]
+    header = ["model", "params (1e6)", "M.Adds (1e9)", "image", "epochs", "n"]
+    for name in names:
+        header += [f"{COMPARED[name]} (%)", "difference (points)"]
+    header += ["step (ms)"]
+    data = sorted({run.data for group in groups for run in group.runs})
+    legend = f"Data: {', '.join(data)}. Mean ± sample standard deviation over n seeds (n=1 has no spread)."
     if len(groups) > 1:
         legend += f" Difference: against {groups[0].label}, over the pairs of runs with the same seed."
-    text = table(header, [_comparison_row(group) for group in groups], "lrrrrrrrr") + "\n\n" + legend
+    if comparison.task == "detect":
+        legend += " M.Adds: backbone and neck. AP: mean over IoU .50:.95."
+    rows = [_comparison_row(group, names) for group in groups]
+    text = table(header, rows, "l" + "r" * (len(header) - 1)) + "\n\n" + legend
     lines = [f"- Warning: {warning}" for warning in comparison.warnings]
     lines += [f"- Note: {note}" for note in comparison.notes]
     if lines:
@@ -77,9 +84,16 @@ def comparison_table(comparison: Comparison) -> str:
     return text + "\n"
 
 
-def _comparison_row(group: Group) -> list[str]:
+def _comparison_row(group: Group, names: Sequence[str]) -> list[str]:
     run = group.runs[0]
-    spread = "" if group.sd is None else f" ± {percent(group.sd)}"
+    scores = []
+    for name in names:
+        found = group.scores.get(name)
+        if found is None:
+            scores += ["", ""]
+            continue
+        scores.append(percent(found.mean) + ("" if found.sd is None else f" ± {percent(found.sd)}"))
+        scores.append("" if found.difference is None else _difference_cell(found.difference))
     return [
         group.label,
         short(run.params / 1e6),
@@ -87,8 +101,7 @@ def _comparison_row(group: Group) -> list[str]:
         run.size,
         str(run.epochs),
         str(group.n),
-        percent(group.mean) + spread,
-        "" if group.difference is None else _difference_cell(group.difference),
+        *scores,
         "" if group.step_ms is None else f"{group.step_ms:.1f}",
     ]
 
@@ -145,12 +158,19 @@ def check_table(found: "CheckReport") -> str:
 def summary_lines(summary: Mapping[str, Any]) -> str:
     """Return the outcome of a training from its ``summary.json``."""
     height, width = summary["image_size"]
+    if summary.get("task") == "detect":
+        titles = {"box_ap": "box AP", "box_ap50": "box AP50", "mask_ap": "mask AP", "mask_ap50": "mask AP50"}
+        measured = {f"{title} (%)": percent(summary.get(key)) for key, title in titles.items()}
+    else:
+        measured = {
+            "top-1 (%)": percent(summary["top1"]),
+            "top-5 (%)": percent(summary.get("top5")),
+            "loss": "" if summary["loss"] is None else f"{summary['loss']:.4f}",
+        }
     cells = {
         "model": summary["model"],
         "data": summary["data"],
-        "top-1 (%)": percent(summary["top1"]),
-        "top-5 (%)": percent(summary.get("top5")),
-        "loss": "" if summary["loss"] is None else f"{summary['loss']:.4f}",
+        **measured,
         "params (1e6)": short(summary["params"] / 1e6),
         "M.Adds (1e9)": short(summary["macs"] / 1e9),
         "image": f"{height}x{width}",

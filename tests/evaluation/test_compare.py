@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from botvision import report
 from botvision.evaluation.compare import compare
 from botvision.evaluation.runs import Run, read_run
+from tests.terminal import table
 
 
 def write_run(folder: Path, *, config: str | None = None, **changes: object) -> Path:
@@ -31,7 +33,7 @@ def run(model: str, seed: int, top1: float, **changes: Any) -> Run:
         "folder": f"runs/{model}-{seed}-{len(changes)}", "data": "shapes", "epochs": 10, "params": 1_000_000,
         "macs": 10**9, "image_size": (32, 32), "precision": "32-true", "hardware": "2 cores", "step_ms": 10.0,
     }  # fmt: skip
-    return Run(model=model, seed=seed, top1=top1, **(values | changes))
+    return Run(model=model, seed=seed, scores={"top1": top1}, **(values | changes))
 
 
 def test_mean_sample_sd_and_paired_difference_equal_the_hand_worked_numbers():
@@ -41,15 +43,20 @@ def test_mean_sample_sd_and_paired_difference_equal_the_hand_worked_numbers():
     runs = [run("resnet", s, t) for s, t in ((0, 0.90), (1, 0.92), (2, 0.94))]
     runs += [run("botnet", s, t) for s, t in ((2, 0.94), (1, 0.94), (0, 0.91))]
     resnet, botnet = compare(runs).groups
-    assert (resnet.label, resnet.n, resnet.seeds, resnet.difference) == ("resnet", 3, [0, 1, 2], None)
-    assert resnet.mean == pytest.approx(0.92, abs=1e-12)
-    assert resnet.sd == pytest.approx(0.02, abs=1e-12)
-    assert botnet.mean == pytest.approx(0.93, abs=1e-12)
-    assert botnet.sd == pytest.approx(math.sqrt(3) / 100, abs=1e-12)
-    assert botnet.difference is not None
-    assert botnet.difference.pairs == 3
-    assert botnet.difference.mean == pytest.approx(0.01, abs=1e-12)
-    assert botnet.difference.sd == pytest.approx(0.01, abs=1e-12)
+    assert (resnet.label, resnet.n, resnet.seeds, resnet.scores["top1"].difference) == (
+        "resnet",
+        3,
+        [0, 1, 2],
+        None,
+    )
+    assert resnet.scores["top1"].mean == pytest.approx(0.92, abs=1e-12)
+    assert resnet.scores["top1"].sd == pytest.approx(0.02, abs=1e-12)
+    assert botnet.scores["top1"].mean == pytest.approx(0.93, abs=1e-12)
+    assert botnet.scores["top1"].sd == pytest.approx(math.sqrt(3) / 100, abs=1e-12)
+    assert botnet.scores["top1"].difference is not None
+    assert botnet.scores["top1"].difference.pairs == 3
+    assert botnet.scores["top1"].difference.mean == pytest.approx(0.01, abs=1e-12)
+    assert botnet.scores["top1"].difference.sd == pytest.approx(0.01, abs=1e-12)
     assert compare(runs).warnings == ()
 
 
@@ -57,7 +64,7 @@ def test_only_common_seeds_are_paired_and_unequal_seeds_are_said():
     # pairs: seed 1 alone, 0.80 - 0.70 = +0.10; the means differ by 0.85 - 0.65 = 0.20
     runs = [run("a", 0, 0.60), run("a", 1, 0.70), run("b", 1, 0.80), run("b", 2, 0.90)]
     comparison = compare(runs)
-    difference = comparison.groups[1].difference
+    difference = comparison.groups[1].scores["top1"].difference
     assert difference is not None
     assert (difference.pairs, difference.sd) == (1, None)
     assert difference.mean == pytest.approx(0.10, abs=1e-12)
@@ -66,7 +73,7 @@ def test_only_common_seeds_are_paired_and_unequal_seeds_are_said():
 
 def test_without_a_common_seed_the_difference_of_the_means_is_marked_unpaired():
     comparison = compare([run("a", 0, 0.5), run("b", 7, 0.75)])
-    difference = comparison.groups[1].difference
+    difference = comparison.groups[1].scores["top1"].difference
     assert difference is not None
     assert (difference.mean, difference.sd, difference.pairs) == (0.25, None, 0)
     assert "+25.00 (unpaired)" in report.comparison_table(comparison)
@@ -83,7 +90,7 @@ def test_what_a_run_could_not_measure_is_an_empty_cell():
 
 def test_one_run_has_no_spread():
     comparison = compare([run("a", 0, 0.5)])
-    assert comparison.groups[0].sd is None
+    assert comparison.groups[0].scores["top1"].sd is None
     row = report.comparison_table(comparison).splitlines()[2]
     assert "±" not in row
     assert " 50.00 |" in row
@@ -188,7 +195,7 @@ def test_table_and_json_of_run_folders(tmp_path):
     assert len({len(line) for line in lines[:4]}) == 1
     assert lines[5].startswith("Data: CIFAR-10 (JPEG).")
     plain = json.loads(json.dumps(comparison.to_json()))
-    assert plain["groups"][1]["difference"] == {"mean": pytest.approx(0.025), "sd": None, "pairs": 1}
+    assert plain["groups"][1]["top1"]["difference"] == {"mean": pytest.approx(0.025), "sd": None, "pairs": 1}
     assert plain["groups"][0]["runs"] == [
         {"folder": str(folders[0]), "seed": 0, "top1": 0.85, "step_ms": 20.0}
     ]
@@ -221,6 +228,81 @@ def test_missing_or_broken_files_are_one_line(tmp_path):
         read_run(tmp_path)
     with pytest.raises(ValueError, match=r"config\.yaml: not valid YAML"):
         read_run(write_run(tmp_path / "run", config="a: [1"))
+
+
+def detector(model: str, seed: int, box: float, mask: float | None = None) -> Run:
+    scores = {"box_ap": box, "box_ap50": box + 0.2}
+    scores |= {} if mask is None else {"mask_ap": mask, "mask_ap50": mask + 0.1}
+    return replace(run(model, seed, 0), task="detect", scores=scores)
+
+
+def test_detectors_have_a_spread_and_a_difference_for_boxes_and_for_masks():
+    # boxes: 40, 44 -> 42, sd sqrt(8); 45, 45 -> 45, sd 0; by seed +5, +1 -> +3, sd sqrt(8)
+    # masks: 30, 32 -> 31, sd sqrt(2); 31, 35 -> 33, sd sqrt(8); by seed +1, +3 -> +2, sd sqrt(2)
+    runs = [detector("resnet", 0, 0.40, 0.30), detector("resnet", 1, 0.44, 0.32)]
+    runs += [detector("botnet", 0, 0.45, 0.31), detector("botnet", 1, 0.45, 0.35)]
+    comparison = compare(runs)
+    rows = table(report.comparison_table(comparison), "model")
+    assert rows[0][6:] == [
+        "box AP (%)", "difference (points)", "mask AP (%)", "difference (points)", "step (ms)"
+    ]  # fmt: skip
+    assert rows[1][6:10] == ["42.00 ± 2.83", "", "31.00 ± 1.41", ""]
+    assert rows[2][6:10] == [
+        "45.00 ± 0.00", "+3.00 ± 2.83 (2 paired)", "33.00 ± 2.83", "+2.00 ± 1.41 (2 paired)"
+    ]  # fmt: skip
+    plain = json.loads(json.dumps(comparison.to_json()))
+    assert plain["task"] == "detect"
+    second = plain["groups"][1]
+    assert second["mask_ap"]["difference"] == {
+        "mean": pytest.approx(0.02), "sd": pytest.approx(math.sqrt(2) / 100), "pairs": 2
+    }  # fmt: skip
+    assert second["box_ap50"]["mean"] == pytest.approx(0.65)
+    assert second["runs"][1] == {
+        "folder": "runs/botnet-1-0", "seed": 1, "box_ap": 0.45, "box_ap50": pytest.approx(0.65),
+        "mask_ap": 0.35, "mask_ap50": pytest.approx(0.45), "step_ms": 10.0,
+    }  # fmt: skip
+
+
+def test_boxes_alone_leave_the_cells_of_masks_empty():
+    boxes, masks = detector("faster", 0, 0.40), detector("mask", 0, 0.42, 0.35)
+    rows = table(report.comparison_table(compare([boxes, masks])), "model")
+    assert rows[1][6:10] == ["40.00", "", "", ""]
+    assert rows[2][6:10] == ["42.00", "+2.00 (1 paired)", "35.00", ""]
+    alone = table(report.comparison_table(compare([boxes])), "model")
+    assert alone[0][6:] == ["box AP (%)", "difference (points)", "step (ms)"]
+
+
+def test_tasks_are_not_mixed():
+    with pytest.raises(ValueError, match=r"^runs of different tasks: runs/a-0-0 is classify, .* is detect$"):
+        compare([run("a", 0, 0.5), detector("b", 0, 0.4)])
+
+
+def test_summary_of_a_detector_is_read(tmp_path):
+    found: dict[str, Any] = {
+        "task": "detect",
+        "box_ap": 0.4,
+        "box_ap50": 0.6,
+        "mask_ap": None,
+        "mask_ap50": None,
+    }
+    assert read_run(write_run(tmp_path / "a", **found)).scores == {"box_ap": 0.4, "box_ap50": 0.6}
+    for wrong, words in (
+        ({"box_ap": None}, "box_ap is None, expected a number"),
+        ({"mask_ap": 40.0}, "mask_ap is 40.0, expected a fraction from 0 to 1"),
+        ({"task": "segment"}, "task is 'segment', expected classify or detect"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            read_run(write_run(tmp_path / words, **(found | wrong)))
+
+
+def test_summary_line_of_a_detector():
+    summary = {
+        "task": "detect", "model": "a", "data": "d", "box_ap": 0.4, "box_ap50": 0.6, "mask_ap": None,
+        "params": 10**6, "macs": 10**9, "image_size": [8, 8], "epochs": 1, "step_ms": None,
+    }  # fmt: skip
+    rows = table(report.summary_lines(summary), "model")
+    assert rows[0][2:6] == ["box AP (%)", "box AP50 (%)", "mask AP (%)", "mask AP50 (%)"]
+    assert rows[1][2:6] == ["40.00", "60.00", "", ""]
 
 
 def test_nothing_and_the_same_folder_twice_are_refused(tmp_path):

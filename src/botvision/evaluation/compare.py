@@ -1,6 +1,7 @@
 """Finished runs to one table: mean and spread over seeds, and the difference to the first model.
 
-Runs that differ in nothing but the seed form one group, one row of the table. Top-1 is a fraction here.
+Runs that differ in nothing but the seed form one group, one row of the table. What is compared are the
+scores of the runs' task, as fractions: top-1 of classifiers, AP of detectors.
 """
 
 import statistics
@@ -9,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from botvision.evaluation.runs import Run
+from botvision.evaluation.runs import SCORES, Run
 
 # Settings whose difference is no line of its own: said in other words, or the very thing that is compared.
 SAID_OTHERWISE = frozenset(
@@ -19,7 +20,7 @@ SAID_OTHERWISE = frozenset(
 
 @dataclass(frozen=True)
 class Difference:
-    """Top-1 minus the first group's, as fractions.
+    """A score minus the first group's, as fractions.
 
     Attributes:
         mean: Mean over the pairs (or the difference of the two means, when no seed is in both groups).
@@ -33,21 +34,32 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """One score over the runs of a group.
+
+    Attributes:
+        sd: Sample standard deviation (divisor n - 1); None when there is one run.
+        difference: Against the first group; None in the first group itself, and where that lacks the score.
+    """
+
+    mean: float
+    sd: float | None
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
 class Group:
     """Runs that differ in the seed alone.
 
     Attributes:
-        sd: Sample standard deviation (divisor n - 1) of top-1; None when there is one run.
+        scores: By name, those that all of its runs have.
         step_ms: Mean over the runs that measured it.
-        difference: Against the first group; None in the first group itself.
     """
 
     label: str
     runs: tuple[Run, ...]
-    mean: float
-    sd: float | None
+    scores: dict[str, Spread]
     step_ms: float | None
-    difference: Difference | None
 
     @property
     def n(self) -> int:
@@ -65,17 +77,20 @@ class Comparison:
     """Groups in the order in which the runs were named.
 
     Attributes:
+        task: Of all runs.
         warnings: What makes their comparison unfair, one line each.
         notes: What differs and should not matter, one line each.
     """
 
+    task: str
     groups: tuple[Group, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for ``json.dump``; top-1 as fractions."""
+        """Return plain values for ``json.dump``; scores as fractions."""
         return {
+            "task": self.task,
             "spread": "sample standard deviation over seeds",
             "groups": [_group_to_json(group) for group in self.groups],
             "warnings": list(self.warnings),
@@ -90,7 +105,7 @@ def compare(runs: Iterable[Run]) -> Comparison:
         runs: At least one run; the group of the first one is the baseline.
 
     Raises:
-        ValueError: No run at all, or the same folder twice.
+        ValueError: No run at all, the same folder twice, or runs of several tasks.
     """
     runs = tuple(runs)
     if not runs:
@@ -99,12 +114,18 @@ def compare(runs: Iterable[Run]) -> Comparison:
     for folder in folders:
         if folders.count(folder) > 1:
             raise ValueError(f"{folder}: named twice; each run counts once")
+    other = next((run for run in runs if run.task != runs[0].task), None)
+    if other is not None:
+        raise ValueError(
+            f"runs of different tasks: {runs[0].folder} is {runs[0].task}, {other.folder} is {other.task}"
+        )
     members: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
         members.setdefault(_identity(run), []).append(run)
     groups = list(members.values())
     labels = _labels([group[0] for group in groups])
     return Comparison(
+        runs[0].task,
         tuple(
             _group(label, group, None if i == 0 else groups[0])
             for i, (label, group) in enumerate(zip(labels, groups, strict=True))
@@ -132,34 +153,42 @@ def _labels(firsts: Sequence[Run]) -> list[str]:
 
 
 def _group(label: str, runs: Sequence[Run], baseline: Sequence[Run] | None) -> Group:
-    values = [run.top1 for run in runs]
+    names = [name for name in SCORES[runs[0].task] if all(name in run.scores for run in runs)]
     steps = [run.step_ms for run in runs if run.step_ms is not None]
     return Group(
         label=label,
         runs=tuple(runs),
-        mean=statistics.fmean(values),
-        sd=statistics.stdev(values) if len(values) > 1 else None,
+        scores={name: _spread(name, runs, baseline) for name in names},
         step_ms=statistics.fmean(steps) if steps else None,
-        difference=None if baseline is None else _difference(runs, baseline),
     )
 
 
-def _difference(runs: Sequence[Run], baseline: Sequence[Run]) -> Difference:
-    """Top-1 of ``runs`` minus ``baseline``, by seed where possible: what a seed does to both cancels out."""
-    ours, theirs = _by_seed(runs), _by_seed(baseline)
+def _spread(name: str, runs: Sequence[Run], baseline: Sequence[Run] | None) -> Spread:
+    values = [run.scores[name] for run in runs]
+    comparable = baseline is not None and all(name in run.scores for run in baseline)
+    return Spread(
+        mean=statistics.fmean(values),
+        sd=statistics.stdev(values) if len(values) > 1 else None,
+        difference=_difference(name, runs, baseline) if baseline is not None and comparable else None,
+    )
+
+
+def _difference(name: str, runs: Sequence[Run], baseline: Sequence[Run]) -> Difference:
+    """A score minus that of ``baseline``, by seed where possible: what a seed does to both cancels out."""
+    ours, theirs = _by_seed(name, runs), _by_seed(name, baseline)
     pairs = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
     if not pairs:
-        mean = statistics.fmean(run.top1 for run in runs) - statistics.fmean(run.top1 for run in baseline)
-        return Difference(mean, None, 0)
+        means = [statistics.fmean(run.scores[name] for run in group) for group in (runs, baseline)]
+        return Difference(means[0] - means[1], None, 0)
     return Difference(
         statistics.fmean(pairs), statistics.stdev(pairs) if len(pairs) > 1 else None, len(pairs)
     )
 
 
-def _by_seed(runs: Sequence[Run]) -> dict[int, float]:
-    """Mean top-1 of each seed (one run a seed is the rule; a repeated seed gives a warning)."""
+def _by_seed(name: str, runs: Sequence[Run]) -> dict[int, float]:
+    """Mean score of each seed (one run a seed is the rule; a repeated seed gives a warning)."""
     seeds = {run.seed for run in runs}
-    return {seed: statistics.fmean(run.top1 for run in runs if run.seed == seed) for seed in seeds}
+    return {seed: statistics.fmean(run.scores[name] for run in runs if run.seed == seed) for seed in seeds}
 
 
 def _warnings(runs: Sequence[Run], groups: Sequence[Sequence[Run]], labels: Sequence[str]) -> Iterable[str]:
@@ -229,12 +258,9 @@ def _group_to_json(group: Group) -> dict[str, Any]:
         "epochs": run.epochs,
         "precision": run.precision,
         "hardware": sorted({member.hardware for member in group.runs}),
-        "runs": [
-            {"folder": m.folder, "seed": m.seed, "top1": m.top1, "step_ms": m.step_ms} for m in group.runs
-        ],
+        "runs": [{"folder": m.folder, "seed": m.seed, **m.scores, "step_ms": m.step_ms} for m in group.runs],
         "n": group.n,
-        "top1": {"mean": group.mean, "sd": group.sd},
-        "difference": None if group.difference is None else asdict(group.difference),
+        **{name: asdict(spread) for name, spread in group.scores.items()},
         "step_ms": group.step_ms,
         "settings": run.settings,
     }

@@ -6,6 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# What is compared, by task: names in summary.json, fractions 0..1. The first one every run has; a detector
+# without masks has no mask_*.
+SCORES: dict[str, tuple[str, ...]] = {
+    "classify": ("top1",),
+    "detect": ("box_ap", "box_ap50", "mask_ap", "mask_ap50"),
+}
+
 # Settings that say where the data lies and how the machine is kept busy, not what is learned.
 INCIDENTAL_SETTINGS = frozenset(
     {
@@ -28,7 +35,8 @@ class Run:
     """What the comparison needs of one run folder.
 
     Attributes:
-        top1: 0..1.
+        scores: those of `SCORES` that it has, 0..1.
+        macs: multiply-adds; of a detector those of backbone and neck.
         step_ms: milliseconds; None where it was not measured.
         kept: which weights were evaluated, "best" or "last".
         train_images: images it learned from.
@@ -44,11 +52,12 @@ class Run:
     data: str
     seed: int
     epochs: int
-    top1: float
+    scores: dict[str, float]
     params: int
     macs: int
     image_size: tuple[int, int]
     precision: str
+    task: str = "classify"
     hardware: str = ""
     step_ms: float | None = None
     kept: str | None = None
@@ -101,9 +110,15 @@ def _to_run(summary: dict[str, Any], folder: Path, path: Path) -> Run:
 
     if not isinstance(summary.get("model"), str):
         raise ValueError(f"{path}: model is {summary.get('model')!r}, expected a name")
-    top1 = number("top1")
-    if not 0 <= top1 <= 1:
-        raise ValueError(f"{path}: top1 is {top1}, expected a fraction from 0 to 1")
+    task = summary.get("task", "classify")
+    if task not in SCORES:
+        raise ValueError(f"{path}: task is {task!r}, expected {' or '.join(SCORES)}")
+    first, *others = SCORES[task]
+    names = [first, *(name for name in others if summary.get(name) is not None)]
+    scores = {name: float(number(name)) for name in names}
+    for name, score in scores.items():
+        if not 0 <= score <= 1:
+            raise ValueError(f"{path}: {name} is {score}, expected a fraction from 0 to 1")
     size = summary.get("image_size")
     height, width = size if isinstance(size, list | tuple) and len(size) == 2 else (size, size)
     if not isinstance(height, int) or not isinstance(width, int):
@@ -116,7 +131,8 @@ def _to_run(summary: dict[str, Any], folder: Path, path: Path) -> Run:
         data=str(summary.get("data", "unknown")),
         seed=int(number("seed")),
         epochs=int(number("epochs")),
-        top1=float(top1),
+        task=task,
+        scores=scores,
         params=int(number("params")),
         macs=int(number("macs")),
         image_size=(height, width),
