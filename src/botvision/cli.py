@@ -85,6 +85,9 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _check(args: argparse.Namespace, overrides: Overrides) -> int:
+    wrong = next((key for key in overrides if not key.startswith("data.")), None)
+    if wrong is not None:
+        raise UsageError(f"--{wrong}: check takes --data.KEY alone")
     _must_exist(args.data)
     from botvision.bars import CountBar
     from botvision.data.check import check_data
@@ -134,7 +137,7 @@ def _train(args: argparse.Namespace, overrides: Overrides) -> int:
     out = Path(args.out or f"runs/{config.recipe}-s{config.train.seed}" if config else args.out)
     if args.resume or config is None:
         config = resumed_config(out, overrides, config.recipe if config else None)
-    if config.data.root is not None and not config.data.download:
+    if config.data.root is not None and not getattr(config.data, "download", False):
         _must_exist(config.data.root, "data.root: ")
     try:
         from botvision.training.run import (

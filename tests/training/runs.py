@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from botvision.training.config import RunConfig, build_config
+from botvision.training.config import build_config
+from botvision.training.settings import RunConfig
 
 # 100 images, 8 a batch, 2 batches a step: 12 batches (4 images left over) and 6 steps an epoch.
 TINY = {
@@ -24,7 +25,9 @@ TINY = {
 
 def tiny(**overrides: object) -> RunConfig:
     """The configuration; `train__epochs=2` sets train.epochs."""
-    return build_config(TINY, {key.replace("__", "."): value for key, value in overrides.items()})
+    config = build_config(TINY, {key.replace("__", "."): value for key, value in overrides.items()})
+    assert isinstance(config, RunConfig)
+    return config
 
 
 def differences(one: Any, two: Any, path: str = "") -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from botvision.training import results, run
+from botvision.training import history, run
 from botvision.training.config import ConfigError
 from botvision.training.results import evaluate, evaluation_files
 from tests.training.runs import tiny
@@ -62,9 +62,9 @@ def test_unfinished_runs_cannot_be_evaluated(whole_run: Path, tmp_path: Path):
 
 def test_json_is_never_half_written(tmp_path: Path):
     path = tmp_path / "x.json"
-    results.write_json(path, {"a": 1})
+    history.write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="JSON compliant"):
-        results.write_json(path, {"a": math.nan})
+        history.write_json(path, {"a": math.nan})
     assert json.loads(path.read_text()) == {"a": 1}
 
 

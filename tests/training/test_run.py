@@ -16,14 +16,15 @@ from torch import nn
 from botvision.backbones import load_model
 from botvision.backbones.variants import create_model
 from botvision.data.classification import ClassificationDataset, open_splits
-from botvision.training import run, tasks
+from botvision.training import classify, run
 from botvision.training.checkpoint import read_state
+from botvision.training.classify import Classification
 from botvision.training.config import ConfigError, build_config, load_config
 from botvision.training.history import read_rows
+from botvision.training.learner import DivergedError, LossMeter
 from botvision.training.optim import Schedule
 from botvision.training.progress import epoch_line
 from botvision.training.results import evaluate
-from botvision.training.tasks import DivergedError, LossMeter
 from tests.training.runs import tiny
 
 FOLDER = {
@@ -107,30 +108,30 @@ def test_a_loss_that_is_not_a_number_stops_with_step_and_images(tmp_path: Path):
 def test_weights_that_are_not_numbers_never_replace_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    original = tasks.Classifier.optimizer_step
+    original = classify.Classifier.optimizer_step
 
-    def poisoned(self: tasks.Classifier, *arguments: object, **named: object) -> None:
+    def poisoned(self: classify.Classifier, *arguments: object, **named: object) -> None:
         original(self, *arguments, **named)
         if self.trainer.global_step == 3:  # the step in hand is the fourth
             with torch.no_grad():
                 next(p for n, p in self.model.named_parameters() if n == "fc.weight")[0, 0] = math.inf
 
-    monkeypatch.setattr(tasks.Classifier, "optimizer_step", poisoned)
+    monkeypatch.setattr(classify.Classifier, "optimizer_step", poisoned)
     with pytest.raises(DivergedError, match=r"step 4: fc\.weight is no longer finite"):
         run.train(tiny(), tmp_path / "run", progress=False)
     assert read_state(tmp_path / "run" / "checkpoints" / "last.ckpt").step == 2
 
 
 def test_logits_that_are_not_numbers_never_count_as_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    original = tasks.Classifier.on_validation_epoch_start
+    original = classify.Classifier.on_validation_epoch_start
 
-    def poisoned(self: tasks.Classifier) -> None:
+    def poisoned(self: classify.Classifier) -> None:
         original(self)
         if self.current_epoch == 1:
             with torch.no_grad():
                 next(p for n, p in self.evaluated.named_parameters() if n == "fc.bias")[0] = math.nan
 
-    monkeypatch.setattr(tasks.Classifier, "on_validation_epoch_start", poisoned)
+    monkeypatch.setattr(classify.Classifier, "on_validation_epoch_start", poisoned)
     with pytest.raises(DivergedError, match=r"^epoch 2: the logits of 40 validation images are not finite"):
         run.train(tiny(), tmp_path / "run", progress=False)
     assert len(read_rows(tmp_path / "run" / "metrics.csv")) == 1
@@ -164,7 +165,7 @@ def test_losses_are_weighted_by_images():
 def test_the_average_follows_its_formula():
     config = tiny(train__ema_decay=0.5)
     linear, norm = nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2)
-    module = tasks.Classifier(
+    module = classify.Classifier(
         nn.Sequential(linear, norm), config, Schedule(peak=0.1, total=1), open_splits(config.data).train
     )
     averaged: Any = module.evaluated
@@ -212,7 +213,7 @@ def test_warm_start_from_a_network_that_timm_has_weights_of(tmp_path: Path, monk
     monkeypatch.setattr(timm, "create_model", create)
     config = tiny(model__name="resnet18", model__args={}, model__weights="resnet18.a1_in1k")
     job = run._prepare(config, fresh=True, tell=run._silent)
-    assert torch.equal(job.module.model.state_dict()["conv1.weight"], fetched.state_dict()["conv1.weight"])
+    assert torch.equal(job.learner.model.state_dict()["conv1.weight"], fetched.state_dict()["conv1.weight"])
     assert "fc.weight, fc.bias" in str(job.warm_start)
     online = False
     line = r"^model\.weights: timm cannot fetch the weights of resnet18\.a1_in1k: no route to host$"
@@ -337,6 +338,9 @@ def test_images_too_many_to_be_read_beforehand_are_mentioned_once(monkeypatch: p
 
 
 def test_the_epoch_line_leaves_out_what_there_is_not():
+    def line(row: dict[str, Any]) -> str:
+        return epoch_line(row, Classification(tiny()).epoch_text(row), 10, best=False)
+
     row = {"epoch": 3, "train_loss": 1.0, "val_loss": 2.0, "val_top1": 0.5, "val_top5": 0.75, "seconds": 4.0}
-    assert "top-1  50.00 %  top-5  75.00 %  4.0 s" in epoch_line(row, 10, best=False)
-    assert "top-1  50.00 %  4.0 s" in epoch_line(row | {"val_top5": math.nan}, 10, best=False)
+    assert "top-1  50.00 %  top-5  75.00 %  4.0 s" in line(row)
+    assert "top-1  50.00 %  4.0 s" in line(row | {"val_top5": math.nan})

@@ -7,16 +7,28 @@ difference how many there are.
 
 import os
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 from torch.utils.data import Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from botvision.data.classification import ClassificationDataset
+from botvision.data.cache import Progress
 from botvision.data.errors import DataError
+
+
+class BatchedDataset(Protocol):
+    """A data set that makes whole batches itself."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def prepare(self, progress: Progress | None = None) -> None: ...
+
+    def __getitems__(self, wanted: Sequence[int | tuple[int, int]]) -> Any: ...  # noqa: ANN401
 
 
 class ResumableSampler(Sampler[tuple[int, int]]):
@@ -112,7 +124,7 @@ def _cores() -> int:
 
 
 def build_loader(
-    dataset: ClassificationDataset,
+    dataset: BatchedDataset,
     batch_size: int,
     *,
     train: bool,
@@ -121,14 +133,14 @@ def build_loader(
     drop_last: bool | None = None,
     rank: int = 0,
     world_size: int = 1,
-) -> StatefulDataLoader[tuple[Tensor, Tensor, Tensor]]:
-    """Batches (images float32 (B, 3, H, W), targets int64 (B,), indices int64 (B,)).
+) -> StatefulDataLoader[Any]:
+    """Batches as the data set makes them: images, targets, indices int64 (B,).
 
-    Images that fit are decoded into memory first (:meth:`ClassificationDataset.prepare`; call it before to
-    see its progress). `state_dict()` / `load_state_dict()` of the loader continue in the middle of an epoch.
+    Images that fit are decoded into memory first (`prepare`; call it before to see its progress).
+    `state_dict()` / `load_state_dict()` of the loader continue in the middle of an epoch.
 
     Args:
-        dataset: from :func:`open_splits`.
+        dataset: from `open_splits` or `open_detection`.
         batch_size: images a batch and rank.
         train: shuffle.
         seed: of the order (the augmentation's is the data set's).
@@ -154,7 +166,7 @@ def build_loader(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata 0.11 on torch 2.15
         return StatefulDataLoader(
-            dataset,
+            dataset,  # pyrefly: ignore[bad-argument-type]  asks for torch's class, uses the methods above
             batch_size=batch_size,
             sampler=sampler,
             num_workers=num_workers,

@@ -32,6 +32,10 @@ class ClassificationMetrics:
     confusion: tuple[tuple[int, ...], ...]
     classes: tuple[str, ...]
 
+    def headline(self) -> str:
+        """The number that counts, in half a line."""
+        return f"top-1 {100 * self.top1:.2f} % on {self.count} images"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; not-a-number, which JSON lacks, becomes None."""
         return {

@@ -2,10 +2,11 @@
 
 A checkpoint is Lightning's (weights, averaged weights, optimiser, loop counters) plus `RunState`. It needs
 no state of random generators and none of the data loader's workers, because both are functions of (seed,
-epoch, batch): see `Classifier.on_train_batch_start` and `botvision.data.loaders`.
+epoch, batch): see `Learner.on_train_batch_start` and `botvision.data.loaders`.
 """
 
 import dataclasses
+import math
 import os
 import shutil
 import statistics
@@ -19,20 +20,14 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from botvision.data.classification import Splits
 from botvision.data.labels import some_classes
-from botvision.training.config import (
-    ConfigError,
-    RunConfig,
-    TrainConfig,
-    changed_keys,
-    config_to_dict,
-    load_config,
-    value_at,
-)
+from botvision.training.config import changed_keys, config_to_dict, load_config, value_at
 from botvision.training.history import History
+from botvision.training.learner import Learner
 from botvision.training.progress import epoch_line
-from botvision.training.tasks import Classifier
+from botvision.training.schema import ConfigError
+from botvision.training.settings import AnyRunConfig, TrainConfig
+from botvision.training.task import Splits, Task
 
 STATE_KEY = "botvision"
 # A resumed run may change these: they decide how long it goes on and what is written, not what a step does.
@@ -56,7 +51,7 @@ class RunState:
         loss_total: sum of the losses of the running epoch's images, `images` their number.
         seconds: wall time of the training so far, without what was lost by a kill; `epoch_seconds` of the
             epoch.
-        best_top1: best val top-1 (fraction) so far, reached in epoch `best_epoch` (1 is the first).
+        best_score: best score of a validation so far, reached in epoch `best_epoch` (1 is the first).
         finished: the run ended: all epochs, `max_steps` or early stopping (then `stopped_early`).
         step_seconds: mean wall times of a step, one for each stretch between two rows of steps.csv.
         classes: of the data that the run began with; empty if not known.
@@ -70,7 +65,7 @@ class RunState:
     images: int = 0
     seconds: float = 0.0
     epoch_seconds: float = 0.0
-    best_top1: float = -1.0
+    best_score: float = -1.0
     best_epoch: int = 0
     finished: bool = False
     stopped_early: bool = False
@@ -99,17 +94,24 @@ class RunKeeper(Checkpoint):
 
     Args:
         folder: run folder.
-        config: of the run.
+        task: of the run.
+        train: how long it goes on.
         state: restored, or fresh.
         history: open tables.
         say: receives the line of each finished epoch.
     """
 
     def __init__(
-        self, folder: Path, config: RunConfig, state: RunState, history: History, say: Callable[[str], None]
+        self,
+        folder: Path,
+        task: Task[Any, Any],
+        train: TrainConfig,
+        state: RunState,
+        history: History,
+        say: Callable[[str], None],
     ) -> None:
         self.state = state
-        self._train, self._history, self._say = config.train, history, say
+        self._task, self._train, self._history, self._say = task, train, history, say
         self._folder = folder / "checkpoints"
         self._clock = self._stretch_start = time.perf_counter()
         self._stretch_step: int | None = None
@@ -117,7 +119,7 @@ class RunKeeper(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hands the running mean of the loss back to the module and starts the clock."""
-        meter = _classifier(pl_module).meter
+        meter = _learner(pl_module).meter
         meter.total, meter.images = self.state.loss_total, self.state.images
         self._clock = time.perf_counter()
 
@@ -136,11 +138,11 @@ class RunKeeper(Checkpoint):
             return  # in the middle of an accumulated step
         self.state.step = step
         if step % self._train.log_every == 0:
-            module = _classifier(pl_module)
+            module = _learner(pl_module)
             module.meter.settle()
-            self._history.log_step(
-                step, trainer.current_epoch + 1, module.meter.step_loss(), module.schedule(step - 1)
-            )
+            parts = {name: float(module.meter.parts.get(name, math.nan)) for name in self._task.parts}
+            loss, lr = module.meter.step_loss(), module.schedule(step - 1)
+            self._history.log_step(step, trainer.current_epoch + 1, loss, lr, **parts)
             self._time_stretch(step)
         if self._train.max_steps is not None and step >= self._train.max_steps:
             trainer.should_stop = True
@@ -157,31 +159,30 @@ class RunKeeper(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the epoch's row, decides whether it is the best or the last, and saves."""
-        module, state = _classifier(pl_module), self.state
+        module, state = _learner(pl_module), self.state
         module.meter.settle()
         state.epoch, state.batches = trainer.current_epoch + 1, 0
         self._tick()
-        result = module.evaluator.compute()
-        best = result.top1 > state.best_top1
-        if best:
-            state.best_top1, state.best_epoch = result.top1, state.epoch
+        result = module.result()
+        best = result is not None and result.score > state.best_score
+        if result is not None and best:
+            state.best_score, state.best_epoch = result.score, state.epoch
         state.decide(self._train, ended=trainer.should_stop)
         row = {
-            "epoch": state.epoch, "step": state.step,
-            "train_loss": module.meter.mean(), "val_loss": result.loss,
-            "val_top1": result.top1, "val_top5": result.top5, "lr": module.schedule(max(0, state.step - 1)),
-            "seconds": round(state.epoch_seconds, 3),
+            "epoch": state.epoch, "step": state.step, "train_loss": module.meter.mean(),
+            **{name: result.values[name] if result else math.nan for name in self._task.columns},
+            "lr": module.schedule(max(0, state.step - 1)), "seconds": round(state.epoch_seconds, 3),
         }  # fmt: skip
         self._history.log_epoch(row)
         module.meter.restart()
         state.epoch_seconds = 0.0
         self._save(trainer, best)
         trainer.should_stop = trainer.should_stop or state.stopped_early
-        self._say(epoch_line(row, self._train.epochs, best))
+        self._say(epoch_line(row, self._task.epoch_text(row), self._train.epochs, best))
 
     def _save(self, trainer: pl.Trainer, best: bool) -> None:
         """Replaces last.ckpt, and best.ckpt before it: a kill in between repeats the epoch and its result."""
-        module = _classifier(trainer.lightning_module)
+        module = _learner(trainer.lightning_module)
         module.meter.settle()
         module.check_finite(self.state.step)
         self.state.loss_total, self.state.images = module.meter.total, module.meter.images
@@ -246,7 +247,7 @@ def evaluated_weights(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def check_folder(folder: Path, config: RunConfig, resume: bool) -> RunState | None:
+def check_folder(folder: Path, config: AnyRunConfig, resume: bool) -> RunState | None:
     """Decides whether a run may go into a folder.
 
     Returns:
@@ -285,7 +286,7 @@ def check_folder(folder: Path, config: RunConfig, resume: bool) -> RunState | No
     return state
 
 
-def check_data_of_run(state: RunState, config: RunConfig, splits: Splits) -> None:
+def check_data_of_run(state: RunState, config: AnyRunConfig, splits: Splits) -> None:
     """Refuses to go on with other data than the run began with, and notes what these are.
 
     Raises:
@@ -303,8 +304,8 @@ def check_data_of_run(state: RunState, config: RunConfig, splits: Splits) -> Non
     state.classes, state.data_images = list(splits.classes), found
 
 
-def _classifier(module: pl.LightningModule) -> Classifier:
-    assert isinstance(module, Classifier)
+def _learner(module: pl.LightningModule) -> Learner:
+    assert isinstance(module, Learner)
     return module
 
 

@@ -1,149 +1,20 @@
-"""What a run is: frozen dataclasses, filled strictly from a recipe and from overrides.
+"""Recipes and overrides to the configuration of a run, strictly.
 
 Nothing here imports torch or lightning, and nothing opens data: a mistyped key costs milliseconds, not
-minutes. A recipe is a YAML mapping of the same shape as `RunConfig`; `extends: other` names one parent
-recipe, whose mappings are merged key by key.
+minutes. A recipe is a YAML mapping of the same shape as `RunConfig` or, with `task: detect`,
+`DetectionRunConfig`; `extends: other` names one parent recipe, whose mappings are merged key by key.
 """
 
 import dataclasses
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
-from botvision.data.config import DataConfig
-from botvision.training.schema import ConfigError, Text, build, nearest, require
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Which network.
-
-    Attributes:
-        name: any name of `botvision.list_models()` or of timm.
-        args: keyword arguments of that model, e.g. `{position: absolute, c5_stride: 1}`. The number of
-            classes comes from the data, and the size of the position tables from `data.image_size` unless
-            given here.
-        weights: a run folder or a .safetensors file to start from, or the name of a ResNet whose weights timm
-            fetches (resnet50); what fits by name and shape is taken.
-    """
-
-    name: str
-    args: dict[str, Any] = dataclasses.field(default_factory=dict)
-    weights: str | None = None
-
-    def __post_init__(self) -> None:
-        if "num_classes" in self.args:
-            raise ConfigError(
-                "model.args.num_classes: leave it out, the number of classes comes from the data"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimConfig:
-    """How the weights move.
-
-    Attributes:
-        name: sgd (momentum), adamw or lamb.
-        lr: peak learning rate; for a batch of `lr_batch` images where that is given, scaled linearly to the
-            real batch (batch_size x accumulate), else taken as it is.
-        schedule: cosine (to `min_lr` at the last step) or constant, both after a linear warm-up.
-        warmup_epochs: length of the warm-up in epochs; fractions are allowed.
-        clip_norm: largest norm of the gradient; 0 switches clipping off.
-    """
-
-    name: Literal["sgd", "adamw", "lamb"] = "sgd"
-    lr: float = 0.1
-    lr_batch: int | None = None
-    momentum: float = 0.9
-    nesterov: bool = True
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 5e-4
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_epochs: float = 0.0
-    min_lr: float = 0.0
-    clip_norm: float = 0.0
-
-    def __post_init__(self) -> None:
-        require(self.lr > 0, "optim.lr", self.lr, "a number above 0")
-        require(
-            self.lr_batch is None or self.lr_batch > 0, "optim.lr_batch", self.lr_batch, "a number above 0"
-        )
-        require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 <= momentum < 1")
-        require(not self.nesterov or self.momentum > 0 or self.name != "sgd", "optim.nesterov", True,
-                 "false where optim.momentum is 0")  # fmt: skip
-        require(
-            all(0 <= beta < 1 for beta in self.betas), "optim.betas", self.betas, "two numbers, 0 <= beta < 1"
-        )
-        require(self.eps > 0, "optim.eps", self.eps, "a number above 0")
-        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
-        require(self.warmup_epochs >= 0, "optim.warmup_epochs", self.warmup_epochs, "0 or more")
-        require(self.min_lr >= 0, "optim.min_lr", self.min_lr, "0 or more")
-        require(self.clip_norm >= 0, "optim.clip_norm", self.clip_norm, "0 (off) or more")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """How long, in what portions, in what precision.
-
-    Attributes:
-        batch_size: images a forward pass; `accumulate` of them make one optimiser step.
-        ema_decay: decay a step of the averaged copy of the weights that is then evaluated and kept; 0
-            switches it off. In the first steps t the decay is (1 + t) / (10 + t) where that is smaller.
-        seed: of weights, order, augmentation and dropout; below 2**32.
-        keep: which weights become the run's result: those of the "last" epoch, or of the "best" by val top-1.
-            The best of many epochs on the images it is then measured on flatters; the last does not.
-        early_stop: epochs without a better val top-1 after which the run ends; 0 means never.
-        checkpoint_every: optimiser steps between checkpoints inside an epoch; 0 means at the ends of epochs
-            only.
-        log_every: optimiser steps between two rows of steps.csv.
-        max_steps: end after that many optimiser steps (for trials); none means all epochs.
-    """
-
-    epochs: int = 10
-    batch_size: int = 128
-    accumulate: int = 1
-    seed: int = 0
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    label_smoothing: float = 0.0
-    ema_decay: float = 0.0
-    keep: Literal["best", "last"] = "last"
-    early_stop: int = 0
-    channels_last: bool = False
-    checkpoint_every: int = 0
-    log_every: int = 10
-    max_steps: int | None = None
-
-    def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "accumulate", "log_every"):
-            require(getattr(self, key) > 0, f"train.{key}", getattr(self, key), "a number above 0")
-        require(0 <= self.seed < 2**32, "train.seed", self.seed, "0 <= seed < 2**32")
-        for key in ("early_stop", "checkpoint_every"):
-            require(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "0 or more")
-        for key in ("label_smoothing", "ema_decay"):
-            require(0 <= getattr(self, key) < 1, f"train.{key}", getattr(self, key), f"0 <= {key} < 1")
-        require(
-            self.max_steps is None or self.max_steps > 0,
-            "train.max_steps",
-            self.max_steps,
-            "a number above 0",
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """The effective configuration of a run, as written to its config.yaml."""
-
-    model: ModelConfig
-    data: DataConfig
-    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
-    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    task: Literal["classify"] = "classify"
-    recipe: str = ""
+from botvision.training.schema import ConfigError, Text, build, nearest
+from botvision.training.settings import CONFIGS, AnyRunConfig
 
 
 def recipe_names() -> list[str]:
@@ -185,7 +56,7 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
     return merged
 
 
-def build_config(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> RunConfig:
+def build_config(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> AnyRunConfig:
     """Turns a recipe and overrides into a configuration, and refuses whatever it does not know.
 
     Args:
@@ -200,10 +71,13 @@ def build_config(values: Mapping[str, Any], overrides: Mapping[str, Any] | None 
     nested = _merge({}, dict(values))
     for dotted, value in (overrides or {}).items():
         _set_dotted(nested, dotted, Text(value) if isinstance(value, str) else value)
-    return build(RunConfig, nested, "")
+    task = str(nested.get("task", "classify"))
+    if task not in CONFIGS:
+        raise ConfigError(f"task: expected one of {', '.join(CONFIGS)}, got {task!r}")
+    return build(CONFIGS[task], nested, "")
 
 
-def load_config(path: Path) -> RunConfig:
+def load_config(path: Path) -> AnyRunConfig:
     """Reads the config.yaml of a run folder. Raises ConfigError like `build_config`, naming the file."""
     try:
         return build_config(_read_yaml(path))
@@ -213,7 +87,7 @@ def load_config(path: Path) -> RunConfig:
 
 def resumed_config(
     folder: Path, overrides: Mapping[str, Any] | None = None, recipe: str | None = None
-) -> RunConfig:
+) -> AnyRunConfig:
     """Returns the configuration with which a run goes on: its own, with overrides on top.
 
     Args:
@@ -236,12 +110,12 @@ def resumed_config(
     return build_config(values, overrides)
 
 
-def config_to_dict(config: RunConfig) -> dict[str, Any]:
+def config_to_dict(config: AnyRunConfig) -> dict[str, Any]:
     """Returns the configuration as plain mappings, lists and scalars, every key present."""
     return _plain(dataclasses.asdict(config))
 
 
-def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
+def changed_keys(old: AnyRunConfig, new: AnyRunConfig) -> list[str]:
     """Returns the dotted keys whose values differ, in the order of the configuration."""
     before, after = dict(_leaves(config_to_dict(old), "")), dict(_leaves(config_to_dict(new), ""))
     return [key for key in {**before, **after} if before.get(key) != after.get(key)]

@@ -20,9 +20,6 @@ def data_config(root: str, overrides: Mapping[str, str]) -> DataConfig | Detecti
     Raises:
         ConfigError: one line with the key that is unknown or wrong.
     """
-    wrong = next((key for key in overrides if not key.startswith("data.")), None)
-    if wrong is not None:
-        raise ConfigError(f"--{wrong}: expected --data.KEY")
     given = {key.removeprefix("data."): Text(value) for key, value in overrides.items()}
     names = [{field.name for field in dataclasses.fields(c)} for c in (DetectionDataConfig, DataConfig)]
     detection = is_detection_data(Path(root)) or bool((names[0] - names[1]) & set(given))

@@ -5,14 +5,18 @@ after the restored step: those steps happen again, and no step may be in the fil
 """
 
 import csv
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from botvision.atomic import write_text
 
-METRICS = ("epoch", "step", "train_loss", "val_loss", "val_top1", "val_top5", "lr", "seconds")
-STEPS = ("step", "epoch", "loss", "lr")
+BEFORE, AFTER = (
+    ("epoch", "step", "train_loss"),
+    ("lr", "seconds"),
+)  # a task's own columns of metrics.csv go between
+STEPS = ("step", "epoch", "loss", "lr")  # followed by the parts of the loss
 
 
 class Table:
@@ -53,35 +57,44 @@ class History:
 
     Args:
         folder: the run folder.
+        columns: what a validation finds.
+        parts: what the loss is the sum of.
         restored_step: optimiser steps done at the restored checkpoint; 0 for a new run.
     """
 
-    def __init__(self, folder: Path, restored_step: int = 0) -> None:
+    def __init__(
+        self, folder: Path, columns: Sequence[str], parts: Sequence[str] = (), restored_step: int = 0
+    ) -> None:
         from torch.utils.tensorboard import (
             SummaryWriter,
         )  # half a second that reading a table need not wait for
 
-        self.metrics = Table(folder / "metrics.csv", METRICS, restored_step)
-        self.steps = Table(folder / "steps.csv", STEPS, restored_step)
+        self.metrics = Table(folder / "metrics.csv", (*BEFORE, *columns, *AFTER), restored_step)
+        self.steps = Table(folder / "steps.csv", (*STEPS, *parts), restored_step)
         # purge_step: TensorBoard hides what an interrupted run wrote from that step on
         self._writer = SummaryWriter(
             str(folder / "tensorboard"), purge_step=restored_step + 1 if restored_step else None
         )
 
-    def log_step(self, step: int, epoch: int, loss: float, lr: float) -> None:
+    def log_step(self, step: int, epoch: int, loss: float, lr: float, **parts: float) -> None:
         """Writes a row of steps.csv."""
-        self.steps.append({"step": step, "epoch": epoch, "loss": loss, "lr": lr})
-        self._writer.add_scalar("train/loss", loss, step)
-        self._writer.add_scalar("train/lr", lr, step)
+        self.steps.append({"step": step, "epoch": epoch, "loss": loss, "lr": lr, **parts})
+        for name, value in {"loss": loss, "lr": lr, **parts}.items():
+            self._writer.add_scalar(f"train/{name}", value, step)
 
     def log_epoch(self, row: Mapping[str, float]) -> None:
-        """Writes a row of metrics.csv (its columns are `METRICS`)."""
+        """Writes a row of metrics.csv; what was not measured is NaN."""
         self.metrics.append(row)
-        for name in ("train_loss", "val_loss", "val_top1", "val_top5"):
-            if math.isfinite(row[name]):  # there is no top-5 below five classes
+        for name in self.metrics.columns:
+            if name not in ("epoch", "step", "lr", "seconds") and math.isfinite(row[name]):
                 self._writer.add_scalar(f"epoch/{name}", row[name], int(row["step"]))
         self._writer.flush()
 
     def close(self) -> None:
         """Flushes and closes the event file."""
         self._writer.close()
+
+
+def write_json(path: Path, values: object) -> None:
+    """Writes JSON, all of it or nothing."""
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")

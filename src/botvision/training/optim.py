@@ -13,7 +13,7 @@ import torch
 from timm.optim import Lamb
 from torch import nn
 
-from botvision.training.config import OptimConfig
+from botvision.training.settings import OptimConfig
 
 # Learned rows that say where a cell is, not what is in it; pulling them to zero would pull to
 # "everywhere alike".
@@ -29,7 +29,8 @@ class Schedule:
         total: optimiser steps of the whole run.
         warmup: steps of the warm-up; the first step has peak / warmup.
         floor: learning rate towards which the cosine falls; it is met at step `total`, one after the last.
-        shape: "cosine" or "constant".
+        shape: "cosine", "steps" (a tenth from each milestone on) or "constant".
+        milestones: steps: parts of `total`, ascending.
     """
 
     peak: float
@@ -37,6 +38,7 @@ class Schedule:
     warmup: int = 0
     floor: float = 0.0
     shape: str = "cosine"
+    milestones: tuple[float, ...] = ()
 
     def __call__(self, step: int) -> float:
         """Returns the learning rate of an optimiser step, 0 for the first."""
@@ -44,6 +46,8 @@ class Schedule:
             return self.peak * (step + 1) / self.warmup
         if self.shape == "constant":
             return self.peak
+        if self.shape == "steps":
+            return self.peak * 0.1 ** sum(step >= round(part * self.total) for part in self.milestones)
         progress = min(1.0, (step - self.warmup) / max(1, self.total - self.warmup))
         return self.floor + (self.peak - self.floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
@@ -59,7 +63,7 @@ def build_schedule(config: OptimConfig, images_per_step: int, steps_per_epoch: i
     """
     peak = config.lr * images_per_step / config.lr_batch if config.lr_batch else config.lr
     warmup = min(round(config.warmup_epochs * steps_per_epoch), total)
-    return Schedule(peak, total, warmup, config.min_lr, config.schedule)
+    return Schedule(peak, total, warmup, config.min_lr, config.schedule, config.milestones)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

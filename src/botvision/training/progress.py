@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,14 +18,12 @@ def say(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
-def epoch_line(row: Mapping[str, float], epochs: int, best: bool) -> str:
-    """Returns the line of a finished epoch from its row of metrics.csv; no top-5 below five classes."""
+def epoch_line(row: Mapping[str, float], found: str, epochs: int, best: bool) -> str:
+    """Returns the line of a finished epoch: its row of metrics.csv, and what the validation found."""
     width = len(str(epochs))
-    top5 = f"top-5 {100 * row['val_top5']:6.2f} %  " if math.isfinite(row["val_top5"]) else ""
     return (
-        f"epoch {row['epoch']:>{width}}/{epochs}  loss {row['train_loss']:.4f}  "
-        f"val loss {row['val_loss']:.4f}  "
-        f"top-1 {100 * row['val_top1']:6.2f} %  {top5}{row['seconds']:.1f} s" + ("  best" if best else "")
+        f"epoch {row['epoch']:>{width}}/{epochs}  loss {row['train_loss']:.4f}  {found}  "
+        f"{row['seconds']:.1f} s" + ("  best" if best else "")
     )
 
 

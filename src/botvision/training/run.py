@@ -4,7 +4,6 @@ Everything that can be wrong is looked at before the first step and before the f
 the model's arguments, the image size, the device.
 """
 
-import copy
 import dataclasses
 import json
 import logging
@@ -21,27 +20,20 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from botvision.atomic import write_text
-from botvision.backbones.variants import create_model
-from botvision.backbones.weights import LoadReport, load_weights
+from botvision.backbones.weights import LoadReport
 from botvision.bars import CountBar
-from botvision.data.classification import Splits, open_splits
-from botvision.data.loaders import ResumableSampler, build_loader
+from botvision.data.loaders import ResumableSampler
 from botvision.training import provenance
 from botvision.training.checkpoint import RunKeeper, RunState, check_data_of_run, check_folder
-from botvision.training.config import ConfigError, RunConfig, config_to_dict
-from botvision.training.history import History
+from botvision.training.config import build_config, config_to_dict
+from botvision.training.history import History, write_json
+from botvision.training.learner import Learner
 from botvision.training.optim import build_schedule
 from botvision.training.progress import EpochBar, quiet, say
-from botvision.training.results import (
-    RESULTS,
-    evaluate,
-    finish,
-    is_exported,
-    model_kwargs,
-    resolve_device,
-    write_json,
-)
-from botvision.training.tasks import Classifier
+from botvision.training.results import RESULTS, evaluate, finish, is_exported
+from botvision.training.schema import ConfigError
+from botvision.training.settings import AnyRunConfig
+from botvision.training.task import Splits, Task, resolve_device, task_of
 
 __all__ = ["evaluate", "train"]
 
@@ -52,15 +44,16 @@ Loader = Any  # a StatefulDataLoader of (images, targets, indices)
 class Job:
     """Everything a run needs, checked."""
 
+    task: Task[Any, Any]
     splits: Splits
-    module: Classifier
+    learner: Learner
     train_loader: Loader
     val_loader: Loader
     warm_start: LoadReport | None
 
 
-def train(config: RunConfig, out: str | Path, resume: bool = False, progress: bool = True) -> Path:
-    """Trains a classifier.
+def train(config: AnyRunConfig, out: str | Path, resume: bool = False, progress: bool = True) -> Path:
+    """Trains a classifier or a detector, as the configuration says.
 
     Args:
         config: from `build_config`.
@@ -98,15 +91,12 @@ def train(config: RunConfig, out: str | Path, resume: bool = False, progress: bo
             tell(f"weights from {config.model.weights}:\n{job.warm_start}")
         if not state.finished:
             _fit(folder, config, job, state, tell)
-        metrics = finish(folder, config, job.splits, state)
-    tell(
-        f"{folder}: top-1 {100 * metrics.top1:.2f} % on {metrics.count} images "
-        f"(weights of the {config.train.keep} epoch)"
-    )
+        outcome = finish(folder, job.task, config, job.splits, state)
+    tell(f"{folder}: {outcome.headline()} (weights of the {config.train.keep} epoch)")
     return folder
 
 
-def _prepare(config: RunConfig, fresh: bool, tell: Callable[[str], None]) -> Job:
+def _prepare(config: AnyRunConfig, fresh: bool, tell: Callable[[str], None]) -> Job:
     """Opens and builds everything.
 
     Args:
@@ -114,21 +104,19 @@ def _prepare(config: RunConfig, fresh: bool, tell: Callable[[str], None]) -> Job
         fresh: the run begins: it starts from `model.weights`, and its images have not been read before.
         tell: receives a line where images are too many to be read beforehand.
     """
-    device = resolve_device(config.train.device)
-    splits = open_splits(config.data, config.train.seed)
+    device, task = resolve_device(config.train.device), task_of(config)
+    splits = task.open()
     torch.manual_seed(config.train.seed)
-    model = _build_model(config, len(splits.classes))
-    warm_start = _warm_start(model, config.model.weights if fresh else None)
-    _probe(model, config, len(splits.classes))
-    pin = {"seed": config.train.seed, "num_workers": config.data.num_workers}
+    model = _build_model(task, config, splits)
+    warm_start = _warm_start(task, model, config.model.weights if fresh else None)
+    task.probe(model, splits)
     for split in (splits.train, splits.val):
         with CountBar() as bar:
             shown = None if tell is _silent else bar
             split.prepare(shown)
             if fresh and not split.verify(shown):
                 tell(f"{split.name}: {len(split)} images are not read beforehand; botvision check does it")
-    train_loader = build_loader(splits.train, config.train.batch_size, train=True, **pin)
-    val_loader = build_loader(splits.val, config.train.batch_size, train=False, **pin)
+    train_loader, val_loader = task.loader(splits.train, train=True), task.loader(splits.val, train=False)
     for loader in (train_loader, val_loader):
         loader.pin_memory = device.type == "cuda"
     waiting = len(splits.train) - len(train_loader) * config.train.batch_size
@@ -142,14 +130,13 @@ def _prepare(config: RunConfig, fresh: bool, tell: Callable[[str], None]) -> Job
     schedule = build_schedule(
         config.optim, config.train.batch_size * config.train.accumulate, steps, total=int(total)
     )
-    return Job(
-        splits, Classifier(model, config, schedule, splits.train), train_loader, val_loader, warm_start
-    )
+    learner = task.learner(model, schedule, splits)
+    return Job(task, splits, learner, train_loader, val_loader, warm_start)
 
 
-def _fit(folder: Path, config: RunConfig, job: Job, state: RunState, tell: Callable[[str], None]) -> None:
-    history = History(folder, state.step)
-    keeper = RunKeeper(folder, config, state, history, tell)
+def _fit(folder: Path, config: AnyRunConfig, job: Job, state: RunState, tell: Callable[[str], None]) -> None:
+    history = History(folder, job.task.columns, job.task.parts, state.step)
+    keeper = RunKeeper(folder, job.task, config.train, state, history, tell)
     callbacks: list[pl.Callback] = [keeper] if tell is _silent else [keeper, EpochBar(config.train.epochs)]
     device = resolve_device(config.train.device)
     trainer = pl.Trainer(
@@ -177,7 +164,7 @@ def _fit(folder: Path, config: RunConfig, job: Job, state: RunState, tell: Calla
     last = folder / "checkpoints" / "last.ckpt"
     try:
         trainer.fit(
-            job.module,
+            job.learner,
             job.train_loader,
             job.val_loader,
             ckpt_path=str(last) if restored else None,
@@ -189,28 +176,28 @@ def _fit(folder: Path, config: RunConfig, job: Job, state: RunState, tell: Calla
         history.close()
 
 
-def _build_model(config: RunConfig, num_classes: int) -> nn.Module:
+def _build_model(task: Task[Any, Any], config: AnyRunConfig, splits: Splits) -> nn.Module:
     try:
-        return create_model(config.model.name, **model_kwargs(config, num_classes))
+        return task.build(splits)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
         given = f" with {config.model.args}" if config.model.args else ""
         raise ConfigError(f"model {config.model.name}{given}: {text}") from None
 
 
-def _warm_start(model: nn.Module, source: str | None) -> LoadReport | None:
+def _warm_start(task: Task[Any, Any], model: nn.Module, source: str | None) -> LoadReport | None:
     if source is None:
         return None
     path = Path(source)
     if not path.exists() and timm.is_model_pretrained(source):
-        return load_weights(model, _pretrained(source))
+        return task.warm_start(model, _pretrained(source))
     inside = [path / "model" / "model.safetensors", path / "model.safetensors"]
     found = next((file for file in inside if file.is_file()), path)
     if found.is_dir():
         raise ConfigError(
             f"model.weights: {path} holds no model.safetensors, expected a run folder or such a file"
         )
-    return load_weights(model, found)
+    return task.warm_start(model, found)
 
 
 def _pretrained(name: str) -> dict[str, Tensor]:
@@ -226,42 +213,20 @@ def _pretrained(name: str) -> dict[str, Tensor]:
         hub.setLevel(level)
 
 
-@torch.no_grad()
-def _probe(model: nn.Module, config: RunConfig, num_classes: int) -> None:
-    """Runs one black image through: size, channels and output are right or the run ends here."""
-    height, width = config.data.size
-    if config.train.batch_size == 1:  # batch norm has nothing to average over where the map has one cell
-        try:
-            copy.deepcopy(model).train()(torch.zeros(1, 3, height, width))
-        except ValueError as error:
-            raise ConfigError(
-                f"train.batch_size: 1 is too few for batch norm on images of {height}x{width} "
-                f"({' '.join(str(error).split())}), expected 2 or more"
-            ) from None
-    try:
-        logits: Tensor = model.eval()(torch.zeros(1, 3, height, width))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        text = " ".join(str(error).split())
-        raise ConfigError(f"{config.model.name} cannot run on images of {height}x{width}: {text}") from None
-    finally:
-        model.train()
-    if logits.shape != (1, num_classes):
-        raise ConfigError(
-            f"{config.model.name}: expected logits (1, {num_classes}), got {tuple(logits.shape)}"
-        )
-
-
-def _with_absolute_paths(config: RunConfig) -> RunConfig:
+def _with_absolute_paths(config: AnyRunConfig) -> AnyRunConfig:
     """The run folder stays usable from elsewhere."""
-    data, model = config.data, config.model
-    if data.root is not None:
-        data = dataclasses.replace(data, root=str(Path(data.root).expanduser().absolute()))
-    if model.weights is not None and Path(model.weights).expanduser().exists():
-        model = dataclasses.replace(model, weights=str(Path(model.weights).expanduser().absolute()))
-    return dataclasses.replace(config, data=data, model=model)
+    paths = {"data.root": config.data.root, "model.weights": config.model.weights}
+    return build_config(
+        config_to_dict(config),
+        {
+            key: str(Path(path).expanduser().absolute())
+            for key, path in paths.items()
+            if path is not None and (key == "data.root" or Path(path).expanduser().exists())
+        },
+    )
 
 
-def _opened(folder: Path, config: RunConfig, job: Job, state: RunState | None) -> RunState:
+def _opened(folder: Path, config: AnyRunConfig, job: Job, state: RunState | None) -> RunState:
     """Makes the folder and says in it what the run is; config.yaml comes last, it makes the folder a run.
 
     The results of an earlier, shorter stretch go first: a run that goes on must not pass for a finished one.

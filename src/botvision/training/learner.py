@@ -1,21 +1,20 @@
-"""What one step of training does, as a LightningModule: the classifier, its averaged copy and its losses."""
+"""What one step of training does whatever the task: the seed, the loss, the averaged copy, the rate."""
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from botvision.data.classification import ClassificationDataset
 from botvision.data.draws import keys
-from botvision.evaluation.classification import ClassificationEvaluator
-from botvision.training.config import RunConfig
 from botvision.training.optim import Schedule, build_optimizer
+from botvision.training.settings import AnyRunConfig
 
-Batch = tuple[Tensor, Tensor, Tensor]  # images (B, 3, H, W) float32, targets (B,) int64, indices (B,) int64
+ADVICE = "lower optim.lr, lengthen optim.warmup_epochs or set optim.clip_norm"
 NAMED_IMAGES = 3  # as many of a bad batch are named in the error
 
 
@@ -32,6 +31,7 @@ class LossMeter:
     Attributes:
         total: sum of the losses of the epoch's images.
         images: their number.
+        parts: what the loss of the last batch is the sum of, by name, on the device.
     """
 
     def __init__(self, name_of: Callable[[int], str]) -> None:
@@ -39,9 +39,13 @@ class LossMeter:
         self._pending: list[tuple[int, Tensor, Tensor]] = []
         self._step, self._values = -1, [0.0]
         self.total, self.images = 0.0, 0
+        self.parts: dict[str, Tensor] = {}
 
-    def add(self, step: int, loss: Tensor, indices: Tensor) -> None:
-        """Notes the mean loss () of one batch of the optimiser step `step` (0 is the first)."""
+    def add(
+        self, step: int, loss: Tensor, indices: Tensor, parts: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Notes the mean loss () of one batch of the optimiser step `step` (from 0), and its parts."""
+        self.parts = {name: part.detach() for name, part in (parts or {}).items()}
         self._pending.append((step, loss.detach(), indices))
         if loss.device.type == "cpu":
             self.settle()
@@ -80,26 +84,38 @@ class LossMeter:
         more = f" and {len(indices) - NAMED_IMAGES} more" if len(indices) > NAMED_IMAGES else ""
         return (
             f"step {step + 1}: the loss is {value} on the batch of {names}{more}; "
-            "expected a finite number: lower optim.lr, lengthen optim.warmup_epochs or set optim.clip_norm"
+            f"expected a finite number: {ADVICE}"
         )
 
 
-class Classifier(pl.LightningModule):
-    """Cross entropy with label smoothing, and an exponential moving average of weights and batch-norm
-    statistics.
+@dataclass(frozen=True)
+class EpochResult:
+    """What the validation after an epoch found.
 
-    Everything random in a step (dropout, drop path) is drawn from a seed that is a function of (seed, epoch,
-    batch), so that a step is the same whatever happened before it in this process.
+    Attributes:
+        score: the number by which epochs are compared, higher is better.
+        values: the task's columns of metrics.csv; NaN where there is no such number.
+    """
+
+    score: float
+    values: dict[str, float]
+
+
+class Learner(pl.LightningModule):
+    """A network, its exponential moving average (weights and batch-norm statistics), and how it learns.
+
+    Everything random in a step (dropout, drop path, sampling of proposals) is drawn from a seed that is a
+    function of (seed, epoch, batch), so that a step is the same whatever happened before it in this process.
 
     Args:
-        model: logits (B, K) from images (B, 3, H, W).
+        model: the network.
         config: of the run.
         schedule: learning rate as a function of the optimiser step.
-        data: training images, which give errors their names and the evaluation its classes.
+        name_of: index of a training image -> its name, for errors.
     """
 
     def __init__(
-        self, model: nn.Module, config: RunConfig, schedule: Schedule, data: ClassificationDataset
+        self, model: nn.Module, config: AnyRunConfig, schedule: Schedule, name_of: Callable[[int], str]
     ) -> None:
         super().__init__()
         self.config, self.schedule = config, schedule
@@ -108,8 +124,15 @@ class Classifier(pl.LightningModule):
             self.model.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
         decay = config.train.ema_decay
         self.ema = AveragedModel(model, multi_avg_fn=self._average, use_buffers=True) if decay else None
-        self.meter = LossMeter(data.name_of)
-        self.evaluator = ClassificationEvaluator(data.classes)
+        self.meter = LossMeter(name_of)
+
+    @abstractmethod
+    def loss(self, batch: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # noqa: ANN401
+        """Returns the mean loss () of a batch, the indices (B,) of its images, and the parts of the loss."""
+
+    @abstractmethod
+    def result(self) -> EpochResult | None:
+        """Returns what the last validation found, None if there was none in this epoch."""
 
     @property
     def evaluated(self) -> nn.Module:
@@ -129,20 +152,24 @@ class Classifier(pl.LightningModule):
         if self.ema is not None:
             self.ema.n_averaged = self.ema.n_averaged.cpu()
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_epoch_start(self) -> None:
+        """Decides whether this epoch ends with a validation; the last one does."""
+        epoch, train = self.current_epoch + 1, self.config.train
+        due = epoch % train.eval_every == 0 or epoch >= train.epochs
+        self.trainer.check_val_every_n_epoch = 1 if due else epoch + 1
+
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         """Seeds the step."""
         seed = int(keys(self.config.train.seed, self.current_epoch, batch_idx)[0])
         torch.manual_seed(seed)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: object, batch_idx: int) -> Tensor:
         """Returns the mean loss (), scaled for what Lightning does with it.
 
         Lightning divides the loss of every batch by `accumulate`; the last group of an epoch may have fewer.
         """
-        images, targets, indices = batch
-        smoothing = self.config.train.label_smoothing
-        loss = F.cross_entropy(self.model(self._arrange(images)).float(), targets, label_smoothing=smoothing)
-        self.meter.add(self.trainer.global_step, loss, indices)
+        loss, indices, parts = self.loss(batch)
+        self.meter.add(self.trainer.global_step, loss, indices, parts)
         accumulate, batches = self.config.train.accumulate, int(self.trainer.num_training_batches)
         left = batches % accumulate
         return loss * (accumulate / left) if left and batch_idx >= batches - left else loss
@@ -158,24 +185,6 @@ class Classifier(pl.LightningModule):
         if self.ema is not None:
             self.ema.update_parameters(self.model)
 
-    def on_validation_epoch_start(self) -> None:
-        """Forgets the validation before."""
-        self.evaluator.reset()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Hands logits and targets to the evaluator, which has the result at the end of the epoch."""
-        images, targets, _ = batch
-        self.evaluator.update(self.evaluated(self._arrange(images)), targets)
-
-    def on_validation_epoch_end(self) -> None:
-        """Raises DivergedError for logits that are not finite, before the epoch counts as one."""
-        bad = self.evaluator.not_finite
-        if bad:
-            raise DivergedError(
-                f"epoch {self.current_epoch + 1}: the logits of {bad} validation images "
-                "are not finite: lower optim.lr, lengthen optim.warmup_epochs or set optim.clip_norm"
-            )
-
     def check_finite(self, step: int) -> None:
         """Raises DivergedError for NaN or infinite weights, before they replace a good checkpoint."""
         bad = [
@@ -185,13 +194,6 @@ class Classifier(pl.LightningModule):
             raise DivergedError(
                 f"step {step}: {bad[0]} is no longer finite: lower optim.lr or set optim.clip_norm"
             )
-
-    def _arrange(self, images: Tensor) -> Tensor:
-        return (
-            images.contiguous(memory_format=torch.channels_last)
-            if self.config.train.channels_last
-            else images
-        )
 
     @torch.no_grad()
     def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:

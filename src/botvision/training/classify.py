@@ -1,0 +1,219 @@
+"""Training and measuring a classifier."""
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from botvision import draw
+from botvision.backbones.cost import count
+from botvision.backbones.variants import VARIANTS, create_model
+from botvision.backbones.weights import LoadReport, load_model, load_weights, save_model
+from botvision.data.cache import Progress
+from botvision.data.classification import ClassificationDataset, Splits, open_split, open_splits
+from botvision.data.loaders import build_loader
+from botvision.evaluation.classification import ClassificationEvaluator, ClassificationMetrics
+from botvision.training.history import write_json
+from botvision.training.learner import ADVICE, DivergedError, EpochResult, Learner
+from botvision.training.optim import Schedule
+from botvision.training.schema import ConfigError
+from botvision.training.settings import RunConfig
+from botvision.training.task import Task, resolve_device
+
+Batch = tuple[Tensor, Tensor, Tensor]  # images (B, 3, H, W) float32, targets (B,) int64, indices (B,) int64
+
+
+class Classifier(Learner):
+    """Cross entropy with label smoothing.
+
+    Args:
+        model: logits (B, K) from images (B, 3, H, W).
+        config: of the run.
+        schedule: learning rate as a function of the optimiser step.
+        data: training images, which give errors their names and the evaluation its classes.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: RunConfig, schedule: Schedule, data: ClassificationDataset
+    ) -> None:
+        super().__init__(model, config, schedule, data.name_of)
+        self.evaluator = ClassificationEvaluator(data.classes)
+        self._validated = False
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        images, targets, indices = batch
+        smoothing = self.config.train.label_smoothing
+        logits = self.model(self._arrange(images)).float()
+        return F.cross_entropy(logits, targets, label_smoothing=smoothing), indices, {}
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self._validated = False
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the validation before."""
+        self.evaluator.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Hands logits and targets to the evaluator, which has the result at the end of the epoch."""
+        images, targets, _ = batch
+        self.evaluator.update(self.evaluated(self._arrange(images)), targets)
+
+    def on_validation_epoch_end(self) -> None:
+        """Raises DivergedError for logits that are not finite, before the epoch counts as one."""
+        bad = self.evaluator.not_finite
+        if bad:
+            raise DivergedError(
+                f"epoch {self.current_epoch + 1}: the logits of {bad} validation images "
+                f"are not finite: {ADVICE}"
+            )
+        self._validated = True
+
+    def result(self) -> EpochResult | None:
+        if not self._validated:
+            return None
+        found = self.evaluator.compute()
+        return EpochResult(
+            found.top1, {"val_loss": found.loss, "val_top1": found.top1, "val_top5": found.top5}
+        )
+
+    def _arrange(self, images: Tensor) -> Tensor:
+        return (
+            images.contiguous(memory_format=torch.channels_last)
+            if self.config.train.channels_last
+            else images
+        )
+
+
+class Classification(Task[Splits, ClassificationDataset]):
+    """Labels of whole images.
+
+    Args:
+        config: of the run.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ("val_loss", "val_top1", "val_top5")
+    picture: ClassVar[str] = "confusion"
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+
+    def open(self) -> Splits:
+        return open_splits(self.config.data, self.config.train.seed)
+
+    def build(self, splits: Splits) -> nn.Module:
+        return create_model(self.config.model.name, **self._kwargs(len(splits.classes)))
+
+    def warm_start(self, model: nn.Module, source: Path | Mapping[str, Tensor]) -> LoadReport:
+        return load_weights(model, source)
+
+    @torch.no_grad()
+    def probe(self, model: nn.Module, splits: Splits) -> None:
+        name, (height, width) = self.config.model.name, self.config.data.size
+        if self.config.train.batch_size == 1:  # batch norm has nothing to average over in a map of one cell
+            try:
+                copy.deepcopy(model).train()(torch.zeros(1, 3, height, width))
+            except ValueError as error:
+                raise ConfigError(
+                    f"train.batch_size: 1 is too few for batch norm on images of {height}x{width} "
+                    f"({' '.join(str(error).split())}), expected 2 or more"
+                ) from None
+        try:
+            logits: Tensor = model.eval()(torch.zeros(1, 3, height, width))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            text = " ".join(str(error).split())
+            raise ConfigError(f"{name} cannot run on images of {height}x{width}: {text}") from None
+        finally:
+            model.train()
+        if logits.shape != (1, len(splits.classes)):
+            raise ConfigError(
+                f"{name}: expected logits (1, {len(splits.classes)}), got {tuple(logits.shape)}"
+            )
+
+    def learner(self, model: nn.Module, schedule: Schedule, splits: Splits) -> Classifier:
+        return Classifier(model, self.config, schedule, splits.train)
+
+    def loader(self, data: ClassificationDataset, train: bool) -> Any:  # noqa: ANN401
+        config = self.config
+        return build_loader(
+            data,
+            config.train.batch_size,
+            train=train,
+            seed=config.train.seed,
+            num_workers=config.data.num_workers,
+        )
+
+    def epoch_text(self, row: Mapping[str, float]) -> str:
+        if not math.isfinite(row["val_top1"]):
+            return "not evaluated"
+        top5 = f"  top-5 {100 * row['val_top5']:6.2f} %" if math.isfinite(row["val_top5"]) else ""
+        return f"val loss {row['val_loss']:.4f}  top-1 {100 * row['val_top1']:6.2f} %{top5}"
+
+    def finish(
+        self, folder: Path, splits: Splits, weights: dict[str, Tensor], facts: dict[str, Any]
+    ) -> ClassificationMetrics:
+        config = self.config
+        kwargs = self._kwargs(len(splits.classes)) | {"pretrained": False}
+        model = create_model(config.model.name, **kwargs)
+        model.load_state_dict(weights)
+        save_model(
+            model, folder / "model", config.model.name, kwargs,
+            classes=splits.classes, image_size=list(config.data.size), mean=list(config.data.mean),
+            std=list(config.data.std), crop=config.data.crop_of_eval, task=config.task,
+        )  # fmt: skip
+        metrics = self._measure(model, splits.val)
+        _write(folder / "eval.json", folder / "confusion.png", metrics, "val", splits.val.name)
+        draw.learning_curves(folder / "metrics.csv", folder / "curves.png", config.train.label_smoothing)
+        cost = count(model, config.data.size)
+        measured = {key: metrics.to_dict()[key] for key in ("top1", "top5", "loss")}
+        summary = {**facts, **measured, "params": cost.params, "macs": cost.macs,
+                   "val_held_back": splits.held_back}  # fmt: skip
+        write_json(folder / "summary.json", summary)
+        return metrics
+
+    def evaluate(
+        self, folder: Path, split: str, files: tuple[Path, Path], progress: Progress | None
+    ) -> ClassificationMetrics:
+        model, description = load_model(folder / "model")
+        chosen = open_split(self.config.data, split, description["classes"], self.config.train.seed)
+        metrics = self._measure(model, chosen, progress)
+        _write(*files, metrics, split, chosen.name)
+        return metrics
+
+    def _kwargs(self, num_classes: int) -> dict[str, Any]:
+        """Arguments of `create_model`: the recipe's, the number of classes, the image size."""
+        kwargs = {**self.config.model.args, "num_classes": num_classes}
+        if self.config.model.name in VARIANTS:
+            kwargs.setdefault("img_size", list(self.config.data.size))
+        return kwargs
+
+    @torch.inference_mode()
+    def _measure(
+        self, model: nn.Module, data: ClassificationDataset, progress: Progress | None = None
+    ) -> ClassificationMetrics:
+        """Same order, batch and precision as the validation after each epoch: the same numbers."""
+        config = self.config
+        device = resolve_device(config.train.device)
+        loader: Iterable[Batch] = self.loader(data, train=False)
+        layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        model = model.to(device, memory_format=layout).eval()  # pyrefly: ignore[no-matching-overload]
+        evaluator = ClassificationEvaluator(data.classes)
+        done = 0
+        for images, targets, _ in loader:
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16-mixed"):
+                logits = model(images.to(device, memory_format=layout))
+            evaluator.update(logits, targets)
+            done += len(targets)
+            if progress is not None:
+                progress("evaluating", done, len(data))
+        return evaluator.compute()
+
+
+def _write(table: Path, picture: Path, metrics: ClassificationMetrics, split: str, data: str) -> None:
+    write_json(table, {"split": split, "data": data, **metrics.to_dict()})
+    draw.confusion_matrix(metrics.confusion, list(metrics.classes), picture)

@@ -1,0 +1,147 @@
+"""What of a run depends on its task, as one object with the same methods for each."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from botvision.backbones.weights import LoadReport
+from botvision.data.cache import Progress
+from botvision.training.learner import Learner
+from botvision.training.optim import Schedule
+from botvision.training.schema import ConfigError
+from botvision.training.settings import AnyRunConfig, DetectionRunConfig
+
+
+class Dataset(Protocol):
+    """Images of one split."""
+
+    @property
+    def name(self) -> str:
+        """Of the data and the split, for people."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def name_of(self, index: int) -> str:
+        """Name of an image, for errors."""
+        ...
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Reads into memory what fits."""
+        ...
+
+    def verify(self, progress: Progress | None = None) -> bool:
+        """Reads every image once, or says False where that would take too long."""
+        ...
+
+
+class Splits(Protocol):
+    """Images to train on and images to measure on."""
+
+    @property
+    def train(self) -> Dataset: ...
+
+    @property
+    def val(self) -> Dataset: ...
+
+    @property
+    def classes(self) -> list[str]: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+class Outcome(Protocol):
+    """The measured result of a finished run."""
+
+    def headline(self) -> str:
+        """The numbers that count, in half a line."""
+        ...
+
+
+S = TypeVar("S", bound=Splits)
+D = TypeVar("D", bound=Dataset)
+
+
+class Task(ABC, Generic[S, D]):
+    """Classification or detection, on splits of type S that hold data sets of type D.
+
+    Attributes:
+        columns: of metrics.csv between train_loss and lr: what a validation finds.
+        parts: of the loss, columns of steps.csv.
+        evaluation_keys: beginnings of the keys that an evaluation may set otherwise than the run did.
+        picture: name, without suffix, of the picture of an evaluation.
+    """
+
+    columns: ClassVar[tuple[str, ...]]
+    parts: ClassVar[tuple[str, ...]] = ()
+    evaluation_keys: ClassVar[tuple[str, ...]] = ("data.", "train.batch_size", "train.device")
+    picture: ClassVar[str]
+
+    @abstractmethod
+    def open(self) -> S:
+        """Opens the data. Raises DataError."""
+
+    @abstractmethod
+    def build(self, splits: S) -> nn.Module:
+        """Builds the network, with random weights. Raises ValueError or what the network's builder raises."""
+
+    @abstractmethod
+    def warm_start(self, model: nn.Module, source: Path | Mapping[str, Tensor]) -> LoadReport:
+        """Loads the weights that fit."""
+
+    @abstractmethod
+    def probe(self, model: nn.Module, splits: S) -> None:
+        """Runs one black image through: sizes and outputs are right or ConfigError is raised."""
+
+    @abstractmethod
+    def learner(self, model: nn.Module, schedule: Schedule, splits: S) -> Learner:
+        """Returns what trains the network."""
+
+    @abstractmethod
+    def loader(self, data: D, train: bool) -> Any:  # noqa: ANN401  a StatefulDataLoader of the task's batches
+        """Returns batches of a split."""
+
+    @abstractmethod
+    def epoch_text(self, row: Mapping[str, float]) -> str:
+        """Says in half a line what a row of metrics.csv holds of the validation."""
+
+    @abstractmethod
+    def finish(self, folder: Path, splits: S, weights: dict[str, Tensor], facts: dict[str, Any]) -> Outcome:
+        """Exports the weights, measures them, draws, and writes summary.json last: the folder is complete.
+
+        Args:
+            folder: of the run.
+            splits: of the run.
+            weights: to keep.
+            facts: of the run, for summary.json.
+        """
+
+    @abstractmethod
+    def evaluate(
+        self, folder: Path, split: str, files: tuple[Path, Path], progress: Progress | None
+    ) -> Outcome:
+        """Measures the weights of a run folder and writes table and picture."""
+
+
+def task_of(config: AnyRunConfig) -> Task[Any, Any]:
+    """Returns the task of a configuration."""
+    if isinstance(config, DetectionRunConfig):
+        from botvision.training.detect import Detection
+
+        return Detection(config)
+    from botvision.training.classify import Classification
+
+    return Classification(config)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Returns the device of a run. Raises ConfigError if there is none of that kind."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError("train.device: cuda was asked for, but torch sees no GPU; use auto or cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
