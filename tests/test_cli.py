@@ -86,7 +86,7 @@ assert not heavy, heavy
         (["cost", "botnet50", "--train.epochs", "3"], "--train.epochs: cost takes --model.args.KEY alone"),
         (["compare", "r", "--out", "table.txt"], "--out: expected a name that ends in .md, got table.txt"),
         (["--train.epochs", "3", "trian", "x"], "unknown command 'trian'; did you mean 'train'?"),
-        (["--train.epochs", "3", "check", "x"], "--train.epochs: check takes no configuration keys"),
+        (["--train.epochs", "3", "check", "x"], "--train.epochs: check takes --data.KEY alone"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_one_line(capsys, argv, words):

@@ -7,7 +7,7 @@ from pathlib import Path
 from botvision.data.config import DataConfig
 from botvision.data.detection_check import is_detection_data
 from botvision.data.detection_config import DetectionDataConfig
-from botvision.training.schema import ConfigError, Text, build
+from botvision.training.schema import Text, build
 
 
 def data_config(root: str, overrides: Mapping[str, str]) -> DataConfig | DetectionDataConfig:
