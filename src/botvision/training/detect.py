@@ -36,6 +36,7 @@ from botvision.training.settings import DetectionRunConfig
 from botvision.training.task import Task, resolve_device
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
+OPTIONS_OF_EVALUATION = ("detections", "score_threshold", "nms")
 SHEET_IMAGES = 12
 SHEET_SCORE = 0.5  # detections with lower scores are not drawn
 
@@ -176,7 +177,7 @@ class Detection(Task[DetectionSplits, DetectionDataset]):
     parts: ClassVar[tuple[str, ...]] = LOSSES
     evaluation_keys: ClassVar[tuple[str, ...]] = (
         *("data.", "train.batch_size", "train.device"),
-        *("model.detector.detections", "model.detector.score_threshold", "model.detector.nms"),
+        *(f"model.detector.{key}" for key in OPTIONS_OF_EVALUATION),
     )
     picture: ClassVar[str] = "precision_recall"
 
@@ -240,11 +241,8 @@ class Detection(Task[DetectionSplits, DetectionDataset]):
     ) -> DetectionMetrics:
         config, model = self.config, self.build(splits)
         model.load_state_dict(weights)
-        save_detector(
-            model, folder / "model", config.model.name, self._backbone_args(), config.model.detector,
-            categories=[{"id": c.id, "name": c.name} for c in splits.categories],
-            image_size=config.data.size, mean=config.data.mean, std=config.data.std,
-        )  # fmt: skip
+        rows = [{"id": category.id, "name": category.name} for category in splits.categories]
+        save_detector(model, folder / "model", classes=splits.classes, categories=rows)
         files = folder / "eval.json", folder / "precision_recall.png"
         metrics = self._measure(model, splits.val, files, "val", None)
         detection_curves(folder / "metrics.csv", folder / "curves.png")
@@ -261,9 +259,8 @@ class Detection(Task[DetectionSplits, DetectionDataset]):
     def evaluate(
         self, folder: Path, split: str, files: tuple[Path, Path], progress: Progress | None
     ) -> DetectionMetrics:
-        model, description = load_detector(
-            folder / "model", self.config.model.detector, self.config.data.size
-        )
+        options = {key: getattr(self.config.model.detector, key) for key in OPTIONS_OF_EVALUATION}
+        model, description = load_detector(folder / "model", **options, image_size=self.config.data.size)
         chosen = open_detection_split(self.config.data, split, self.config.train.seed)
         categories = [(c["id"], c["name"]) for c in description["categories"]]
         if [(c.id, c.name) for c in chosen.categories] != categories:
