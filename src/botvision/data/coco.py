@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from botvision.atomic import write_text
 from botvision.data.coco_arrays import CocoAnnotations, mask_extents, pack
 from botvision.data.coco_records import (
     AnnotationRecord,
@@ -25,7 +26,7 @@ from botvision.data.errors import DataError
 
 __all__ = [
     "Category", "CocoAnnotations", "CocoFile", "ImageRecord", "Problem", "ProblemKind", "parse_coco",
-    "read_coco",
+    "read_coco", "write_coco",
 ]  # fmt: skip
 
 
@@ -226,3 +227,8 @@ def _box_and_mask_apart(annotations: CocoAnnotations, context: Context) -> None:
         where = f"{context.name}: annotation {number} of image {image_id}"
         line = f"{where}: bbox and the box around the mask overlap by {overlap[index]:.0%} (IoU)"
         context.problems.append(Problem("box", line, image_id, number, fatal=False))
+
+
+def write_coco(path: str | Path, content: dict[str, Any]) -> None:
+    """Write what :meth:`CocoFile.to_dict` gives as JSON; the file is whole or not there."""
+    write_text(Path(path), json.dumps(content))

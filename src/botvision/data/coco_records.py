@@ -14,6 +14,9 @@ ProblemKind = Literal[
 
 OUTSIDE = 1.0  # pixels that a box may reach beyond the image: rounding, and tools that count edges otherwise
 
+FAR_OUTSIDE = 1000  # pixels, besides the image's longer side, that polygons may reach beyond it
+MAX_PIXELS = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -112,6 +115,8 @@ def read_image_record(raw: object, place: int, context: Context) -> None:
         fault = f"file_name is {file!r}, expected a path"
     elif not (_is_int(height) and _is_int(width) and height > 0 and width > 0):
         fault = f"height x width is {height!r} x {width!r}, expected two whole numbers above 0"
+    elif height * width > MAX_PIXELS:
+        fault = f"height x width is {height} x {width}, too large to be an image"
     if fault is not None:
         context.problems.append(Problem("image", f"{where}: {fault}", known))
         if known is not None:
@@ -204,6 +209,7 @@ def _segmentation(raw: object, image: ImageRecord) -> tuple[list[list[float]], b
         return [], _run_lengths(raw, image)
     if not isinstance(raw, list):
         raise _BrokenError("segmentation", f"segmentation is {_short(raw)}, expected polygons or run lengths")
+    reach = max(image.height, image.width) + FAR_OUTSIDE
     for polygon in raw:
         if not isinstance(polygon, list):
             raise _BrokenError("segmentation", f"a polygon is {_short(polygon)}, expected a list of numbers")
@@ -214,6 +220,10 @@ def _segmentation(raw: object, image: ImageRecord) -> tuple[list[list[float]], b
             raise _BrokenError("segmentation", f"a polygon has {points}, expected 3 or more")
         if not _all_finite(polygon):
             raise _BrokenError("segmentation", "a polygon holds what is not a finite number")
+        # Rasterising walks along the outline: one of a billion pixels would never end.
+        if min(polygon) < -reach or max(polygon) > 2 * reach:
+            far = max(-min(polygon), max(polygon))
+            raise _BrokenError("segmentation", f"a polygon reaches {far:g} pixels, far outside the image")
     return raw, b""
 
 
@@ -229,6 +239,7 @@ def _run_lengths(raw: dict[str, Any], image: ImageRecord) -> bytes:
             counts = compress(counts, (image.height, image.width))
         if not isinstance(counts, (str, bytes)) or not counts:
             raise _BrokenError("segmentation", f"counts are {_short(counts)}, expected run lengths")
+        counts = counts.encode("ascii") if isinstance(counts, str) else counts
         area = rle_area({"size": size, "counts": counts})
     except _BrokenError:
         raise
@@ -236,7 +247,7 @@ def _run_lengths(raw: dict[str, Any], image: ImageRecord) -> bytes:
         raise _BrokenError("segmentation", f"mask: {error}") from error
     if area == 0:
         raise _BrokenError("degenerate", "the mask has no pixels", fatal=False)
-    return counts.encode("ascii") if isinstance(counts, str) else counts
+    return counts
 
 
 def _area(box: tuple[float, ...], polygons: list[list[float]], rle: bytes, image: ImageRecord) -> float:
@@ -254,11 +265,11 @@ def _all_finite(values: Sequence[object]) -> bool:
 
 
 def _is_int(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
 
 
 def _short(value: object) -> str:

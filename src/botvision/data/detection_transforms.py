@@ -53,7 +53,7 @@ class View:
             out = pixels[:, top : top + height, left : left + width]
         else:
             out = self._resampled(pixels)
-        return out.flip(2) if self.mirrored else out.contiguous()
+        return (out.flip(2) if self.mirrored else out).contiguous()
 
     def _resampled(self, pixels: Tensor) -> Tensor:
         (down, right), (height, width) = self.scale, self.size
@@ -90,9 +90,9 @@ class View:
             out: uint8 (N, h, w), zeros.
             places: (n,), which of `out` they become.
         """
-        (down, right), (height, width) = self.scale, self.size
-        rows = ((self.top + np.arange(height) + 0.5) / down).astype(np.int64).clip(0, self.source[0] - 1)
-        columns = ((self.left + np.arange(width) + 0.5) / right).astype(np.int64).clip(0, self.source[1] - 1)
+        height, width = self.size
+        rows = _nearest(self.top, height, self.source[0], self.scaled[0])
+        columns = _nearest(self.left, width, self.source[1], self.scaled[1])
         boxes = rle_boxes(rles)
         first_row, end_row = np.searchsorted(rows, boxes[:, 1]), np.searchsorted(rows, boxes[:, 3])
         first, end = np.searchsorted(columns, boxes[:, 0]), np.searchsorted(columns, boxes[:, 2])
@@ -103,6 +103,11 @@ class View:
             if self.mirrored:
                 piece, left, stop = piece[:, ::-1], width - end[k], width - first[k]
             out[places[k], first_row[k] : end_row[k], left:stop] = piece
+
+
+def _nearest(first: int, count: int, source: int, scaled: int) -> npt.NDArray[np.int64]:
+    """The pixel below the centre of each scaled one, in whole numbers: a centre on an edge is beyond it."""
+    return (2 * (first + np.arange(count)) + 1) * source // (2 * scaled)
 
 
 def choose_view(source: tuple[int, int], config: DetectionDataConfig, draws: Sequence[float]) -> View:

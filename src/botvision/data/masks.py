@@ -103,8 +103,8 @@ def rle_area(rle: Rle) -> int:
         DataError: one line, if the run lengths are broken or do not cover exactly the size they state.
     """
     height, width = rle["size"]
-    counts = _text(rle["counts"])
     try:
+        counts = _text(rle["counts"])
         area = int(rle_codec.area({"size": [1, height * width], "counts": counts}))
     except ValueError as error:
         raise DataError(str(error)) from error
