@@ -126,7 +126,7 @@ def test_train_eval_predict_compare(capsys, tmp_path, recipe):
 
     assert cli.main(["predict", str(run), str(photos / "broken.png"), "--out", str(out)]) == 2
     capsys.readouterr()
-    assert "name the images to classify" in complaint(capsys, "predict", str(run / "model"))
+    assert "name the images to use" in complaint(capsys, "predict", str(run / "model"))
 
     assert cli.main(["compare", str(run), "--out", str(tmp_path / "t" / "table.md")]) == 0
     text = (tmp_path / "t" / "table.md").read_text()

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from botvision.draw import INK, PALE_INK, ellipsis
 from botvision.draw_labels import Colour, areas, class_colour, draw_labels, instance_colours, intersections
@@ -272,8 +272,7 @@ def _paint_mask(
         *(min(crop.shape[1], right / scale[0] - origin[0]), min(crop.shape[0], lower / scale[1] - origin[1])),
     )
     size = (right - left) * SHARPNESS, (lower - upper) * SHARPNESS
-    resized = Image.fromarray(crop.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR, source)
-    inside = np.asarray(resized) >= 128
+    inside = _enlarged(crop, size, source, min(scale) * SHARPNESS)
     edge = inside & ~_shrunk(inside, line * SHARPNESS)
     halo = ~_shrunk(~inside, seam * SHARPNESS) & ~inside
     x, y = slice(max(0, left), right), slice(max(0, upper), lower)
@@ -287,6 +286,21 @@ def _paint_mask(
     for shape, opacity, paint in [(inside, FILL if filled else FILL / 2, tint), *layers]:
         alpha = opacity * _averaged(shape)[cut][..., None]
         target += alpha * (paint - target)
+
+
+def _enlarged(
+    mask: npt.NDArray[np.bool_],
+    size: tuple[int, int],
+    source: tuple[float, float, float, float],
+    scale: float,
+) -> npt.NDArray[np.bool_]:
+    """Return the part `source` of a mask at `size` (width, height), without stairs if it grows by `scale`."""
+    resized = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR, source)
+    plain = np.asarray(resized) >= 128
+    if scale < 2 * SHARPNESS:
+        return plain
+    smooth = np.asarray(resized.filter(ImageFilter.GaussianBlur(0.6 * scale))) >= 128
+    return smooth if 2 * smooth.sum() > plain.sum() else plain  # what is a pixel wide would vanish
 
 
 def _shrunk(shape: npt.NDArray[np.bool_], steps: int) -> npt.NDArray[np.bool_]:

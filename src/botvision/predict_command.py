@@ -221,7 +221,7 @@ def _config(run: str) -> Any:  # noqa: ANN401
 
     path = Path(run) / "config.yaml"
     if not path.is_file():
-        raise ValueError(f"{run}: holds a model but not its run's config.yaml; name the images to look at")
+        raise ValueError(f"{run}: holds a model but not its run's config.yaml; name the images to use")
     return load_config(path)
 
 
