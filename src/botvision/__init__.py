@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from botvision.backbones.variants import BoTNet, create_model, list_models
     from botvision.backbones.weights import from_timm_botnet, load_model, load_weights, save_model
     from botvision.detection.mask_rcnn import faster_rcnn, mask_rcnn
+    from botvision.detection.weights import load_backbone, load_detector, save_detector
 
 __version__ = "0.1.0"
 
@@ -32,7 +33,10 @@ _HOME = {
     "load_weights": "botvision.backbones.weights",
     "save_model": "botvision.backbones.weights",
     "faster_rcnn": "botvision.detection.mask_rcnn",
+    "load_backbone": "botvision.detection.weights",
+    "load_detector": "botvision.detection.weights",
     "mask_rcnn": "botvision.detection.mask_rcnn",
+    "save_detector": "botvision.detection.weights",
 }
 
 __all__ = [
@@ -45,9 +49,12 @@ __all__ = [
     "from_resnet",
     "from_timm_botnet",
     "list_models",
+    "load_backbone",
+    "load_detector",
     "load_model",
     "load_weights",
     "mask_rcnn",
+    "save_detector",
     "save_model",
 ]
 

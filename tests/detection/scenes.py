@@ -55,3 +55,14 @@ def target(height: int, width: int, boxes: list[list[int]]) -> dict[str, Tensor]
         "labels": torch.arange(len(boxes)) % 3 + 1,
         "masks": masks,
     }
+
+
+def scene() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Two images of different sizes with their targets."""
+    boxes = [[4, 6, 40, 50], [30, 20, 60, 62]]
+    return [image(64, 64, 1), image(80, 50, 2)], [target(64, 64, boxes), target(80, 50, [[3, 3, 30, 60]])]
+
+
+def total(losses: dict[str, Tensor]) -> Tensor:
+    """Sum of all losses."""
+    return torch.stack(list(losses.values())).sum()

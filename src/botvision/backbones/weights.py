@@ -129,7 +129,7 @@ def load_weights(
     Raises:
         ValueError: an unreadable file; with `strict`, weights that do not fit.
     """
-    stored = dict(source) if isinstance(source, Mapping) else _read(Path(source))
+    stored = dict(source) if isinstance(source, Mapping) else read_weights(Path(source))
     own = model.state_dict()
     tables = _adoptable_tables(model, stored)
     same = {name for name in own if name in stored and own[name].shape == stored[name].shape}
@@ -211,7 +211,8 @@ def _adoptable_tables(model: nn.Module, stored: Mapping[str, Tensor]) -> set[str
     return names
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file by name. Raises ValueError that names a file which is none."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

@@ -9,7 +9,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from botvision.detection.padding import Padding
 
-LOWEST_SCORE = 1e-30  # of a proposal; those beyond an image have none
+LOWEST_SCORE = 1e-37  # of a proposal; those beyond an image have none
 
 
 class StridedAnchors(AnchorGenerator):

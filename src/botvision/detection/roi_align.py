@@ -1,8 +1,8 @@
 """RoIAlign over a pyramid, on maps that go on beyond an image with the cells at its border.
 
 torchvision's averages four samples for each cell of a box, and interpolates each from four cells: sixteen
-cells of the map with weights. Written as one sparse product over all levels, this takes a third of the time on
-a CPU, forward and backward.
+cells of the map with weights. Written as one sparse product over all levels, this takes a third of the time
+on a CPU, forward and backward.
 """
 
 import torch

@@ -1,0 +1,162 @@
+"""Detectors in and out: warm starts of the backbone with a report, folders that rebuild a detector."""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN
+
+from botvision.backbones.weights import (
+    DESCRIPTION_FILE,
+    WEIGHTS_FILE,
+    LoadReport,
+    load_weights,
+    read_weights,
+    save_model,
+)
+from botvision.detection.mask_rcnn import mask_rcnn
+from botvision.detection.options import DetectorOptions
+
+TASK = "detect"
+_BODY = "backbone.body."
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
+
+
+def load_backbone(detector: nn.Module, source: str | Path | Mapping[str, Tensor]) -> LoadReport:
+    """Warm start: what fits of a classifier's (or another detector's) weights goes into the backbone.
+
+    Frozen and group norms take over scale and shift of batch norm, frozen ones its statistics too; what only
+    batch norm has (statistics for group norm, counters) is no part of the report. A classifier's last layer
+    is reported as unexpected.
+
+    Args:
+        detector: made by `mask_rcnn`; changed in place.
+        source: safetensors file, folder of a run of ours or its model folder, PyTorch file of a state dict,
+            or a state dict; names as timm's or torchvision's ResNet has them.
+
+    Raises:
+        ValueError: an unreadable source, or one in which nothing fits.
+    """
+    body = detector.get_submodule("backbone.body")
+    stored = dict(source) if isinstance(source, Mapping) else _read(Path(source))
+    if any(name.startswith(_BODY) for name in stored):
+        stored = {n.removeprefix(_BODY): value for n, value in stored.items() if n.startswith(_BODY)}
+    own = set(body.state_dict())
+    stored = {_name_in(own, name): value for name, value in stored.items()}
+    ignored = ("num_batches_tracked", "running_mean", "running_var")
+    stored = {n: v for n, v in stored.items() if n in own or n.rpartition(".")[2] not in ignored}
+    try:
+        return load_weights(body, stored)
+    except ValueError:
+        where = "the weights" if isinstance(source, Mapping) else str(source)
+        raise ValueError(f"{where}: no tensor fits the backbone {type(body).__name__}") from None
+
+
+def save_detector(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    classes: Sequence[str],
+    categories: Sequence[Mapping[str, Any]] | None = None,
+    **extra: Any,  # noqa: ANN401
+) -> None:
+    """Write `model.safetensors` and `model.json`, from which `load_detector` rebuilds the detector.
+
+    Args:
+        model: made by `mask_rcnn` from a name, then trained (or a copy of it with averaged weights).
+        folder: made if it is not there.
+        classes: names, of label 1, 2, ...
+        categories: {"id", "name"} of the data for each class; ids 1, 2, ... where not given.
+        **extra: what else the JSON shall hold.
+
+    Raises:
+        ValueError: a detector on a network that was handed in, or another number of classes.
+    """
+    recipe: Any = getattr(model, "recipe", None)
+    if recipe is None or recipe["name"] is None:
+        raise ValueError("only a detector made by mask_rcnn from a backbone's name can be saved as a folder")
+    if len(classes) != recipe["num_classes"] or len(categories or classes) != len(classes):
+        raise ValueError(
+            f"a detector of {recipe['num_classes']} classes cannot be saved with {len(classes)} class names"
+            + (f" and {len(categories)} categories" if categories is not None else "")
+        )
+    rows = categories or [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
+    save_model(
+        model,
+        folder,
+        recipe["name"],
+        recipe["kwargs"],
+        task=TASK,
+        classes=list(classes),
+        categories=[{"id": row["id"], "name": row["name"]} for row in rows],
+        detector=recipe["detector"],
+        image_size=recipe["image_size"],
+        mean=recipe["mean"],
+        std=recipe["std"],
+        **extra,
+    )
+
+
+def load_detector(folder: str | Path, **changes: Any) -> tuple[FasterRCNN, dict[str, Any]]:  # noqa: ANN401
+    """The detector of a folder written by `save_detector`, in eval mode on the CPU, and its description.
+
+    Args:
+        folder: with `model.json` and `model.safetensors`.
+        **changes: options that need no other weights, e.g. score_threshold, nms, detections.
+
+    Raises:
+        ValueError: a missing or broken file, another task's model, or weights that do not fit.
+    """
+    path = Path(folder) / DESCRIPTION_FILE
+    try:
+        description = json.loads(path.read_text())
+        task = description["task"]
+        if task != TASK:
+            raise ValueError(f"{path}: a model of task {task!r}, expected {TASK!r}")
+        frame = description["image_size"]
+        arguments: dict[str, Any] = {
+            "backbone_args": {**description["kwargs"], "pretrained": False},
+            "image_size": tuple(frame) if isinstance(frame, list) else frame,
+            "mean": tuple(description["mean"]),
+            "std": tuple(description["std"]),
+        }
+        name, classes = description["name"], description["classes"]
+        options = DetectorOptions(**description["detector"])
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        raise ValueError(f"{path}: expected JSON that describes a detector") from None
+    model = mask_rcnn(name, len(classes), options, **(arguments | changes))
+    load_weights(model, path.with_name(WEIGHTS_FILE), strict=True)
+    return model.eval(), description
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """State dict of a file, or of the folder of a run or model."""
+    if path.is_dir():
+        places = [path / "model" / WEIGHTS_FILE, path / WEIGHTS_FILE]
+        path = next((place for place in places if place.is_file()), places[0])
+    if path.suffix not in (".pth", ".pt", ".bin", ".tar"):
+        return read_weights(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read as weights ({error.strerror})") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile):
+        raise ValueError(f"{path}: cannot be read as weights (expected tensors by name)") from None
+    for key in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path}: cannot be read as weights (expected tensors by name)")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def _name_in(own: set[str], name: str) -> str:
+    """The name as timm's feature wrapper has it: `stages_0.x` or `model.stages.0.x` for `stages.0.x`."""
+    return next((n for n in (name, name.replace(".", "_", 1), f"model.{name}") if n in own), name)

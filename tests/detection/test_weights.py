@@ -1,0 +1,139 @@
+"""Warm starts and folders."""
+
+import json
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+import botvision
+from botvision.detection.weights import load_backbone, load_detector, save_detector
+from tests.detection.scenes import detector, image, scene, total
+
+
+def classifier(name: str = "botnet14_nano", **kwargs: Any) -> Any:
+    torch.manual_seed(5)
+    return botvision.create_model(name, num_classes=7, **kwargs)
+
+
+def test_a_classifier_run_warms_up_the_backbone(tmp_path):
+    source = classifier(img_size=96)
+    botvision.save_model(source, tmp_path / "model", "botnet14_nano", {"num_classes": 7, "img_size": 96})
+    model = detector()
+    report = load_backbone(model, tmp_path)
+    assert sorted(report.unexpected) == ["fc.bias", "fc.weight"]
+    assert report.missing == report.mismatched == []
+    assert [name.rpartition(".")[2] for name in report.reshaped] == ["height", "width"]
+    own = model.backbone.body.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in source.state_dict().items() if name in own)
+    total(model(*scene())).backward()
+
+
+@pytest.mark.parametrize(
+    ("norm", "frozen_stages", "missing"), [("frozen", 0, 0), ("batch", 2, 0), ("group", 3, 0)]
+)
+def test_warm_start_into_other_norms(norm, frozen_stages, missing):
+    source = classifier("resnet14_nano")
+    model = detector("resnet14_nano", norm=norm, frozen_stages=frozen_stages)
+    report = load_backbone(model, source.state_dict())
+    assert report.unexpected == ["fc.weight", "fc.bias"]
+    assert len(report.missing) == missing
+    assert report.mismatched == []
+    assert torch.equal(model.backbone.body["bn1"].weight, source.bn1.weight)
+
+
+def test_a_resnet_warms_up_a_botnet(tmp_path):
+    save_file(timm.create_model("resnet14_nano").state_dict(), tmp_path / "r.safetensors")
+    report = load_backbone(detector(), tmp_path / "r.safetensors")
+    assert sorted(report.missing) == [
+        "layer4.0.conv2.attention.position.height",
+        "layer4.0.conv2.attention.position.width",
+        "layer4.0.conv2.attention.qkv.weight",
+    ]
+    assert sorted(report.unexpected) == ["fc.bias", "fc.weight", "layer4.0.conv2.weight"]
+
+
+def test_files_of_pytorch_and_nested_names(tmp_path):
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    model = detector(timm.create_model("resnet18"), heads="light")
+    assert load_backbone(model, tmp_path / "resnet18.pth").missing == []
+    convnext = timm.create_model("convnext_atto", num_classes=3)
+    torch.save({"state_dict": convnext.state_dict()}, tmp_path / "c.pt")
+    report = load_backbone(detector("convnext_atto", heads="light"), tmp_path / "c.pt")
+    assert report.missing == []
+    assert all(name.startswith("head.") for name in report.unexpected)
+
+
+def test_another_detector_is_a_source_too():
+    source = detector(seed=3)
+    model = detector(seed=4)
+    assert load_backbone(model, source.state_dict()).complete
+    assert torch.equal(
+        model.backbone.body["layer1"][0].conv1.weight, source.backbone.body["layer1"][0].conv1.weight
+    )
+
+
+def test_sources_that_are_none(tmp_path):
+    (tmp_path / "broken.pth").write_bytes(b"no weights")
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights")
+    torch.save([1, 2], tmp_path / "list.pt")
+    for name in ("broken.pth", "broken.safetensors", "list.pt", "absent.pth", "absent"):
+        with pytest.raises(ValueError, match=f"{name}.*: cannot be read as weights") as error:
+            load_backbone(detector(), tmp_path / name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="the weights: no tensor fits the backbone"):
+        load_backbone(detector(), {"a": torch.zeros(1)})
+
+
+CLASSES = ["disc", "ring", "star"]
+
+
+@pytest.mark.parametrize("norm", ["batch", "frozen"])
+def test_a_folder_rebuilds_the_detector(tmp_path, norm):
+    model = detector("botnet14_nano", norm=norm, image_size=(64, 96), backbone_args={"heads": 2}).eval()
+    categories = [{"id": 3, "name": "disc"}, {"id": 7, "name": "ring"}, {"id": 90, "name": "star"}]
+    save_detector(model, tmp_path, classes=CLASSES, categories=categories, note="x")
+    again, description = load_detector(tmp_path)
+    assert description["task"] == "detect"
+    assert description["categories"] == categories
+    assert description["classes"] == CLASSES
+    assert description["image_size"] == [64, 96]
+    assert description["note"] == "x"
+    assert not again.training
+    with torch.no_grad():
+        expected, result = model([image(50, 70)])[0], again([image(50, 70)])[0]
+    assert len(expected["boxes"]) > 5
+    torch.testing.assert_close(result, expected, rtol=0, atol=0)
+
+
+def test_what_prediction_may_change(tmp_path):
+    model = detector(masks=False).eval()
+    save_detector(model, tmp_path, classes=CLASSES)
+    again, description = load_detector(tmp_path, detections=3, score_threshold=0.2)
+    assert description["categories"][2] == {"id": 3, "name": "star"}
+    with torch.no_grad():
+        result = again([image(64, 64)])[0]
+    assert 0 < len(result["boxes"]) <= 3
+    assert result["scores"].min() > 0.2
+
+
+def test_folders_that_are_none(tmp_path):
+    with pytest.raises(ValueError, match=r"model.json: cannot be read"):
+        load_detector(tmp_path)
+    botvision.save_model(classifier(), tmp_path, "botnet14_nano", {"num_classes": 7}, task="classify")
+    with pytest.raises(ValueError, match="a model of task 'classify', expected 'detect'"):
+        load_detector(tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps({"task": "detect", "name": "botnet14_nano"}))
+    with pytest.raises(ValueError, match="expected JSON that describes a detector"):
+        load_detector(tmp_path)
+
+
+def test_what_cannot_be_saved(tmp_path):
+    with pytest.raises(ValueError, match="of 3 classes cannot be saved with 2 class names"):
+        save_detector(detector(), tmp_path, classes=["a", "b"])
+    with pytest.raises(ValueError, match="from a backbone's name"):
+        save_detector(detector(timm.create_model("resnet14_nano")), tmp_path, classes=CLASSES)
+    assert not any(tmp_path.iterdir())
