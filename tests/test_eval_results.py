@@ -10,7 +10,7 @@ from PIL import Image
 from botvision import cli, report_evaluation
 from botvision.evaluation.coco import evaluate_coco
 from tests.evaluation.scenes import Scene, random_scene
-from tests.evaluation.test_coco import DATA, REFERENCE, scene_of_boxes
+from tests.evaluation.test_coco import REFERENCE, scene_of_boxes
 from tests.terminal import complaint, table
 
 
@@ -138,16 +138,3 @@ def test_of_many_classes_the_lowest_are_listed():
     rows = table(report_evaluation.coco_tables([evaluate_coco(truth, found, "bbox")]), "100 lowest of 130")
     assert len(rows) == 101
     assert {row[3] for row in rows[1:]} == {"0.0"}
-
-
-@pytest.mark.skipif(not (DATA / "coco").is_dir(), reason="no COCO images: set BOTVISION_DATA")
-def test_ground_truth_of_coco_fed_back_is_perfect():
-    """Crowds are no objects to be found; everything else is its own best detection."""
-    truth = json.loads((DATA / "coco" / "annotations" / "instances_val2017.json").read_text())
-    found = [
-        {"image_id": a["image_id"], "category_id": a["category_id"], "bbox": a["bbox"], "score": 1.0}
-        for a in truth["annotations"]
-        if not a["iscrowd"]
-    ]
-    metrics = evaluate_coco(truth, found, "bbox")
-    assert (metrics.ap, metrics.ap_small, metrics.ar_max) == pytest.approx((1, 1, 1))

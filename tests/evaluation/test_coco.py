@@ -78,6 +78,26 @@ def test_other_numbers_of_detections_equal_pycocotools_arrays(max_detections: in
     assert_equal(evaluate_coco(scene.truth, scene.results, kind, max_detections), theirs)
 
 
+@pytest.mark.parametrize("max_detections", [100, 140, 400])
+def test_more_than_100_objects_of_a_class_in_an_image_equal_pycocotools(max_detections: int):
+    """As nuclei are: at 100 detections even perfect results leave objects unfound."""
+    truth = scene_of_boxes([[10 * (i % 15), 10 * (i // 15), 8, 8] for i in range(210)])
+    truth["images"][0] |= {"height": 200, "width": 200}
+    random = np.random.default_rng(0)
+    results = [
+        {"image_id": 1, "category_id": 2, "bbox": [x + shift, y, w, h], "score": float(random.random())}
+        for shift, (x, y, w, h) in zip(
+            random.choice([0, 1, 2, 9], 210), [a["bbox"] for a in truth["annotations"]], strict=True
+        )
+    ]
+    results = [{**r, "bbox": [float(v) for v in r["bbox"]]} for r in results]
+    theirs, _ = pycocotools(Scene(truth, results), "bbox", max_detections)
+    ours = evaluate_coco(truth, results, "bbox", max_detections)
+    assert_equal(ours, theirs)
+    at_100 = evaluate_coco(truth, results, "bbox").ar_max
+    assert (ours.ar_max > at_100) == (max_detections > 100)
+
+
 def test_the_random_scenes_hold_what_they_promise():
     scenes = [crowds_as_rle(random_scene(seed)) for seed in range(12)]
     annotations = [a for scene in scenes for a in scene.truth["annotations"]]

@@ -278,7 +278,7 @@ def test_tasks_are_not_mixed():
 
 
 def test_summary_of_a_detector_is_read(tmp_path):
-    found: dict[str, Any] = {
+    found: Any = {
         "task": "detect",
         "box_ap": 0.4,
         "box_ap50": 0.6,

@@ -73,7 +73,7 @@ class CocoFile:
         if rle:
             record["segmentation"] = {"size": [image.height, image.width], "counts": rle.decode("ascii")}
         elif polygons := annotations.polygons_of(index):
-            record["segmentation"] = [_decimals(polygon) for polygon in polygons]
+            record["segmentation"] = [decimals(polygon) for polygon in polygons]
         return record
 
     def to_dict(self, images: Iterable[int] | None = None) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def image_record(image: ImageRecord) -> dict[str, Any]:
     return {"id": image.id, "file_name": image.file, "height": image.height, "width": image.width}
 
 
-def _decimals(coordinates: npt.NDArray[np.float32]) -> list[float]:
+def decimals(coordinates: npt.NDArray[np.float32]) -> list[float]:
     """The shortest decimal numbers that are these float32: 61.87, not 61.869998931884766."""
     return coordinates.reshape(-1).astype("U32").astype(np.float64).tolist()
 

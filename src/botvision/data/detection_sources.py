@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from botvision.data.coco import Category, CocoFile, ImageRecord, parse_coco
+from botvision.data.coco import Category, CocoFile, ImageRecord, decimals, parse_coco
 from botvision.data.detection_transforms import View
 from botvision.data.errors import DataError
 from botvision.data.images import read_image
@@ -112,10 +112,7 @@ class CocoSource:
                 view.pick(rles, masks, runs)
         if len(shapes):
             outlines = [
-                [
-                    p.reshape(-1).tolist() if view is None else view.polygon(p)
-                    for p in annotations.polygons_of(a)
-                ]
+                [decimals(p) if view is None else view.polygon(p) for p in annotations.polygons_of(a)]
                 for a in chosen[shapes].tolist()
             ]
             masks[shapes] = decode(polygons_to_rles(outlines, (height, width)), (height, width))
