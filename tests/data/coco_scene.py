@@ -10,7 +10,7 @@ from PIL import Image
 
 CATEGORIES = [{"id": 90, "name": "kite"}, {"id": 7, "name": "boat"}, {"id": 13, "name": "sign"}]
 
-IMAGES = [
+IMAGES: list[dict[str, Any]] = [
     {"id": 500, "file_name": "a.png", "height": 40, "width": 60},
     {"id": 30, "file_name": "b.png", "height": 50, "width": 30},
     {"id": 77, "file_name": "empty.png", "height": 20, "width": 20},

@@ -15,13 +15,15 @@ from botvision.data.detection import DetectionDataset, open_detection, open_dete
 from botvision.data.detection_config import DetectionDataConfig
 from botvision.data.errors import DataError
 from botvision.data.masks import boxes_of
+from botvision.data.shapes import ShapesSource
 from tests.data.coco_scene import scene, write_scene
 
 DATA = Path(os.environ.get("BOTVISION_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def config(root: Path, **other: Any) -> DetectionDataConfig:
-    return DetectionDataConfig(root=str(root), **{"val_is_train": True, "image_size": 64, **other})
+    values: dict[str, Any] = {"val_is_train": True, "image_size": 64}
+    return DetectionDataConfig(root=str(root), **(values | other))
 
 
 def check_target(image: torch.Tensor, target: dict[str, torch.Tensor], classes: int) -> None:
@@ -270,7 +272,7 @@ def test_generated_shapes(tmp_path: Path) -> None:
     image, target, _ = splits.val[1]
     check_target(image, target, 3)
     assert image.shape == (3, 64, 80)
-    shapes = splits.val.source.shapes.instances(1)
+    shapes = ShapesSource(0, "val", 3, 3, (64, 80), chosen.max_objects).instances(1)
     assert torch.equal(target["masks"], shapes["masks"])
     assert torch.equal(target["boxes"], shapes["boxes"])
     truth = splits.val.ground_truth()

@@ -1,7 +1,7 @@
 """Annotations in flat arrays.
 
-As Python objects the annotations of COCO's 118,000 training images take over 4 GB; here an annotation takes
-about 80 bytes, and 8 bytes a polygon point (or the bytes of its compressed run lengths).
+As Python objects 100,000 annotations of COCO take 236 MB; here 27 MB: about 80 bytes each, and 8 bytes a
+polygon point. As many small masks (nuclei) take 12 MB, the bytes of their compressed run lengths.
 """
 
 from array import array
