@@ -24,6 +24,18 @@ def test_masks_come_back_from_run_lengths() -> None:
     assert [masks.rle_area(rle) for rle in rles] == pixels.sum(dim=(1, 2)).tolist()
 
 
+def test_some_of_many_masks_are_decoded_in_place() -> None:
+    pixels = blobs()
+    pixels[2, :, :9] = 0
+    pixels[3] = 0
+    pixels[4, 5:] = 0
+    out = np.zeros((9, 23, 31), dtype=np.uint8)
+    places = np.array([8, 0, 3, 4, 6, 7, 1])
+    masks.decode_into(masks.encode(pixels), out, places)
+    assert (out[places] == pixels.numpy()).all()
+    assert not out[[2, 5]].any()
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_run_lengths_are_those_of_cocos_tools() -> None:
     pixels = blobs()

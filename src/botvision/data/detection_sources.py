@@ -12,7 +12,7 @@ from botvision.data.coco import Category, CocoFile, ImageRecord, decimals, parse
 from botvision.data.detection_transforms import View
 from botvision.data.errors import DataError
 from botvision.data.images import read_image
-from botvision.data.masks import boxes_of, decode, polygons_to_rles
+from botvision.data.masks import boxes_of, decode_into, polygons_to_rles
 from botvision.data.shapes import ShapesSource
 
 Target = dict[str, Tensor]
@@ -107,7 +107,7 @@ class CocoSource:
         if len(runs):
             rles = [{"size": list(size), "counts": annotations.rle_of(a)} for a in chosen[runs].tolist()]
             if view is None:
-                masks[runs] = decode(rles, size)
+                decode_into(rles, masks, runs)
             else:
                 view.pick(rles, masks, runs)
         if len(shapes):
@@ -115,7 +115,7 @@ class CocoSource:
                 [decimals(p) if view is None else view.polygon(p) for p in annotations.polygons_of(a)]
                 for a in chosen[shapes].tolist()
             ]
-            masks[shapes] = decode(polygons_to_rles(outlines, (height, width)), (height, width))
+            decode_into(polygons_to_rles(outlines, (height, width)), masks, shapes)
         return masks
 
 
