@@ -262,9 +262,10 @@ def _paint_mask(
     seam = 1
     left, right = (round(v * scale[0]) for v in (columns[0], columns[-1] + 1))
     upper, lower = (round(v * scale[1]) for v in (rows[0], rows[-1] + 1))
-    left, upper, right, lower = left - seam - 1, upper - seam - 1, right + seam + 1, lower + seam + 1
+    around = seam + 1 + math.ceil(1.5 * max(scale))  # so far does smoothing reach
+    left, upper, right, lower = left - around, upper - around, right + around, lower + around
     # A margin of nothing around the mask: the outline is closed at the border of the image, too.
-    pad = 1 + math.ceil((seam + 2) / min(scale))
+    pad = 1 + math.ceil((around + 1) / min(scale))
     crop = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] != 0, pad)
     origin = columns[0] - pad, rows[0] - pad
     source = (
