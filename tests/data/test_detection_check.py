@@ -136,6 +136,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "no size": (_set("images", height=None), "image 1: height x width is None x 60"),
     "no file name": (_set("images", file_name=""), "image 1: file_name is ''"),
     "file": (_set("images", file_name="gone.png"), r"gone.png \(image id 1\): no such file"),
+    "long file name": (_set("images", file_name="x" * 5000), r"xx \(image id 1\): no such file"),
     "double category": (_set("categories", id=2), "category 2: the id occurs twice"),
     "nameless": (_set("categories", name=None), r"categories\[0\]: expected an id .* and a name"),
     "annotation": (lambda c: c["annotations"].insert(0, 5), r"annotations\[0\]: id is None"),

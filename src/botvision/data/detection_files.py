@@ -1,6 +1,6 @@
 """Which annotation files and image folders a detection data set has."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def image_folder(file: CocoFile, files: SplitFiles, root: Path) -> Path:
     if plain.startswith("val"):
         folders.insert(0, root / "valid")
     sample = file.images[:: max(1, len(file.images) // 8)]
-    counts = [sum((folder / image.file).is_file() for image in sample) for folder in folders]
+    counts = [sum(_is(Path.is_file, folder / image.file) for image in sample) for folder in folders]
     return folders[counts.index(max(counts))]
 
 
@@ -115,11 +115,19 @@ def missing_files(file: CocoFile, folder: Path) -> list[Problem]:
     for image in file.images:
         path = folder / image.file
         if path.parent not in listed:
-            there = path.parent.is_dir()
+            there = _is(Path.is_dir, path.parent)
             listed[path.parent] = {entry.name for entry in path.parent.iterdir()} if there else set()
         if path.name not in listed[path.parent]:
             problems.append(Problem("file", f"{path} (image id {image.id}): no such file", image.id))
     return problems
+
+
+def _is(kind: Callable[[Path], bool], path: Path) -> bool:
+    """Whether a path is there, of a kind; a name too long for the file system names nothing."""
+    try:
+        return kind(path)
+    except OSError:
+        return False
 
 
 def _named(root: Path, given: str | None) -> Path | None:
