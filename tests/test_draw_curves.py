@@ -61,7 +61,7 @@ def test_nothing_to_draw_is_refused(tmp_path):
 
 def test_detection_curves_show_loss_and_ap_and_skip_epochs_that_were_not_evaluated(tmp_path):
     table = tmp_path / "metrics.csv"
-    rows = [f"{e},{e * 10},{2 / e},{0.02 * e},{0.03 * e},{0.01 * e},{0.025 * e},0.1,3\n" for e in range(1, 31)]
+    rows = [f"{e},{10 * e},{2 / e},{e / 50},{e / 33},{e / 100},{e / 40},0.1,3\n" for e in range(1, 31)]
     rows[1] = "2,20,1.0,,,nan,,0.1,3\n"
     table.write_text(HEADER + "".join(rows))
     draw_curves.detection_curves(table, tmp_path / "curves.png")

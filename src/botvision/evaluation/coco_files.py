@@ -267,15 +267,17 @@ def _mask_trouble(
         )
     if list(mask.get("size") or ()) != list(size):
         return f"{where}: mask of size {mask.get('size')!r:.40}, expected that of its image, {list(size)}"
-    runs, pixels = mask.get("counts"), size[0] * size[1]
-    try:
-        if isinstance(runs, str | bytes):
-            runs = _runs(runs)
-        if not isinstance(runs, Sequence):
-            return f"{where}: the mask's counts are {type(runs).__name__}, expected a string or a list"
-        fine = all(type(run) is int and run >= 0 for run in runs) and sum(runs) == pixels
-    except ValueError:
-        fine = False
+    counts, pixels = mask.get("counts"), size[0] * size[1]
+    if isinstance(counts, str | bytes):
+        try:
+            runs = _runs(counts)
+            fine = int(runs.min()) >= 0 and int(runs.sum()) == pixels
+        except ValueError:
+            fine = False
+    elif isinstance(counts, Sequence):
+        fine = all(type(run) is int and run >= 0 for run in counts) and sum(counts) == pixels
+    else:
+        return f"{where}: the mask's counts are {type(counts).__name__}, expected a string or a list"
     return None if fine else f"{where}: the mask's counts do not fill its {size[0]}x{size[1]} pixels"
 
 
@@ -285,8 +287,8 @@ def _is_polygon(ring: object) -> bool:
     return all(isinstance(v, int | float) and math.isfinite(v) for v in ring)
 
 
-def _runs(counts: str | bytes) -> list[int]:
-    """Lengths of the runs in a compressed RLE.
+def _runs(counts: str | bytes) -> np.ndarray:
+    """Lengths of the runs in a compressed RLE, int64 (n,).
 
     Five bits a character, the lowest first; the sixth says that more follow, the fifth of the last one is the
     sign. From the fourth run on it is the difference to the run before the last.
@@ -305,4 +307,4 @@ def _runs(counts: str | bytes) -> list[int]:
     runs -= np.where(letters[ends] & 16, np.int64(1) << 5 * lengths, 0)
     runs[1::2] = runs[1::2].cumsum()
     runs[2::2] = runs[2::2].cumsum()
-    return runs.tolist()
+    return runs
