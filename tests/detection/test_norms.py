@@ -50,7 +50,7 @@ def test_frozen_norms_change_nothing_in_training():
 
 @pytest.mark.parametrize("stages", range(6))
 def test_frozen_stages(stages):
-    model = detector("botnet26_small", heads="light", frozen_stages=stages)
+    model = detector(heads="light", frozen_stages=stages)
     body = model.backbone.body
     places = [("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)]
     before = {name: buffer.clone() for name, buffer in body.named_buffers()}
@@ -106,7 +106,7 @@ def test_recomputation_gives_the_same_gradients(norm):
     """On a padded batch, so that the sizes must still be there in the backward pass."""
     gradients = []
     for checkpointing in (False, True):
-        model = detector("botnet26_small", heads="light", norm=norm, checkpointing=checkpointing)
+        model = detector(heads="light", norm=norm, checkpointing=checkpointing)
         torch.manual_seed(1)  # the sampling of anchors and proposals
         total(model(*scene())).backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})

@@ -20,8 +20,8 @@ class Padding:
     """The sizes of the running batch, and the hooks that use them.
 
     Hooks are bound methods, so that a deep copy of the model has hooks of its own. Sizes stay until the next
-    batch, because recomputation in the backward pass needs them: who calls a detector's backbone directly calls
-    `begin` first.
+    batch, because recomputation in the backward pass needs them: who calls a detector's backbone directly
+    calls `begin` first.
 
     Attributes:
         sizes: (height, width) in pixels of each image on the canvas.

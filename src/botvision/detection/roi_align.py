@@ -65,8 +65,8 @@ class RoIAlign(MultiScaleRoIAlign):
         columns, column_weights = _axis(corners[:, 0], corners[:, 2], extents[:, 1], cells)
         height, width = sides[level].unbind(1)
         first = starts[level] + image * height * width
-        rows = first[:, None, None] + rows * width[:, None, None]
-        index = rows[:, :, None, :, None] + columns[:, None, :, None, :]  # R cells cells 4 4
+        rows = (first[:, None, None] + rows * width[:, None, None]).int()
+        index = rows[:, :, None, :, None] + columns.int()[:, None, :, None, :]  # R cells cells 4 4
         weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
         table = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in levels])
         sixteen = (2 * SAMPLES) ** 2
