@@ -1,5 +1,6 @@
 """Reading COCO files: what is in them, what is wrong with them."""
 
+import copy
 import json
 import math
 import os
@@ -236,7 +237,7 @@ def test_junk_anywhere_never_ends_in_anything_but_problems(data: st.DataObject) 
                 break
             key = data.draw(st.sampled_from(list(keys)))
             if not isinstance(node[key], dict | list) or (node is not content and data.draw(st.booleans())):
-                node[key] = data.draw(st.sampled_from(JUNK))
+                node[key] = copy.deepcopy(data.draw(st.sampled_from(JUNK)))
                 break
             node = node[key]
     file = parse(content)
