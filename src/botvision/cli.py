@@ -92,7 +92,6 @@ def _check(args: argparse.Namespace, overrides: Overrides) -> int:
     from botvision.bars import CountBar
     from botvision.data.check import check_data
     from botvision.report_detection import check_tables
-    from botvision.training.config import recipe_names
     from botvision.training.data_choice import data_config
 
     with CountBar() as bar:
@@ -102,10 +101,11 @@ def _check(args: argparse.Namespace, overrides: Overrides) -> int:
     detection = found.kind == "detection"
     print(check_tables(found) if detection else report.check_table(found))
     if found.ok and found.kind != "images":
-        fitting = [name for name in recipe_names() if detection and name.startswith("coco_botnet50")]
+        recipe = "objects_botnet50" if detection else "photos_botnet50"
         keys = {"data.root": args.data, **overrides}
         given = " ".join(f"--{key} {shlex.quote(value)}" for key, value in keys.items())
-        print(f"next: botvision train {fitting[0] if fitting else 'RECIPE'} {given}")
+        boxes = detection and not any(row["masks"] for row in found.rows)
+        print(f"next: botvision train {recipe} {given}{' --model.detector.masks false' * boxes}")
     return 0 if found.ok else 2
 
 

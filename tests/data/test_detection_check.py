@@ -18,6 +18,7 @@ from botvision.data.detection import open_detection
 from botvision.data.detection_config import DetectionDataConfig
 from botvision.data.errors import DataError
 from botvision.data.shapes import ShapesSource
+from botvision.training.config import recipe_names
 
 DATA = Path(os.environ.get("BOTVISION_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SIZE = (40, 60)
@@ -89,7 +90,9 @@ def test_sound_data(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert err == ""
     assert "| small / medium / large |" in out
-    assert re.search(rf"next: botvision train \S+ --data.root {re.escape(str(data))}\n", out)
+    command = re.search(rf"next: botvision train (\S+) --data.root {re.escape(str(data))}\n", out)
+    assert command is not None
+    assert command[1] in recipe_names()
 
 
 def _set(place: str, **values: object) -> Change:
@@ -258,7 +261,7 @@ def test_what_is_worth_knowing(data: Path) -> None:
     for part in (
         "1 images of val are also in train, such as 000000.png (image id 1) = 000003.png (image id 4)",
         "train has no objects of 1 category (unicorn): they cannot be learnt",
-        "objects: at 100 detections an image the AP cannot reach 1",
+        "objects: with 100 detections an image AP cannot reach 1",
         "train has boxes without masks",
     ):
         assert part in notes

@@ -196,9 +196,9 @@ def _structure(config: DetectionDataConfig, splits: dict[str, _Split]) -> tuple[
         most = int(split.objects().max(initial=0))
         if most > CROWDED:
             many = f"{split.name} has images with up to {most} objects"
-            warnings.append(f"{many}: at {CROWDED} detections an image the AP cannot reach 1")
+            warnings.append(f"{many}: with {CROWDED} detections an image AP cannot reach 1")
         if len(split.file.annotations) and not split.file.annotations.has_masks:
-            warnings.append(f"{split.name} has boxes without masks: good for a Faster R-CNN")
+            warnings.append(f"{split.name} has boxes without masks: they train a Faster R-CNN")
     return problems, warnings
 
 
