@@ -12,9 +12,14 @@ from botvision.training.run import train
 
 # Keeps what a recipe is about (model, stem, optimiser, augmentation, precision) and shrinks what costs time.
 SMALL = {
-    "data.source": "generated", "data.root": "null", "data.num_images": 4, "data.num_val_images": 4,
-    "data.num_workers": 0, "train.batch_size": 2, "train.accumulate": 1, "train.max_steps": 1,
-    "train.log_every": 1, "train.device": "cpu",
+    "model.weights": "null", "data.source": "generated", "data.root": "null", "data.num_images": 2,
+    "data.num_val_images": 2, "data.num_workers": 0, "train.batch_size": 2, "train.accumulate": 1,
+    "train.max_steps": 1, "train.log_every": 1, "train.device": "cpu",
+}  # fmt: skip
+SMALL_DETECTOR = {
+    "model.detector.channels": 32, "model.detector.box_channels": 32, "model.detector.roi_batch": 16,
+    "model.detector.rpn_post_nms_train": 50, "model.detector.rpn_post_nms_test": 20,
+    "data.val_is_train": "false",
 }  # fmt: skip
 TWINS = [
     ("generated_botnet14_nano", "generated_resnet14_nano"),
@@ -23,6 +28,12 @@ TWINS = [
     ("cifar10_resnet50", "cifar10_botnet50"),
     ("cifar10_resnet50", "cifar10_botnet_s1_50"),
     ("photos_resnet50", "photos_botnet50"),
+    ("objects_resnet50", "objects_botnet50"),
+    ("shapes_resnet14_nano", "shapes_botnet14_nano"),
+    ("dsb2018_resnet14_tiny", "dsb2018_botnet14_tiny"),
+    ("coco_resnet50_512", "coco_botnet50_512"),
+    *((f"coco_resnet{n}_{size}", f"coco_botnet{n}_{size}") for n in (50, 101, 152) for size in (1024, 1280)),
+    *((f"coco_resnet50_1024_{n}ep", f"coco_botnet50_1024_{n}ep") for n in (12, 24, 72)),
     ("imagenet_resnet50", "imagenet_botnet50"),
     ("imagenet_resnet50", "imagenet_botnet_s1_50"),
 ]
@@ -32,7 +43,8 @@ TWINS = [
 def test_one_step(name: str, tmp_path: Path):
     values = load_recipe(name)
     size = 32 if values["data"]["image_size"] < 224 else 64
-    folder = train(build_config(values, {**SMALL, "data.image_size": size}), tmp_path / name, progress=False)
+    small = SMALL | (SMALL_DETECTOR if values.get("task") == "detect" else {})
+    folder = train(build_config(values, {**small, "data.image_size": size}), tmp_path / name, progress=False)
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["steps"], summary["recipe"], summary["image_size"]) == (1, name, [size, size])
     assert len(read_rows(folder / "steps.csv")) == 1
