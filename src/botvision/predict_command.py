@@ -20,7 +20,7 @@ LISTED = 50  # more files than this get a bar instead of a line each
 CLASSIFIER_BATCH, DETECTOR_BATCH = 32, 4
 DEFAULT_TOPK = 5
 
-Say = Callable[[str], None]
+Say = Callable[[str], object]
 
 
 def predict(args: argparse.Namespace, say: Say, complain: Say) -> int:

@@ -15,6 +15,7 @@ from botvision.backbones.cost import count
 from botvision.backbones.variants import VARIANTS
 from botvision.backbones.weights import LoadReport
 from botvision.data.cache import Progress
+from botvision.data.coco_records import Category
 from botvision.data.detection import (
     DetectionBatch,
     DetectionDataset,
@@ -75,7 +76,7 @@ class Results:
 
     Args:
         data: the images that they are of.
-        max_detections: of an image, that count in the evaluation.
+        max_detections: of one class in an image, that count in the evaluation.
         masks: evaluate masks too.
     """
 
@@ -185,7 +186,13 @@ class Detection(Task[DetectionSplits, DetectionDataset]):
         self.config = config
 
     def open(self) -> DetectionSplits:
-        return open_detection(self.config.data, self.config.train.seed)
+        splits = open_detection(self.config.data, self.config.train.seed)
+        for data in (splits.train, splits.val):
+            if self.config.model.detector.masks and not data.has_masks:
+                raise ConfigError(
+                    f"{data.name}: boxes without masks; model.detector.masks false trains a detector of boxes"
+                )
+        return splits
 
     def build(self, splits: DetectionSplits) -> nn.Module:
         data, model = self.config.data, self.config.model
@@ -261,12 +268,8 @@ class Detection(Task[DetectionSplits, DetectionDataset]):
     ) -> DetectionMetrics:
         options = {key: getattr(self.config.model.detector, key) for key in OPTIONS_OF_EVALUATION}
         model, description = load_detector(folder / "model", **options, image_size=self.config.data.size)
-        chosen = open_detection_split(self.config.data, split, self.config.train.seed)
-        categories = [(c["id"], c["name"]) for c in description["categories"]]
-        if [(c.id, c.name) for c in chosen.categories] != categories:
-            raise ConfigError(
-                f"{chosen.name}: {len(chosen.categories)} categories, not the {len(categories)} of the run"
-            )
+        categories = [Category(row["id"], row["name"]) for row in description["categories"]]
+        chosen = open_detection_split(self.config.data, split, self.config.train.seed, categories)
         return self._measure(model, chosen, files, split, progress)
 
     def _backbone_args(self) -> dict[str, Any]:

@@ -116,6 +116,9 @@ def _prepare(config: AnyRunConfig, fresh: bool, tell: Callable[[str], None]) -> 
             split.prepare(shown)
             if fresh and not split.verify(shown):
                 tell(f"{split.name}: {len(split)} images are not read beforehand; botvision check does it")
+        left_out = getattr(split, "skipped", [])
+        if left_out:
+            tell(f"{split.name}: {len(left_out)} problems passed over, the first: {left_out[0].line}")
     train_loader, val_loader = task.loader(splits.train, train=True), task.loader(splits.val, train=False)
     for loader in (train_loader, val_loader):
         loader.pin_memory = device.type == "cuda"

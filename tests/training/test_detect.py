@@ -1,0 +1,246 @@
+"""A detector's run from beginning to end, on drawn shapes."""
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from botvision.data.detection import open_detection
+from botvision.data.shapes import ShapesSource
+from botvision.detection.weights import load_detector
+from botvision.evaluation.coco import evaluate_coco
+from botvision.training import detect, history
+from botvision.training.checkpoint import read_state
+from botvision.training.config import build_config
+from botvision.training.detect import LOSSES, Detection
+from botvision.training.history import read_rows
+from botvision.training.learner import DivergedError
+from botvision.training.results import evaluate, evaluation_files
+from botvision.training.run import train
+from botvision.training.schema import ConfigError
+from botvision.training.settings import DetectionRunConfig
+from tests.training.runs import assert_same_run
+
+SMALL: dict[str, Any] = {
+    "task": "detect",
+    "model": {
+        "name": "botnet14_nano",
+        "args": {"drop_path_rate": 0.1},
+        "detector": {
+            "heads": "light", "channels": 16, "box_channels": 32, "mask_convs": 1, "detections": 20,
+            "anchor_sizes": [8, 16, 32, 64, 128], "rpn_post_nms_train": 50, "rpn_post_nms_test": 30,
+            "roi_batch": 16, "score_threshold": 0.0,
+        },
+    },
+    "data": {"source": "generated", "image_size": 64, "num_images": 12, "num_val_images": 5},
+    "optim": {"lr": 0.02, "warmup_epochs": 1, "clip_norm": 1.0},
+    "train": {
+        "epochs": 2, "batch_size": 2, "accumulate": 2, "seed": 1, "ema_decay": 0.9, "checkpoint_every": 2,
+        "log_every": 1, "device": "cpu",
+    },
+}  # fmt: skip
+
+
+def small(**overrides: object) -> DetectionRunConfig:
+    """The configuration; `train__epochs=2` sets train.epochs."""
+    config = build_config(SMALL, {key.replace("__", "."): value for key, value in overrides.items()})
+    assert isinstance(config, DetectionRunConfig)
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run, not to be written to."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = train(small(), tmp_path_factory.mktemp("detect") / "run", progress=False)
+    torch.set_num_threads(threads)
+    return folder
+
+
+def test_the_folder_holds_what_a_person_looks_for(run: Path):
+    for name in (
+        "curves.png",
+        "precision_recall.png",
+        "sheet.png",
+        "results.json",
+        "model/model.safetensors",
+    ):
+        assert (run / name).stat().st_size > 0, name
+    rows = read_rows(run / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(math.isfinite(float(row["val_mask_ap50"])) for row in rows)
+    steps = read_rows(run / "steps.csv")
+    assert len(steps) == 6
+    last = steps[-1]
+    assert all(float(last[name]) >= 0 for name in LOSSES)
+
+
+def test_the_loss_is_the_sum_of_its_parts(tmp_path: Path):
+    folder = train(small(train__accumulate=1, train__epochs=1), tmp_path / "run", progress=False)
+    for row in read_rows(folder / "steps.csv"):
+        assert float(row["loss"]) == pytest.approx(sum(float(row[name]) for name in LOSSES), rel=1e-5)
+
+
+def test_numbers_are_those_of_the_written_results(run: Path):
+    table = json.loads((run / "eval.json").read_text())
+    summary = json.loads((run / "summary.json").read_text())
+    truth = open_detection(small().data, 0).val.ground_truth()
+    for kind, name in (("bbox", "box"), ("segm", "mask")):
+        again = evaluate_coco(truth, run / "results.json", kind, 20)
+        assert again.ap == table[kind]["ap"] == summary[f"{name}_ap"]
+        assert float(read_rows(run / "metrics.csv")[-1][f"val_{name}_ap"]) == pytest.approx(
+            again.ap, abs=1e-9
+        )
+
+
+def test_the_averaged_weights_are_kept(run: Path):
+    """And the average of a network with hooks is a network with hooks of its own."""
+    model, description = load_detector(run / "model")
+    stored = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, stored[f"ema.module.{name}"]), name
+    assert not torch.equal(stored["model.backbone.body.conv1.0.weight"], model.backbone.body.conv1[0].weight)  # pyrefly: ignore
+    assert description["classes"] == open_detection(small().data, 0).classes
+
+
+def test_interrupted_and_resumed_is_the_same_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Killed(BaseException):
+        pass
+
+    original = history.History.log_step
+
+    def interrupted(self: history.History, step: int, *rest: Any, **parts: Any) -> None:
+        original(self, step, *rest, **parts)
+        if step == 5:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(history.History, "log_step", interrupted)
+        with pytest.raises(Killed):
+            train(small(), tmp_path / "run", progress=False)
+    state = read_state(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert (state.step, state.epoch, state.batches) == (4, 1, 2)
+    train(small(), tmp_path / "run", resume=True, progress=False)
+    assert_same_run(run, tmp_path / "run")
+    assert (run / "results.json").read_bytes() == (tmp_path / "run" / "results.json").read_bytes()
+
+
+def test_evaluation_again_and_with_other_choices(run: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    again = evaluate(folder)
+    assert json.loads((run / "eval.json").read_text()) == json.loads((folder / "eval.json").read_text())
+    few = evaluate(folder, overrides={"model.detector.detections": "1"})
+    files = evaluation_files(folder, overrides={"model.detector.detections": "1"})
+    assert files[0].name == "eval-detections-1.json"
+    assert json.loads(files[0].read_text())["bbox"]["max_detections"] == 1
+    assert few.bbox.ar_max <= again.bbox.ar_max
+    assert len(json.loads((folder / "results-detections-1.json").read_text())) == 5
+    larger = evaluate(folder, overrides={"data.image_size": "96"})
+    assert math.isfinite(larger.bbox.ap)
+    assert evaluate(folder, "train").bbox.images == 12
+    with pytest.raises(
+        ConfigError, match=r"^model\.detector\.roi_batch: an evaluation takes only data\.\*, "
+    ):
+        evaluate(folder, overrides={"model.detector.roi_batch": "1"})
+
+
+def test_epochs_that_are_not_evaluated(tmp_path: Path):
+    folder = train(
+        small(train__epochs=3, train__eval_every=2, data__num_images=4), tmp_path / "run", progress=False
+    )
+    found = [float(row["val_box_ap"]) for row in read_rows(folder / "metrics.csv")]
+    assert [math.isnan(value) for value in found] == [True, False, False]
+
+
+def test_boxes_alone(tmp_path: Path):
+    folder = train(
+        small(model__detector__masks=False, train__epochs=1, train__ema_decay=0),
+        tmp_path / "run",
+        progress=False,
+    )
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["mask_ap"] is None
+    assert math.isfinite(summary["box_ap"])
+    assert "segm" not in json.loads((folder / "eval.json").read_text())
+    assert all("segmentation" not in record for record in json.loads((folder / "results.json").read_text()))
+
+
+def test_a_loss_that_is_no_number_names_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    original = detect.Detector.loss
+
+    def poisoned(self: detect.Detector, batch: Any) -> Any:
+        loss, indices, parts = original(self, batch)
+        return loss * math.nan, indices, parts
+
+    monkeypatch.setattr(detect.Detector, "loss", poisoned)
+    with pytest.raises(
+        DivergedError,
+        match=r"^step 1: the loss is nan on the batch of .*\(image id \d+\), .*\(image id \d+\)",
+    ):
+        train(small(), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_detections_that_are_no_numbers_name_the_image():
+    data = open_detection(small().data, 0).val
+    results = detect.Results(data, 20, masks=False)
+    found = {"boxes": torch.full((1, 4), math.nan), "labels": torch.ones(1), "scores": torch.ones(1)}
+    with pytest.raises(DivergedError, match=r"^the detections of .*\(image id 3\) are not finite"):
+        results.update([found], torch.tensor([2]))
+
+
+def test_training_on_images_of_which_one_has_no_object(tmp_path: Path):
+    """A COCO data set of two images, one without annotations."""
+    ShapesSource(0, "train", 8, 2, (64, 64), 3).export(tmp_path)
+    path = tmp_path / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    first = content["annotations"][0]["image_id"]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] == first]
+    path.write_text(json.dumps(content))
+    config = small(
+        data__source="coco", data__root=str(tmp_path), data__val_is_train=True, train__epochs=1,
+        train__accumulate=1, train__batch_size=1,
+    )  # fmt: skip
+    folder = train(config, tmp_path / "run", progress=False)
+    losses = [float(row["loss"]) for row in read_rows(folder / "steps.csv")]
+    assert len(losses) == 8
+    assert all(math.isfinite(loss) for loss in losses)
+
+
+def test_a_mask_detector_on_data_without_masks(tmp_path: Path):
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "a.png")
+    box = {"id": 1, "image_id": 1, "category_id": 5, "bbox": [4, 4, 20, 20], "area": 400, "iscrowd": 0}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 50, "height": 40}],
+        "annotations": [box],
+        "categories": [{"id": 5, "name": "thing"}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    where: dict[str, Any] = {
+        "data__source": "coco", "data__root": str(tmp_path), "data__train_annotations": "boxes.json",
+        "data__train_images": ".", "data__val_is_train": True, "train__batch_size": 1, "train__accumulate": 1,
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"boxes without masks; model\.detector\.masks false trains"):
+        Detection(small(**where)).open()
+    config = small(**where, model__detector__masks=False, train__epochs=1)
+    folder = train(config, tmp_path / "run", progress=False)
+    assert {record["category_id"] for record in json.loads((folder / "results.json").read_text())} <= {5}
+    assert dataclasses.asdict(config)["model"]["detector"]["masks"] is False
+
+
+def test_keys_of_the_other_task_are_unknown():
+    with pytest.raises(ConfigError, match=r"unknown key model\.detektor; did you mean 'detector'"):
+        build_config(SMALL, {"model.detektor.masks": False})
+    with pytest.raises(ConfigError, match=r"model\.detector\.neck: expected one of fpn, c5"):
+        small(model__detector__neck="fnp")
+    with pytest.raises(ConfigError, match=r"train\.label_smoothing: expected 0, a detector has none"):
+        small(train__label_smoothing=0.1)
