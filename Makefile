@@ -22,18 +22,20 @@ setup: .venv/ready ## build .venv from requirements.lock, then the package itsel
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: .venv/ready ## train a small BoTNet and its ResNet twin on drawn images, evaluate, write pictures
+demo: .venv/ready ## train a small BoTNet Mask R-CNN on drawn shapes, evaluate, write pictures
 	@rm -rf demo
-	@for model in resnet14_nano botnet14_nano; do \
-	  $(BIN)/botvision train generated_$$model --out demo/$$model && \
-	  $(BIN)/botvision eval demo/$$model || exit; \
-	done
+	@$(BIN)/botvision train shapes_botnet14_nano --out demo/botnet14_nano
+	@$(BIN)/botvision eval demo/botnet14_nano
 	@$(BIN)/botvision predict demo/botnet14_nano --out demo/predictions
-	@$(BIN)/botvision compare demo/resnet14_nano demo/botnet14_nano --out demo/comparison.md
-	@echo "pictures: demo/predictions/sheet.png, demo/botnet14_nano/curves.png, demo/botnet14_nano/confusion.png"
-	@echo "next, with images of your own in photos/train/<class>/ and photos/val/<class>/:"
-	@echo "  $(BIN)/botvision check photos/"
-	@echo "  $(BIN)/botvision train photos_botnet50 --data.root photos/ --out runs/botnet"
+	@echo
+	@echo "made: a detector that was never shown the images it was measured on, in demo/botnet14_nano/"
+	@echo "look: demo/predictions/sheet.png (ground truth | prediction), demo/predictions/pictures/,"
+	@echo "      demo/botnet14_nano/precision_recall.png and curves.png"
+	@echo "next, with images of your own in data/ and their COCO JSON in data/annotations/:"
+	@echo "  $(BIN)/botvision check data/"
+	@echo "  $(BIN)/botvision train objects_botnet50 --data.root data/ --out runs/objects"
+	@echo "and for whole images by class, in photos/train/<class>/ and photos/val/<class>/:"
+	@echo "  $(BIN)/botvision train photos_botnet50 --data.root photos/ --out runs/photos"
 
 test: .venv/ready ## run the whole test suite
 	@$(PYTEST)
