@@ -7,8 +7,9 @@ from typing import Any
 PROGRAM = "Bottleneck Transformers (BoTNet) and the ResNets they come from: train, use, compare."
 
 FIRST_STEPS = """
-botvision train generated_botnet14_nano --out runs/first
-botvision predict runs/first photos/
+botvision train shapes_botnet14_nano --out runs/first
+botvision predict runs/first
+botvision check my-data/
 botvision cost botnet50 --size 1024 --vs resnet50
 """
 
@@ -40,7 +41,8 @@ botvision convert yolo cars/ --part images/train # images/train/a.jpg, labels/tr
 botvision convert voc VOC2012/ --out voc.json    # JPEGImages/, Annotations/*.xml
 """,
     "train": """
-botvision train generated_botnet14_nano --out runs/first
+botvision train shapes_botnet14_nano --out runs/first               # a detector, on drawn shapes
+botvision train objects_botnet50 --data.root data/ --out runs/mine  # data/annotations/*.json and images
 botvision train cifar10_botnet50 --data.root data/ --train.epochs 20 --train.seed 1
 botvision train my-recipe.yaml --out runs/mine --model.args.position absolute
 botvision train --out runs/mine --resume
@@ -49,6 +51,7 @@ botvision train --out runs/mine --resume
 botvision eval runs/first
 botvision eval runs/mine --split test
 botvision eval runs/first --data.root elsewhere/
+botvision eval runs/cells --model.detector.detections 400     # a detector: more objects of an image
 botvision eval results.json --truth instances_val2017.json    # COCO results, whoever made them
 """,
     "predict": """
@@ -117,7 +120,11 @@ HELP = {
 KEYS = {
     "check": ("--data.key", "a value of the data's configuration, e.g. --data.train_annotations FILE"),
     "train": ("--any.key", "replaces a value of the recipe, e.g. --train.epochs 3"),
-    "eval": ("--data.key", "replaces a value of the data's configuration, e.g. --data.root DIR"),
+    "eval": (
+        "--data.key",
+        "replaces a value of the run's data, e.g. --data.root DIR; of a detector --model.detector.detections, "
+        ".score_threshold and .nms, too",
+    ),
     "cost": ("--model.args.key", "an argument of MODEL, e.g. --model.args.c5_stride 1"),
 }
 

@@ -31,6 +31,7 @@ TWINS = [
     ("objects_resnet50", "objects_botnet50"),
     ("shapes_resnet14_nano", "shapes_botnet14_nano"),
     ("dsb2018_resnet14_tiny", "dsb2018_botnet14_tiny"),
+    ("dsb2018_resnet50", "dsb2018_botnet50"),
     ("coco_resnet50_512", "coco_botnet50_512"),
     *((f"coco_resnet{n}_{size}", f"coco_botnet{n}_{size}") for n in (50, 101, 152) for size in (1024, 1280)),
     *((f"coco_resnet50_1024_{n}ep", f"coco_botnet50_1024_{n}ep") for n in (12, 24, 72)),
