@@ -122,7 +122,7 @@ KEYS = {
     "train": ("--any.key", "replaces a value of the recipe, e.g. --train.epochs 3"),
     "eval": (
         "--data.key",
-        "replaces a value of the run's data, e.g. --data.root DIR; of a detector --model.detector.detections, "
+        "replaces a value of the data, e.g. --data.root DIR; of a detector --model.detector.detections, "
         ".score_threshold and .nms, too",
     ),
     "cost": ("--model.args.key", "an argument of MODEL, e.g. --model.args.c5_stride 1"),
