@@ -81,7 +81,7 @@ def test_cifar10_by_the_name_of_its_archive_or_folder(tmp_path, monkeypatch, pac
 def test_damaged_cifar_archive_is_refused(tmp_path, monkeypatch):
     folder = fake_cifar(tmp_path, monkeypatch)
     (folder / "test_batch").write_bytes(b"damaged")
-    with pytest.raises(DataError, match=r"missing or damaged; data\.download=true fetches it"):
+    with pytest.raises(DataError, match=r"missing or damaged; data\.download true fetches it"):
         open_splits(config(tmp_path, source="cifar10"))
 
 

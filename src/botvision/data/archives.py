@@ -55,7 +55,7 @@ def open_cifar(root: Path, kind: str, train: bool, download: bool) -> tuple[Arra
         raise DataError(f"{root}: {dataset.filename} cannot be fetched or unpacked ({error})") from error
     except Exception as error:  # checksums, pickles, tar
         wanted = f"{dataset.filename} or {dataset.base_folder}/ with its official files"
-        hint = "" if download else "; data.download=true fetches it"
+        hint = "" if download else "; data.download true fetches it"
         raise DataError(f"{root}: {wanted} is missing or damaged{hint}") from error
     name = f"{kind}/{'train' if train else 'test'}"
     targets = torch.tensor(data.targets, dtype=torch.int64)

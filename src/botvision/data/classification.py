@@ -296,7 +296,7 @@ def resolve_source(config: DataConfig) -> str:
         return "generated"
     if config.root is None:
         raise DataError(
-            "data.root is not set, expected a folder or zip (or data.source=generated, which needs none)"
+            "data.root is not set, expected a folder or zip (or data.source generated, which needs none)"
         )
     if config.source != "auto":
         return config.source

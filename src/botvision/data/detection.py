@@ -111,7 +111,7 @@ def resolve_detection(config: DetectionDataConfig) -> str:
     if config.source == "auto" and config.root is None:
         raise DataError(
             "data.root is not set, expected a folder with COCO annotations "
-            "(or data.source=generated, which needs none)"
+            "(or data.source generated, which needs none)"
         )
     return "coco" if config.source == "auto" else config.source
 
@@ -163,7 +163,7 @@ def refuse(problems: Sequence[Problem], config: DetectionDataConfig) -> None:
     fatal = [problem for problem in problems if problem.fatal]
     if fatal and not config.skip_broken:
         more = f" (and {len(fatal) - 1} more: see botvision check)" if len(fatal) > 1 else ""
-        raise DataError(f"{fatal[0].line}{more}; data.skip_broken=true leaves out what is broken")
+        raise DataError(f"{fatal[0].line}{more}; data.skip_broken true leaves out what is broken")
 
 
 def _generated(config: DetectionDataConfig) -> dict[str, Opened]:
@@ -183,7 +183,7 @@ def _hold_back(
     if not fraction:
         raise DataError(
             f"{name}: no validation annotations, expected some or data.val_fraction above 0 "
-            "(or data.val_is_train=true, which evaluates on the training images)"
+            "(or data.val_is_train true, which evaluates on the training images)"
         )
     if len(chosen) < 2:
         raise DataError(f"{name}: {len(chosen)} images, expected 2 or more to hold some back for validation")

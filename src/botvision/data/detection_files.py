@@ -41,7 +41,7 @@ def find_split_files(config: DetectionDataConfig, *, need_train: bool = True) ->
     if config.root is None:
         raise DataError(
             "data.root is not set, expected a folder with COCO annotations "
-            "(or data.source=generated, which needs none)"
+            "(or data.source generated, which needs none)"
         )
     root = Path(config.root)
     if not root.is_dir():
