@@ -104,7 +104,7 @@ class RunKeeper(Checkpoint):
     def __init__(
         self,
         folder: Path,
-        task: Task[Any, Any],
+        task: Task[Any, Any, Any],
         train: TrainConfig,
         state: RunState,
         history: History,

@@ -16,7 +16,6 @@ from botvision.backbones.variants import VARIANTS, create_model
 from botvision.backbones.weights import LoadReport, load_model, load_weights, save_model
 from botvision.data.cache import Progress
 from botvision.data.classification import ClassificationDataset, Splits, open_split, open_splits
-from botvision.data.loaders import build_loader
 from botvision.evaluation.classification import ClassificationEvaluator, ClassificationMetrics
 from botvision.training.history import write_json
 from botvision.training.learner import ADVICE, DivergedError, EpochResult, Learner
@@ -90,7 +89,7 @@ class Classifier(Learner):
         )
 
 
-class Classification(Task[Splits, ClassificationDataset]):
+class Classification(Task[RunConfig, Splits, ClassificationDataset]):
     """Labels of whole images.
 
     Args:
@@ -99,9 +98,6 @@ class Classification(Task[Splits, ClassificationDataset]):
 
     columns: ClassVar[tuple[str, ...]] = ("val_loss", "val_top1", "val_top5")
     picture: ClassVar[str] = "confusion"
-
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
 
     def open(self) -> Splits:
         return open_splits(self.config.data, self.config.train.seed)
@@ -137,16 +133,6 @@ class Classification(Task[Splits, ClassificationDataset]):
 
     def learner(self, model: nn.Module, schedule: Schedule, splits: Splits) -> Classifier:
         return Classifier(model, self.config, schedule, splits.train)
-
-    def loader(self, data: ClassificationDataset, train: bool) -> Any:  # noqa: ANN401
-        config = self.config
-        return build_loader(
-            data,
-            config.train.batch_size,
-            train=train,
-            seed=config.train.seed,
-            num_workers=config.data.num_workers,
-        )
 
     def epoch_text(self, row: Mapping[str, float]) -> str:
         if not math.isfinite(row["val_top1"]):

@@ -1,13 +1,12 @@
 """Training and measuring a detector: boxes, or boxes and masks."""
 
+import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from botvision.atomic import replacing
@@ -23,14 +22,13 @@ from botvision.data.detection import (
     open_detection,
     open_detection_split,
 )
-from botvision.data.loaders import build_loader
 from botvision.detection.mask_rcnn import mask_rcnn
 from botvision.detection.weights import load_backbone, load_detector, save_detector
 from botvision.draw_curves import detection_curves, precision_recall
-from botvision.draw_overlay import Objects, Pair, truth_and_prediction_sheet
-from botvision.evaluation.coco import CocoMetrics, evaluate_coco, to_results
+from botvision.evaluation.coco_files import read_truth
+from botvision.training.detections import DetectionMetrics, Results
 from botvision.training.history import write_json
-from botvision.training.learner import ADVICE, DivergedError, EpochResult, Learner
+from botvision.training.learner import EpochResult, Learner
 from botvision.training.optim import Schedule
 from botvision.training.schema import ConfigError
 from botvision.training.settings import DetectionRunConfig
@@ -38,85 +36,6 @@ from botvision.training.task import Task, resolve_device
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
 OPTIONS_OF_EVALUATION = ("detections", "score_threshold", "nms")
-SHEET_IMAGES = 12
-SHEET_SCORE = 0.5  # detections with lower scores are not drawn
-
-
-@dataclass(frozen=True)
-class DetectionMetrics:
-    """COCO's numbers for boxes and, where the detector has masks, for masks."""
-
-    bbox: CocoMetrics
-    segm: CocoMetrics | None
-
-    @property
-    def score(self) -> float:
-        """Mask AP, or box AP where there are no masks; -1 where the ground truth has nothing."""
-        ap = (self.segm or self.bbox).ap
-        return ap if math.isfinite(ap) else -1.0
-
-    def aps(self) -> dict[str, float]:
-        """AP and AP50 by name, e.g. box_ap50; NaN for what there is not."""
-        named = {"box": self.bbox, "mask": self.segm}
-        return {f"{name}_{key}": getattr(found, key, math.nan) for name, found in named.items()
-                for key in ("ap", "ap50")}  # fmt: skip
-
-    def headline(self) -> str:
-        """The numbers that count, in half a line."""
-        words = [
-            f"{name} AP {100 * found.ap:.1f} (AP50 {100 * found.ap50:.1f})"
-            for name, found in (("box", self.bbox), ("mask", self.segm))
-            if found is not None
-        ]
-        return f"{', '.join(words)} on {self.bbox.images} images"
-
-
-class Results:
-    """Detections as COCO results, collected image by image.
-
-    Args:
-        data: the images that they are of.
-        max_detections: of one class in an image, that count in the evaluation.
-        masks: evaluate masks too.
-    """
-
-    def __init__(self, data: DetectionDataset, max_detections: int, masks: bool) -> None:
-        self.data, self.records = data, list[dict[str, Any]]()
-        step = max(1, len(data) // SHEET_IMAGES)
-        self._shown: dict[int, Objects | None] = dict.fromkeys(range(0, len(data), step)[:SHEET_IMAGES])
-        self._most, self._masks = max_detections, masks
-        self._ids = [category.id for category in data.categories]
-
-    def update(self, detections: Sequence[Mapping[str, Tensor]], indices: Tensor) -> None:
-        """Adds the detections of a batch. Raises DivergedError if they are not finite."""
-        for found, index in zip(detections, indices.tolist(), strict=True):
-            if not bool(found["scores"].isfinite().all() and found["boxes"].isfinite().all()):
-                raise DivergedError(f"the detections of {self.data.name_of(index)} are not finite: {ADVICE}")
-            masks = found["masks"].squeeze(1) > 0.5 if self._masks else None
-            if index in self._shown:
-                on_cpu = {name: value.detach().float().cpu() for name, value in found.items()}
-                self._shown[index] = Objects.of(on_cpu, SHEET_SCORE)
-            self.records += to_results(
-                self.data.image_id(index), found["boxes"], found["labels"], found["scores"], masks,
-                category_ids=self._ids,
-            )  # fmt: skip
-
-    def sheet(self) -> Image.Image:
-        """Returns ground truth beside detections of a dozen images spread over the data."""
-        pairs = []
-        for index, found in self._shown.items():
-            if found is not None:
-                picture = Image.fromarray(self.data.load(index).permute(1, 2, 0).numpy())
-                truth = Objects.of(self.data.instances(index))
-                pairs.append(Pair(picture, truth, found, self.data.name_of(index)))
-        return truth_and_prediction_sheet(pairs, self.data.classes)
-
-    def evaluate(self) -> DetectionMetrics:
-        """Returns COCO's numbers of all that was collected."""
-        truth = self.data.ground_truth()
-        boxes = evaluate_coco(truth, self.records, "bbox", self._most)
-        masks = evaluate_coco(truth, self.records, "segm", self._most) if self._masks else None
-        return DetectionMetrics(boxes, masks)
 
 
 class Detector(Learner):
@@ -134,6 +53,7 @@ class Detector(Learner):
     ) -> None:
         super().__init__(model, config, schedule, splits.train.name_of)
         self._val, self._options = splits.val, config.model.detector
+        self._truth = read_truth(splits.val.ground_truth())
         self._results: Results | None = None
         self._found: DetectionMetrics | None = None
 
@@ -148,7 +68,7 @@ class Detector(Learner):
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the validation before."""
-        self._results = Results(self._val, self._options.detections, self._options.masks)
+        self._results = Results(self._val, self._options.detections, self._options.masks, self._truth)
 
     def validation_step(self, batch: DetectionBatch, batch_idx: int) -> None:
         """Collects detections."""
@@ -167,7 +87,7 @@ class Detector(Learner):
         return EpochResult(self._found.score, {f"val_{k}": v for k, v in self._found.aps().items()})
 
 
-class Detection(Task[DetectionSplits, DetectionDataset]):
+class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
     """Boxes and masks of objects.
 
     Args:
@@ -181,9 +101,7 @@ class Detection(Task[DetectionSplits, DetectionDataset]):
         *(f"model.detector.{key}" for key in OPTIONS_OF_EVALUATION),
     )
     picture: ClassVar[str] = "precision_recall"
-
-    def __init__(self, config: DetectionRunConfig) -> None:
-        self.config = config
+    same_sizes: ClassVar[bool] = False
 
     def open(self) -> DetectionSplits:
         splits = open_detection(self.config.data, self.config.train.seed)
@@ -212,6 +130,16 @@ class Detection(Task[DetectionSplits, DetectionDataset]):
     @torch.no_grad()
     def probe(self, model: nn.Module, splits: DetectionSplits) -> None:
         height, width = self.config.data.size
+        if self.config.train.batch_size == 1:  # batch norm has nothing to average over in a map of one cell
+            low = self.config.data.scale_jitter[0] if self.config.data.augment == "jitter" else 1.0
+            sides = [max(1, round(low * side)) for side in (height, width)]
+            try:
+                copy.deepcopy(model).train().get_submodule("backbone")(torch.zeros(1, 3, *sides))
+            except ValueError as error:
+                raise ConfigError(
+                    f"train.batch_size: 1 is too few for batch norm on images of {sides[0]}x{sides[1]} "
+                    f"({' '.join(str(error).split())}), expected 2 or more, or model.detector.norm group"
+                ) from None
         try:
             model.eval()([torch.zeros(3, height, width)])
         except (RuntimeError, ValueError, AssertionError) as error:
@@ -224,16 +152,6 @@ class Detection(Task[DetectionSplits, DetectionDataset]):
 
     def learner(self, model: nn.Module, schedule: Schedule, splits: DetectionSplits) -> Detector:
         return Detector(model, self.config, schedule, splits)
-
-    def loader(self, data: DetectionDataset, train: bool) -> Any:  # noqa: ANN401
-        config = self.config
-        return build_loader(
-            data,
-            config.train.batch_size,
-            train=train,
-            seed=config.train.seed,
-            num_workers=config.data.num_workers,
-        )
 
     def epoch_text(self, row: Mapping[str, float]) -> str:
         words = [

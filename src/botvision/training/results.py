@@ -26,7 +26,7 @@ WAYS_OF_LOADING = ("num_workers", "cache", "cache_bytes", "download")
 
 
 def finish(
-    folder: Path, task: Task[Any, Any], config: AnyRunConfig, splits: Splits, state: RunState
+    folder: Path, task: Task[Any, Any, Any], config: AnyRunConfig, splits: Splits, state: RunState
 ) -> Outcome:
     """Exports the weights to keep, evaluates them, draws; summary.json comes last: the folder is complete."""
     weights = evaluated_weights(folder / "checkpoints" / f"{config.train.keep}.ckpt")

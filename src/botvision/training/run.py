@@ -44,7 +44,7 @@ Loader = Any  # a StatefulDataLoader of (images, targets, indices)
 class Job:
     """Everything a run needs, checked."""
 
-    task: Task[Any, Any]
+    task: Task[Any, Any, Any]
     splits: Splits
     learner: Learner
     train_loader: Loader
@@ -155,7 +155,7 @@ def _fit(folder: Path, config: AnyRunConfig, job: Job, state: RunState, tell: Ca
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        benchmark=device.type == "cuda",
+        benchmark=device.type == "cuda" and job.task.same_sizes,
         default_root_dir=folder,
     )
     restored = state.step > 0
@@ -179,7 +179,7 @@ def _fit(folder: Path, config: AnyRunConfig, job: Job, state: RunState, tell: Ca
         history.close()
 
 
-def _build_model(task: Task[Any, Any], config: AnyRunConfig, splits: Splits) -> nn.Module:
+def _build_model(task: Task[Any, Any, Any], config: AnyRunConfig, splits: Splits) -> nn.Module:
     try:
         return task.build(splits)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
@@ -188,7 +188,7 @@ def _build_model(task: Task[Any, Any], config: AnyRunConfig, splits: Splits) -> 
         raise ConfigError(f"model {config.model.name}{given}: {text}") from None
 
 
-def _warm_start(task: Task[Any, Any], model: nn.Module, source: str | None) -> LoadReport | None:
+def _warm_start(task: Task[Any, Any, Any], model: nn.Module, source: str | None) -> LoadReport | None:
     if source is None:
         return None
     path = Path(source)

@@ -10,28 +10,18 @@ from torch import Tensor, nn
 
 from botvision.backbones.weights import LoadReport
 from botvision.data.cache import Progress
+from botvision.data.loaders import BatchedDataset, build_loader
 from botvision.training.learner import Learner
 from botvision.training.optim import Schedule
 from botvision.training.schema import ConfigError
 from botvision.training.settings import AnyRunConfig, DetectionRunConfig
 
 
-class Dataset(Protocol):
+class Dataset(BatchedDataset, Protocol):
     """Images of one split."""
-
-    @property
-    def name(self) -> str:
-        """Of the data and the split, for people."""
-        ...
-
-    def __len__(self) -> int: ...
 
     def name_of(self, index: int) -> str:
         """Name of an image, for errors."""
-        ...
-
-    def prepare(self, progress: Progress | None = None) -> None:
-        """Reads into memory what fits."""
         ...
 
     def verify(self, progress: Progress | None = None) -> bool:
@@ -63,24 +53,33 @@ class Outcome(Protocol):
         ...
 
 
+C = TypeVar("C", bound=AnyRunConfig)
 S = TypeVar("S", bound=Splits)
 D = TypeVar("D", bound=Dataset)
 
 
-class Task(ABC, Generic[S, D]):
-    """Classification or detection, on splits of type S that hold data sets of type D.
+class Task(ABC, Generic[C, S, D]):
+    """Classification or detection, by a configuration C on splits S that hold data sets D.
+
+    Args:
+        config: of the run.
 
     Attributes:
         columns: of metrics.csv between train_loss and lr: what a validation finds.
         parts: of the loss, columns of steps.csv.
         evaluation_keys: beginnings of the keys that an evaluation may set otherwise than the run did.
         picture: name, without suffix, of the picture of an evaluation.
+        same_sizes: whether every step has tensors of the same sizes, so that tuning convolutions pays.
     """
 
     columns: ClassVar[tuple[str, ...]]
     parts: ClassVar[tuple[str, ...]] = ()
     evaluation_keys: ClassVar[tuple[str, ...]] = ("data.", "train.batch_size", "train.device")
     picture: ClassVar[str]
+    same_sizes: ClassVar[bool] = True
+
+    def __init__(self, config: C) -> None:
+        self.config = config
 
     @abstractmethod
     def open(self) -> S:
@@ -102,9 +101,12 @@ class Task(ABC, Generic[S, D]):
     def learner(self, model: nn.Module, schedule: Schedule, splits: S) -> Learner:
         """Returns what trains the network."""
 
-    @abstractmethod
     def loader(self, data: D, train: bool) -> Any:  # noqa: ANN401  a StatefulDataLoader of the task's batches
         """Returns batches of a split."""
+        train_config, workers = self.config.train, self.config.data.num_workers
+        return build_loader(
+            data, train_config.batch_size, train=train, seed=train_config.seed, num_workers=workers
+        )
 
     @abstractmethod
     def epoch_text(self, row: Mapping[str, float]) -> str:
@@ -128,7 +130,7 @@ class Task(ABC, Generic[S, D]):
         """Measures the weights of a run folder and writes table and picture."""
 
 
-def task_of(config: AnyRunConfig) -> Task[Any, Any]:
+def task_of(config: AnyRunConfig) -> Task[Any, Any, Any]:
     """Returns the task of a configuration."""
     if isinstance(config, DetectionRunConfig):
         from botvision.training.detect import Detection
