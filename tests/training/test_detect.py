@@ -237,6 +237,21 @@ def test_a_mask_detector_on_data_without_masks(tmp_path: Path):
     assert dataclasses.asdict(config)["model"]["detector"]["masks"] is False
 
 
+def test_a_batch_of_one_that_batch_norm_cannot_average(tmp_path: Path):
+    one: dict[str, Any] = {"train__batch_size": 1, "train__accumulate": 1, "data__image_size": 32}
+    with pytest.raises(
+        ConfigError, match=r"^train\.batch_size: 1 is too few for batch norm on images of 32x32"
+    ):
+        train(small(**one), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+    folder = train(
+        small(**one, model__detector__norm="group", data__num_images=2, train__epochs=1),
+        tmp_path / "run",
+        progress=False,
+    )
+    assert len(read_rows(folder / "steps.csv")) == 2
+
+
 def test_keys_of_the_other_task_are_unknown():
     with pytest.raises(ConfigError, match=r"unknown key model\.detektor; did you mean 'detector'"):
         build_config(SMALL, {"model.detektor.masks": False})

@@ -132,7 +132,7 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
         height, width = self.config.data.size
         if self.config.train.batch_size == 1:  # batch norm has nothing to average over in a map of one cell
             low = self.config.data.scale_jitter[0] if self.config.data.augment == "jitter" else 1.0
-            sides = [max(1, round(low * side)) for side in (height, width)]
+            sides = [32 * math.ceil(low * side / 32) for side in (height, width)]
             try:
                 copy.deepcopy(model).train().get_submodule("backbone")(torch.zeros(1, 3, *sides))
             except ValueError as error:
