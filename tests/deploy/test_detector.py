@@ -14,10 +14,10 @@ from PIL import Image
 from botvision import cli
 from botvision.data.masks import decode
 from botvision.data.shapes import ShapesSource
-from botvision.deploy import detector
 from botvision.deploy.detection_writer import Truth, drawable, write_detections
 from botvision.deploy.detector import DetectionPredictor
 from botvision.deploy.predictor import Predictor
+from botvision.detection import masks
 from botvision.detection.mask_rcnn import mask_rcnn
 from botvision.detection.options import DetectorOptions
 from botvision.detection.weights import save_detector
@@ -72,7 +72,7 @@ def run(tmp_path):
 
 
 def test_detections_are_those_of_the_network_itself(monkeypatch):
-    monkeypatch.setattr(detector, "PASTED_PIXELS", 3 * 50 * 90)  # three masks at a time
+    monkeypatch.setattr(masks, "PIXELS_AT_ONCE", 3 * 50 * 90)  # three masks at a time
     images = [noise(50, 90), noise(120, 40, 1), noise(64, 64, 2)]
     results = predictor(GAPS).predict(images)
     with torch.no_grad():

@@ -1,10 +1,9 @@
 """Images to boxes, classes and masks with a finished detector; nothing of the training code is needed.
 
-Detections are those of the run's evaluation. Masks are made one after another at the size of the image: a
-photograph of 12 megapixels with 100 objects takes megabytes, not the gigabytes that all at once would.
+Detections are those of the run's evaluation up to rounding, if that was in float32 as here; one in bf16
+differs by what bf16 rounds, scores by some thousandths and now and then a detection near a threshold.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +12,17 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.models.detection.roi_heads import paste_masks_in_image
-from torchvision.models.detection.transform import resize_boxes
 
 from botvision.data.errors import DataError
 from botvision.data.images import read_image
-from botvision.data.masks import Rle, encode
+from botvision.data.masks import encode
 from botvision.data.sources import to_tensor
 from botvision.deploy.predictor import ImageLike, find_model, pick_device, to_rgb
+from botvision.detection.masks import detect
 from botvision.detection.weights import load_detector
 from botvision.draw import fit
 from botvision.draw_overlay import LONGEST_SIDE
 from botvision.evaluation.coco import to_results
-
-PASTED_PIXELS = 2**24  # of masks at the size of the image, at a time
-MASK_THRESHOLD = 0.5  # of a mask's probability, as in the evaluation
 
 
 @dataclass(frozen=True)
@@ -174,30 +169,16 @@ class DetectionPredictor:
 
     @torch.inference_mode()
     def _detect(self, images: list[Tensor]) -> list[list[dict[str, Any]]]:
-        """Objects in uint8 images (3, H, W) of any sizes.
-
-        The steps of torchvision's forward, but for its last: that pastes all masks of an image at once.
-        """
+        """Objects in uint8 images (3, H, W) of any sizes."""
         if not images:
             return []
-        sizes = [(image.shape[1], image.shape[2]) for image in images]
-        batch, _ = self.model.transform([image.to(self.device) for image in images])
-        features = self.model.backbone(batch.tensors)
-        features = {"0": features} if isinstance(features, Tensor) else features
-        proposals, _ = self.model.rpn(batch, features)
-        results, _ = self.model.roi_heads(features, proposals, batch.image_sizes)
-        return [
-            self._records(result, fitted, size)
-            for result, fitted, size in zip(results, batch.image_sizes, sizes, strict=True)
-        ]
+        found = detect(self.model, [image.to(self.device) for image in images], encode)
+        return [self._records(result) for result in found]
 
-    def _records(
-        self, result: dict[str, Tensor], fitted: tuple[int, int], size: tuple[int, int]
-    ) -> list[dict[str, Any]]:
-        boxes = resize_boxes(result["boxes"], list(fitted), list(size))
-        masks = _run_lengths(result["masks"], boxes, size) if "masks" in result else None
+    def _records(self, result: Mapping[str, Any]) -> list[dict[str, Any]]:
         records = to_results(
-            0, boxes, result["labels"], result["scores"], masks, category_ids=self.category_ids
+            *(0, result["boxes"], result["labels"], result["scores"], result.get("masks")),
+            category_ids=self.category_ids,
         )
         labels = [self.classes[label - 1] for label in result["labels"].tolist()]
         found = []
@@ -213,17 +194,6 @@ class DetectionPredictor:
                 }
             )
         return found
-
-
-def _run_lengths(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[Rle]:
-    """Masks (N, 1, h, w) of probabilities within boxes (N, 4), as RLEs of the image's size (H, W)."""
-    at_once = max(1, PASTED_PIXELS // math.prod(size))
-    rles: list[Rle] = []
-    for start in range(0, len(masks), at_once):
-        part = slice(start, start + at_once)
-        pasted = paste_masks_in_image(masks[part], boxes[part], size)
-        rles += encode((pasted[:, 0] > MASK_THRESHOLD).cpu())
-    return rles
 
 
 def _categories(description: Mapping[str, Any]) -> tuple[list[int], list[str]]:

@@ -1,0 +1,94 @@
+"""Masks at the size of images, a few at a time.
+
+torchvision pastes all masks of a batch at once in float32: 100 objects in a photograph of 12 megapixels take
+4.8 GB. Here some are pasted, as truth values, handed to a callable that makes them small, and forgotten.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.roi_heads import expand_boxes, expand_masks
+from torchvision.models.detection.transform import resize_boxes
+
+PIXELS_AT_ONCE = 2**24  # of masks at the size of the image: bytes
+THRESHOLD = 0.5  # of a mask's probability, as COCO's evaluation of Mask R-CNN has it
+BORDER = 1  # cells of zero around a mask, so that its edge may lie within the box; torchvision's number
+
+
+def detect(
+    model: nn.Module, images: Sequence[Tensor], encode: Callable[[Tensor], Sequence[Any]]
+) -> list[dict[str, Any]]:
+    """What `model(images)` finds, with masks as `encode` makes them instead of probabilities of all pixels.
+
+    The steps are those of the model's own forward in evaluation, but for the last; boxes, labels and scores
+    are the same numbers, masks the same pixels above a probability of 0.5. The caller chooses the mode
+    (`torch.no_grad`, autocast).
+
+    Args:
+        model: made by `mask_rcnn`, in eval mode.
+        images: (3, H, W) float 0..1 or uint8, of any sizes, on the model's device.
+        encode: given bool (n, H, W), some masks of an image at its size, on the model's device, gives n
+            objects in their order, e.g. `botvision.data.masks.encode` for COCO's run lengths. What it is
+            given takes at most 16 MB, or is one mask.
+
+    Returns:
+        For each image boxes float32 (M, 4) x1, y1, x2, y2 in its own pixels, labels int64 (M,), scores
+        float32 (M,), best first, and, if the detector has masks, masks: a list of M of what `encode` gave.
+    """
+    parts: Any = model
+    sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+    batch, _ = parts.transform(list(images))
+    features = parts.backbone(batch.tensors)
+    proposals, _ = parts.rpn(batch, features)
+    results, _ = parts.roi_heads(features, proposals, batch.image_sizes)
+    for result, fitted, size in zip(results, batch.image_sizes, sizes, strict=True):
+        result["boxes"] = resize_boxes(result["boxes"], list(fitted), list(size))
+        if "masks" in result:
+            result["masks"] = encoded(result["masks"], result["boxes"], size, encode)
+    return results
+
+
+def encoded(
+    masks: Tensor, boxes: Tensor, size: tuple[int, int], encode: Callable[[Tensor], Sequence[Any]]
+) -> list[Any]:
+    """Masks (N, 1, h, w) of probabilities within boxes (N, 4), pasted and encoded some at a time."""
+    at_once = max(1, PIXELS_AT_ONCE // math.prod(size))
+    return [
+        one
+        for part, places in zip(masks.split(at_once), boxes.split(at_once), strict=True)
+        if len(part)
+        for one in encode(paste(part, places, size))
+    ]
+
+
+def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks in their places, the pixels that torchvision's `paste_masks_in_image` puts above 0.5.
+
+    Args:
+        masks: (N, 1, h, w) probabilities within the boxes.
+        boxes: (N, 4) x1, y1, x2, y2 in pixels, within the image.
+        size: (H, W) of the image.
+
+    Returns:
+        bool (N, H, W).
+    """
+    bordered, scale = expand_masks(masks, BORDER)
+    corners = expand_boxes(boxes, scale).to(torch.int64).tolist()
+    pasted = torch.zeros((len(masks), *size), dtype=torch.bool, device=masks.device)
+    for pixels, mask, (x1, y1, x2, y2) in zip(pasted, bordered, corners, strict=True):
+        shape = max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1)
+        region = F.interpolate(mask[None], shape, mode="bilinear", align_corners=False)[0, 0] > THRESHOLD
+        rows, columns = _overlap(y1, y2, size[0]), _overlap(x1, x2, size[1])
+        pixels[slice(*rows), slice(*columns)] = region[
+            rows[0] - y1 : rows[1] - y1, columns[0] - x1 : columns[1] - x1
+        ]
+    return pasted
+
+
+def _overlap(first: int, last: int, side: int) -> tuple[int, int]:
+    """Start and stop of the pixels first..last that lie in an image."""
+    return max(first, 0), min(last + 1, side)
