@@ -4,11 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from timm.layers.norm_act import BatchNormAct2d, FrozenBatchNormAct2d
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from botvision.detection.norms import GroupNorm2d, convert
+import botvision
+from botvision.detection.norms import GroupNorm2d, after_attention, convert, freeze, is_norm
+from botvision.detection.options import DetectorOptions, needs_weights
 from tests.detection.scenes import detector, scene, total
 
 STATISTICS = ("running_mean", "running_var")
@@ -30,7 +33,7 @@ def norms(module: nn.Module) -> set[str]:
     ],
 )
 def test_every_norm_is_of_the_kind_and_trains(norm, of_body, of_heads):
-    model = detector(norm=norm)
+    model = detector("resnet14_nano", norm=norm)
     assert of_body in norms(model.backbone.body)
     assert len(norms(model.backbone.body) - {"FrozenBatchNorm2d"}) == 1
     for part in (model.backbone.fpn, model.roi_heads.box_head, model.roi_heads.mask_head):
@@ -40,12 +43,52 @@ def test_every_norm_is_of_the_kind_and_trains(norm, of_body, of_heads):
 
 
 def test_frozen_norms_change_nothing_in_training():
-    model = detector(norm="frozen")
+    model = detector("resnet14_nano", norm="frozen")
     body = model.backbone.body
     before = {name: buffer.clone() for name, buffer in body.named_buffers()}
     assert {"bn1.weight", "bn1.running_mean"} <= set(before)
     model(*scene())
     assert all(torch.equal(buffer, before[name]) for name, buffer in body.named_buffers())
+
+
+def test_norms_behind_attention_are_not_frozen_with_the_others():
+    body = detector("botnet26_small", norm="frozen").backbone.body
+    behind = after_attention(body)
+    assert behind == {f"layer4.{block}.bn2": f"layer4.{block}.conv2" for block in range(2)}
+    kept = [n for n, m in body.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    assert kept == list(behind)
+    assert after_attention(detector("botnet26_small", norm="group").backbone.body) == behind
+    torchvisions = botvision.from_resnet(torchvision.models.resnet50(), img_size=64)
+    assert list(after_attention(torchvisions)) == [f"layer4.{block}.bn2" for block in range(3)]
+
+
+@pytest.mark.parametrize(
+    "options", [{"norm": "frozen"}, {"frozen_stages": 5}, {"norm": "group", "frozen_stages": 5}]
+)
+def test_a_frozen_network_is_not_dead(options):
+    """Fresh networks have scales of 0 at the end of their blocks, which freezing would make constant."""
+    body = detector("resnet26_small", heads="light", **options).backbone.body
+    scales = [m.weight for m in body.modules() if is_norm(m)]
+    assert len(scales) > 20
+    assert all((scale == 1).all() for scale in scales)
+    for block in body["layer2"]:
+        assert block.bn3(torch.rand(2, block.conv3.out_channels, 4, 4)).std() > 0.1
+
+
+def test_freezing_keeps_scales_that_have_seen_data():
+    network: Any = nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+    nn.init.zeros_(network[0].weight)
+    nn.init.zeros_(network[1].weight)
+    network[1](torch.rand(2, 4, 3, 3))
+    frozen: Any = freeze(network)
+    assert frozen[0].weight.tolist() == [1, 1, 1, 1]
+    assert frozen[1].weight.tolist() == [0, 0, 0, 0]
+
+
+def test_which_options_need_weights():
+    assert needs_weights(DetectorOptions(norm="group")) is None
+    for options in (DetectorOptions(norm="frozen"), DetectorOptions(frozen_stages=2)):
+        assert "model.detector." in (needs_weights(options) or "")
 
 
 @pytest.mark.parametrize("stages", range(6))

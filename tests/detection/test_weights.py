@@ -19,6 +19,20 @@ def classifier(name: str = "botnet14_nano", **kwargs: Any) -> Any:
     return botvision.create_model(name, num_classes=7, **kwargs)
 
 
+def varied(values: torch.Tensor) -> torch.Tensor:
+    return torch.rand(values.shape) + 0.5 if values.is_floating_point() else values + 1
+
+
+def trained(model: Any) -> Any:
+    """With norms as they are after training."""
+    torch.manual_seed(6)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            state = module.state_dict().values()
+            module.load_state_dict(dict(zip(module.state_dict(), map(varied, state), strict=True)))
+    return model
+
+
 def test_a_classifier_run_warms_up_the_backbone(tmp_path):
     source = classifier(img_size=96)
     botvision.save_model(source, tmp_path / "model", "botnet14_nano", {"num_classes": 7, "img_size": 96})
@@ -45,15 +59,43 @@ def test_warm_start_into_other_norms(norm, frozen_stages, missing):
     assert torch.equal(model.backbone.body["bn1"].weight, source.bn1.weight)
 
 
-def test_a_resnet_warms_up_a_botnet(tmp_path):
-    save_file(timm.create_model("resnet14_nano").state_dict(), tmp_path / "r.safetensors")
-    report = load_backbone(detector(), tmp_path / "r.safetensors")
+@pytest.mark.parametrize("norm", ["batch", "frozen", "group"])
+def test_a_resnet_warms_up_a_botnet(tmp_path, norm):
+    """The norm behind attention stays new: what the ResNet has there is of the removed convolution."""
+    source = trained(timm.create_model("resnet14_nano"))
+    save_file(source.state_dict(), tmp_path / "r.safetensors")
+    model = detector(norm=norm)
+    before = {
+        name: value.clone() for name, value in model.backbone.body["layer4"][0].bn2.state_dict().items()
+    }
+    report = load_backbone(model, tmp_path / "r.safetensors")
+    after = model.backbone.body["layer4"][0].bn2.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
     assert sorted(report.missing) == [
+        *(f"layer4.0.bn2.{name}" for name in sorted(before)),
         "layer4.0.conv2.attention.position.height",
         "layer4.0.conv2.attention.position.width",
         "layer4.0.conv2.attention.qkv.weight",
     ]
+    assert torch.equal(model.backbone.body["layer4"][0].bn3.weight, source.layer4[0].bn3.weight)
     assert sorted(report.unexpected) == ["fc.bias", "fc.weight", "layer4.0.conv2.weight"]
+
+
+def test_a_botnet_warms_up_the_norm_behind_attention():
+    source = trained(classifier())
+    model = detector(norm="frozen")
+    report = load_backbone(model, source.state_dict())
+    assert report.missing == []
+    assert torch.equal(model.backbone.body["layer4"][0].bn2.running_mean, source.layer4[0].bn2.running_mean)
+    with torch.no_grad():
+        x = torch.rand(1, 3, 64, 64)
+        torch.testing.assert_close(model.eval().backbone.body(x)[-1], source.eval().forward_features(x))
+
+
+def test_a_frozen_stage_needs_weights_of_its_attention():
+    with pytest.raises(ValueError, match=r"no weights for layer4.0.conv2, which .*frozen_stages freezes"):
+        load_backbone(detector(frozen_stages=5), timm.create_model("resnet14_nano").state_dict())
+    assert load_backbone(detector(frozen_stages=5), classifier().state_dict()).missing == []
 
 
 def test_files_of_pytorch_and_nested_names(tmp_path):

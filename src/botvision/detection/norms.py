@@ -6,6 +6,7 @@ import torch
 from timm.layers.norm_act import convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
 
+from botvision.backbones import AttentionConv2d
 from botvision.detection.options import Norm
 
 
@@ -47,9 +48,17 @@ def norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
 
 
 def convert(backbone: nn.Module, norm: Norm) -> nn.Module:
-    """A backbone with its batch norms turned into `norm`; scales and shifts stay, and so do their names."""
+    """A backbone with its batch norms turned into `norm`; scales and shifts stay, and so do their names.
+
+    "frozen" leaves norms behind attention as batch norm that trains: a ResNet's weights have no statistics
+    for them.
+    """
     if norm == "frozen":
-        return freeze_batch_norm_2d(backbone)
+        exempt = after_attention(backbone)
+        for name, module in list(backbone.named_modules()):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and name and name not in exempt:
+                backbone.set_submodule(name, freeze(module))
+        return freeze(backbone) if isinstance(backbone, nn.modules.batchnorm._BatchNorm) else backbone
     if norm == "sync":
         return convert_sync_batchnorm(backbone)
     if norm == "group":
@@ -57,6 +66,48 @@ def convert(backbone: nn.Module, norm: Norm) -> nn.Module:
             if isinstance(module, nn.BatchNorm2d):
                 backbone.set_submodule(name, _group_norm(module))
     return backbone
+
+
+def freeze(network: nn.Module) -> nn.Module:
+    """A network that never trains: batch norms become constants, parameters get no gradient.
+
+    A fresh ResNet has scales of 0 at the end of its blocks, which are to grow. Frozen they would make the
+    blocks constant for ever, so that they become 1 here; norms that have seen data keep what they have.
+    """
+    network = freeze_batch_norm_2d(network).requires_grad_(False)
+    for module in network.modules():
+        scale = getattr(module, "weight", None) if is_norm(module) else None
+        if isinstance(scale, Tensor) and not scale.any() and not _has_seen_data(module):
+            nn.init.ones_(scale)
+    return network
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a batch norm, frozen or not, or a group norm."""
+    return isinstance(module, nn.GroupNorm) or hasattr(module, "running_mean")
+
+
+def _has_seen_data(norm: nn.Module) -> bool:
+    mean, variance = getattr(norm, "running_mean", None), getattr(norm, "running_var", None)
+    if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
+        return False
+    return bool(mean.any() or (variance != 1).any())
+
+
+def after_attention(network: nn.Module) -> dict[str, str]:
+    """Names of the norms of what attention layers give, with the names of these layers."""
+    pairs: dict[str, str] = {}
+    for prefix, parent in network.named_modules():
+        attention = None
+        for name, child in parent.named_children():
+            full = f"{prefix}.{name}" if prefix else name
+            if isinstance(child, AttentionConv2d):
+                attention = full
+            elif attention is not None and is_norm(child):
+                pairs[full], attention = attention, None
+            elif isinstance(child, nn.Conv2d):
+                attention = None
+    return pairs
 
 
 def _group_norm(batch_norm: nn.BatchNorm2d) -> GroupNorm2d:

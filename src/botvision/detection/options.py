@@ -20,10 +20,12 @@ class DetectorOptions:
             convolutions and one linear layer, norms in both heads and in the pyramid); "light" an RPN of one
             convolution, a box head of two linear layers, and no norm outside the backbone.
         norm: "batch" leaves the backbone's batch norm (padded cells count in its training statistics);
-            "frozen" uses the backbone's running statistics and scales as constants; "sync" is batch norm over
-            all processes; "group" is group norm over an image's own cells. Norms of heads and pyramid are of
-            the same kind, except that "frozen" gives them group norm, since theirs are not trained yet.
-        frozen_stages: so many of stem, c2, c3, c4, c5 are never trained, their batch norms frozen too.
+            "frozen" uses the backbone's running statistics and scales as constants, for loaded weights alone,
+            except that norms behind attention stay batch norm that trains: weights of a ResNet have none for
+            them; "sync" is batch norm over all processes; "group" is group norm over an image's own cells.
+            Norms of heads and pyramid are of the same kind, except that "frozen" gives them group norm.
+        frozen_stages: so many of stem, c2, c3, c4, c5 are never trained, their batch norms frozen too; for
+            loaded weights alone, see `needs_weights`.
         channels: of the pyramid and of the convolutions in the heads.
         box_channels: width of the box head's linear layers.
         mask_convs: convolutions of the mask head.
@@ -90,6 +92,20 @@ class DetectorOptions:
             _number(self.score_threshold) and 0 <= self.score_threshold < 1, "score_threshold", self, "0..1"
         )
         _check(_number(self.nms) and 0 < self.nms <= 1, "nms", self, "above 0 and at most 1")
+
+
+def needs_weights(options: DetectorOptions) -> str | None:
+    """Why a detector of these options makes sense with loaded weights alone, in one line, or None.
+
+    What is frozen stays as it is: random without weights.
+    """
+    if options.frozen_stages:
+        return (
+            f"model.detector.frozen_stages {options.frozen_stages} never trains these stages of the backbone"
+        )
+    if options.norm == "frozen":
+        return "model.detector.norm frozen never updates the statistics and scales of the backbone's norms"
+    return None
 
 
 _POSITIVE = (

@@ -11,7 +11,7 @@ from torchvision.models.resnet import ResNet as TorchvisionResNet
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from botvision.backbones import VARIANTS, create_model
-from botvision.detection.norms import convert, norm_layer
+from botvision.detection.norms import convert, freeze, norm_layer
 from botvision.detection.options import DetectorOptions
 
 LEVELS = 4  # c2..c5
@@ -131,10 +131,9 @@ def prepare_body(body: nn.Module, options: DetectorOptions) -> nn.Module:
     for stage in _stages(body)[: options.frozen_stages]:
         for name in stage:
             module = body.get_submodule(name)
-            frozen = convert(module, "frozen")
+            frozen = freeze(module)
             if frozen is not module:
                 body.set_submodule(name, frozen)
-            frozen.requires_grad_(False)
     if options.checkpointing:
         if "enable" not in inspect.signature(getattr(body, "set_grad_checkpointing", print)).parameters:
             raise ValueError(

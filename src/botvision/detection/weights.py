@@ -20,10 +20,12 @@ from botvision.backbones.weights import (
     save_model,
 )
 from botvision.detection.mask_rcnn import mask_rcnn
+from botvision.detection.norms import after_attention
 from botvision.detection.options import DetectorOptions
 
 TASK = "detect"
 _BODY = "backbone.body."
+_OF_BATCH_NORM = ("num_batches_tracked", "running_mean", "running_var")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
@@ -32,7 +34,8 @@ def load_backbone(detector: nn.Module, source: str | Path | Mapping[str, Tensor]
 
     Frozen and group norms take over scale and shift of batch norm, frozen ones its statistics too; what only
     batch norm has (statistics for group norm, counters) is no part of the report. A classifier's last layer
-    is reported as unexpected.
+    is reported as unexpected. Where the source has a convolution and the detector attention, the norm behind
+    it stays new and is reported as missing: what the source has there is of the convolution.
 
     Args:
         detector: made by `mask_rcnn`; changed in place.
@@ -40,7 +43,8 @@ def load_backbone(detector: nn.Module, source: str | Path | Mapping[str, Tensor]
             or a state dict; names as timm's or torchvision's ResNet has them.
 
     Raises:
-        ValueError: an unreadable source, or one in which nothing fits.
+        ValueError: an unreadable source, one in which nothing fits, or one without the attention of a stage
+            that is frozen.
     """
     body = detector.get_submodule("backbone.body")
     stored = dict(source) if isinstance(source, Mapping) else _read(Path(source))
@@ -48,12 +52,12 @@ def load_backbone(detector: nn.Module, source: str | Path | Mapping[str, Tensor]
         stored = {n.removeprefix(_BODY): value for n, value in stored.items() if n.startswith(_BODY)}
     own = set(body.state_dict())
     stored = {_name_in(own, name): value for name, value in stored.items()}
-    ignored = ("num_batches_tracked", "running_mean", "running_var")
-    stored = {n: v for n, v in stored.items() if n in own or n.rpartition(".")[2] not in ignored}
+    stored = {n: v for n, v in stored.items() if n in own or n.rpartition(".")[2] not in _OF_BATCH_NORM}
+    where = "the weights" if isinstance(source, Mapping) else str(source)
+    _drop_norms_of_new_attention(body, stored, where)
     try:
         return load_weights(body, stored)
     except ValueError:
-        where = "the weights" if isinstance(source, Mapping) else str(source)
         raise ValueError(f"{where}: no tensor fits the backbone {type(body).__name__}") from None
 
 
@@ -155,6 +159,21 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path}: cannot be read as weights (expected tensors by name)")
     return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def _drop_norms_of_new_attention(network: nn.Module, stored: dict[str, Tensor], where: str) -> None:
+    """Leave out the tensors of norms behind attention layers that are not among the stored."""
+    for norm, attention in after_attention(network).items():
+        name = f"{attention}.attention.qkv.weight"
+        weight = network.get_parameter(name)
+        if name in stored and stored[name].shape == weight.shape:
+            continue
+        if not weight.requires_grad:
+            raise ValueError(
+                f"{where}: no weights for {attention}, which model.detector.frozen_stages freezes"
+            )
+        for tensor in [each for each in stored if each.startswith(f"{norm}.")]:
+            del stored[tensor]
 
 
 def _name_in(own: set[str], name: str) -> str:
