@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from botvision.backbones.variants import BoTNet, create_model, list_models
     from botvision.backbones.weights import from_timm_botnet, load_model, load_weights, save_model
     from botvision.detection.mask_rcnn import faster_rcnn, mask_rcnn
-    from botvision.detection.weights import load_backbone, load_detector, save_detector
+    from botvision.detection.weights import load_backbone, load_detector, save_detector, warm_start
 
 __version__ = "0.1.0"
 
@@ -37,6 +37,7 @@ _HOME = {
     "load_detector": "botvision.detection.weights",
     "mask_rcnn": "botvision.detection.mask_rcnn",
     "save_detector": "botvision.detection.weights",
+    "warm_start": "botvision.detection.weights",
 }
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "mask_rcnn",
     "save_detector",
     "save_model",
+    "warm_start",
 ]
 
 

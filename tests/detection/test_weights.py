@@ -112,10 +112,65 @@ def test_files_of_pytorch_and_nested_names(tmp_path):
 def test_another_detector_is_a_source_too():
     source = detector(seed=3)
     model = detector(seed=4)
+    heads = {name: value.clone() for name, value in model.roi_heads.state_dict().items()}
     assert load_backbone(model, source.state_dict()).complete
+    after = model.roi_heads.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in heads.items())
     assert torch.equal(
         model.backbone.body["layer1"][0].conv1.weight, source.backbone.body["layer1"][0].conv1.weight
     )
+
+
+PREDICTORS = [
+    f"roi_heads.{layer}.{kind}"
+    for layer in ("box_predictor.bbox_pred", "box_predictor.cls_score", "mask_predictor.mask_fcn_logits")
+    for kind in ("bias", "weight")
+]
+
+
+def test_a_detector_goes_on_with_other_classes(tmp_path):
+    source = detector(seed=3, classes=3)
+    save_detector(source, tmp_path / "model", classes=CLASSES)
+    model = detector(seed=4, classes=5)
+    report = botvision.warm_start(model, tmp_path)
+    assert sorted(report.mismatched) == PREDICTORS
+    assert report.missing == report.unexpected == []
+    expected, loaded = source.state_dict(), model.state_dict()
+    names = [name for name in loaded if name not in PREDICTORS]
+    assert any(name.startswith("rpn.") for name in names)
+    assert all(torch.equal(loaded[name], expected[name]) for name in names)
+    total(model(*scene())).backward()
+    same = detector(seed=4, classes=3)
+    assert botvision.warm_start(same, source.state_dict()).complete
+
+
+def test_torchvisions_coco_detector_is_a_source():
+    with torch.device("meta"):
+        names = torchvision.models.detection.maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
+    stored = {n: torch.full(v.shape, 0.5).to(v.dtype) for n, v in names.state_dict().items()}
+    model: Any = botvision.mask_rcnn("resnet50", 5, norm="frozen", frozen_stages=1)
+    report = botvision.warm_start(model, stored)
+    assert sorted(report.mismatched) == PREDICTORS
+    assert report.missing == report.unexpected == []
+    assert model.backbone.body["layer4"][2].bn3.running_mean.eq(0.5).all()
+    assert model.roi_heads.mask_head[0][0].weight.eq(0.5).all()
+
+
+def test_a_resnet_detector_warms_up_a_botnet_detector():
+    model = detector(seed=4)
+    report = botvision.warm_start(model, detector("resnet14_nano", seed=3).state_dict())
+    assert {name.removeprefix("backbone.body.layer4.0.").split(".")[0] for name in report.missing} == {
+        *("bn2", "conv2")
+    }
+    assert report.unexpected == ["backbone.body.layer4.0.conv2.weight"]
+
+
+def test_a_warm_start_from_a_classifier_is_that_of_the_backbone():
+    report = botvision.warm_start(detector(), classifier().state_dict())
+    assert report.missing == report.mismatched == []
+    assert report.unexpected == ["fc.weight", "fc.bias"]
+    with pytest.raises(ValueError, match="the weights: no tensor fits the detector MaskRCNN"):
+        botvision.warm_start(detector(), {"rpn.x": torch.zeros(1)})
 
 
 def test_sources_that_are_none(tmp_path):

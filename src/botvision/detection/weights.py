@@ -24,13 +24,45 @@ from botvision.detection.norms import after_attention
 from botvision.detection.options import DetectorOptions
 
 TASK = "detect"
-_BODY = "backbone.body."
+_BODY = "backbone.body"
+_PARTS = (f"{_BODY}.", "backbone.fpn.", "rpn.", "roi_heads.")  # of a detector's names
 _OF_BATCH_NORM = ("num_batches_tracked", "running_mean", "running_var")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
+def warm_start(detector: nn.Module, source: str | Path | Mapping[str, Tensor]) -> LoadReport:
+    """Load what fits: of a detector's weights all parts, of a classifier's the backbone.
+
+    A detector of ours or of torchvision (`maskrcnn_resnet50_fpn_v2` for a ResNet-50 of default options) gives
+    backbone, pyramid and heads. The layers that know the classes (box and mask predictors) come with it if
+    the number of classes is the same; they are reported as mismatched and stay new if it is not. All else
+    is as `load_backbone` has it.
+
+    Args:
+        detector: made by `mask_rcnn`; changed in place.
+        source: safetensors file, folder of a run of ours or its model folder, PyTorch file of a state dict,
+            or a state dict; names as timm's or torchvision's ResNet or detector has them.
+
+    Returns:
+        Names of the whole detector for a detector, of the backbone for a classifier.
+
+    Raises:
+        ValueError: an unreadable source, one in which nothing fits, or one without the attention of a stage
+            that is frozen.
+    """
+    stored, where = _tensors(source)
+    if not any(name.startswith(_PARTS) for name in stored):
+        return _load(detector.get_submodule(_BODY), stored, where, "backbone")
+    own = set(detector.get_submodule(_BODY).state_dict())
+    named = {}
+    for name, value in stored.items():
+        inner = name.removeprefix(f"{_BODY}.")
+        named[name if inner == name else f"{_BODY}.{_name_in(own, inner)}"] = value
+    return _load(detector, named, where, "detector")
+
+
 def load_backbone(detector: nn.Module, source: str | Path | Mapping[str, Tensor]) -> LoadReport:
-    """Warm start: what fits of a classifier's (or another detector's) weights goes into the backbone.
+    """Load what fits of a classifier's weights, or of a detector's backbone alone, into the backbone.
 
     Frozen and group norms take over scale and shift of batch norm, frozen ones its statistics too; what only
     batch norm has (statistics for group norm, counters) is no part of the report. A classifier's last layer
@@ -39,26 +71,14 @@ def load_backbone(detector: nn.Module, source: str | Path | Mapping[str, Tensor]
 
     Args:
         detector: made by `mask_rcnn`; changed in place.
-        source: safetensors file, folder of a run of ours or its model folder, PyTorch file of a state dict,
-            or a state dict; names as timm's or torchvision's ResNet has them.
+        source: as for `warm_start`, which takes a detector's pyramid and heads too.
 
     Raises:
-        ValueError: an unreadable source, one in which nothing fits, or one without the attention of a stage
-            that is frozen.
+        ValueError: as for `warm_start`.
     """
-    body = detector.get_submodule("backbone.body")
-    stored = dict(source) if isinstance(source, Mapping) else _read(Path(source))
-    if any(name.startswith(_BODY) for name in stored):
-        stored = {n.removeprefix(_BODY): value for n, value in stored.items() if n.startswith(_BODY)}
-    own = set(body.state_dict())
-    stored = {_name_in(own, name): value for name, value in stored.items()}
-    stored = {n: v for n, v in stored.items() if n in own or n.rpartition(".")[2] not in _OF_BATCH_NORM}
-    where = "the weights" if isinstance(source, Mapping) else str(source)
-    _drop_norms_of_new_attention(body, stored, where)
-    try:
-        return load_weights(body, stored)
-    except ValueError:
-        raise ValueError(f"{where}: no tensor fits the backbone {type(body).__name__}") from None
+    stored, where = _tensors(source)
+    inner = {n.removeprefix(f"{_BODY}."): v for n, v in stored.items() if n.startswith(f"{_BODY}.")}
+    return _load(detector.get_submodule(_BODY), inner or stored, where, "backbone")
 
 
 def save_detector(
@@ -138,6 +158,24 @@ def load_detector(folder: str | Path, **changes: Any) -> tuple[FasterRCNN, dict[
     model = mask_rcnn(name, len(classes), options, **(arguments | changes))
     load_weights(model, path.with_name(WEIGHTS_FILE), strict=True)
     return model.eval(), description
+
+
+def _tensors(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """State dict of a source, and what errors call it."""
+    if isinstance(source, Mapping):
+        return dict(source), "the weights"
+    return _read(Path(source)), str(source)
+
+
+def _load(network: nn.Module, stored: dict[str, Tensor], where: str, role: str) -> LoadReport:
+    own = set(network.state_dict())
+    stored = {_name_in(own, name): value for name, value in stored.items()}
+    stored = {n: v for n, v in stored.items() if n in own or n.rpartition(".")[2] not in _OF_BATCH_NORM}
+    _drop_norms_of_new_attention(network, stored, where)
+    try:
+        return load_weights(network, stored)
+    except ValueError:
+        raise ValueError(f"{where}: no tensor fits the {role} {type(network).__name__}") from None
 
 
 def _read(path: Path) -> dict[str, Tensor]:
