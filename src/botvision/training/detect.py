@@ -22,8 +22,10 @@ from botvision.data.detection import (
     open_detection,
     open_detection_split,
 )
+from botvision.data.masks import encode
 from botvision.detection.mask_rcnn import mask_rcnn
-from botvision.detection.weights import load_backbone, load_detector, save_detector
+from botvision.detection.masks import detect
+from botvision.detection.weights import load_detector, save_detector, warm_start
 from botvision.draw_curves import detection_curves, precision_recall
 from botvision.evaluation.coco_files import read_truth
 from botvision.training.detections import DetectionMetrics, Results
@@ -74,7 +76,7 @@ class Detector(Learner):
         """Collects detections."""
         images, _, indices = batch
         assert self._results is not None
-        self._results.update(self.evaluated(images), indices)
+        self._results.update(detect(self.evaluated, images, encode), indices)
 
     def on_validation_epoch_end(self) -> None:
         """Measures."""
@@ -125,7 +127,7 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
         )
 
     def warm_start(self, model: nn.Module, source: Path | Mapping[str, Tensor]) -> LoadReport:
-        return load_backbone(model, source)
+        return warm_start(model, source)
 
     @torch.no_grad()
     def probe(self, model: nn.Module, splits: DetectionSplits) -> None:
@@ -215,7 +217,7 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
         done = 0
         for images, _, indices in loader:
             with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16-mixed"):
-                found = model([image.to(device) for image in images])
+                found = detect(model, [image.to(device) for image in images], encode)
             results.update(found, indices)
             done += len(indices)
             if progress is not None:

@@ -66,14 +66,14 @@ class Results:
         self._most, self._masks = max_detections, masks
         self._ids = [category.id for category in data.categories]
 
-    def update(self, detections: Sequence[Mapping[str, Tensor]], indices: Tensor) -> None:
-        """Adds the detections of a batch. Raises DivergedError if they are not finite."""
+    def update(self, detections: Sequence[Mapping[str, Any]], indices: Tensor) -> None:
+        """Adds detections of a batch, masks as run lengths. Raises DivergedError if they are not finite."""
         for found, index in zip(detections, indices.tolist(), strict=True):
             if not bool(found["scores"].isfinite().all() and found["boxes"].isfinite().all()):
                 raise DivergedError(f"the detections of {self.data.name_of(index)} are not finite: {ADVICE}")
-            masks = found["masks"].squeeze(1) > 0.5 if self._masks else None
             self.records += to_results(
-                self.data.image_id(index), found["boxes"], found["labels"], found["scores"], masks,
+                self.data.image_id(index), found["boxes"], found["labels"], found["scores"],
+                found.get("masks") if self._masks else None,
                 category_ids=self._ids,
             )  # fmt: skip
 
