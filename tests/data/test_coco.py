@@ -86,7 +86,12 @@ def test_boxes_alone_are_fine_but_not_among_masks() -> None:
     assert (file.problems, file.annotations.has_masks) == ([], False)
     content = scene()
     content["annotations"][1]["segmentation"] = []
-    assert lines(parse(content)) == ["x.json: annotation 1 of image 500: no segmentation, unlike others"]
+    file = parse(content)
+    assert lines(file) == ["x.json: annotation 1 of image 500: no segmentation, unlike others"]
+    assert file.annotations.ids.tolist() == [2, 3, 4]
+    assert file.annotations.first.tolist() == [0, 2, 3, 3]
+    wanted = [record for record in parse(scene()).to_dict()["annotations"] if record["id"] != 1]
+    assert file.to_dict()["annotations"] == wanted
 
 
 BROKEN: list[tuple[str, Any, str, str]] = [
@@ -110,6 +115,8 @@ BROKEN: list[tuple[str, Any, str, str]] = [
     ("segmentation", {"size": [40, 60], "counts": [0, 80, 9999]}, "segmentation", "exceed"),
     ("segmentation", {"size": [40, 60], "counts": [1.5, "x"]}, "segmentation", "mask: "),
     ("segmentation", {"size": [40, 60], "counts": "~~é"}, "segmentation", "mask: "),
+    ("segmentation", {"size": [40, 60], "counts": "PQ"}, "segmentation", "without an end"),
+    ("segmentation", {"size": [40, 60], "counts": ""}, "segmentation", "expected run lengths"),
     ("segmentation", {"size": [40, 60]}, "segmentation", "counts are None"),
 ]  # fmt: skip
 
@@ -136,7 +143,7 @@ def test_a_box_that_reaches_outside_is_clipped_and_a_pixel_more_is_no_matter() -
     assert file.annotations.boxes[3].tolist() == [1, 2, 29.9, 20]
 
 
-def test_boxes_without_area_are_counted_but_not_fatal() -> None:
+def test_what_has_no_area_stays_for_evaluation_alone() -> None:
     content = scene()
     content["annotations"][1]["bbox"] = [5, 5, 0, 10]
     content["annotations"][2] |= {"segmentation": {"size": [40, 60], "counts": [2400]}}
@@ -145,8 +152,27 @@ def test_boxes_without_area_are_counted_but_not_fatal() -> None:
         ("degenerate", 1, False),
         ("degenerate", 2, False),
     ]
-    assert file.annotations.ids.tolist() == [3, 4]
     assert file.dropped["degenerate"] == 2
+    assert file.annotations.ids.tolist() == [1, 2, 3, 4]
+    assert file.annotations.degenerate.tolist() == [True, True, False, False]
+    assert file.annotations.objects.tolist() == [False, False, False, True]
+    first, second, *_ = file.to_dict()["annotations"]
+    assert (first["bbox"], first["area"]) == ([5, 5, 0, 10], 200)
+    assert first["segmentation"] == scene()["annotations"][1]["segmentation"]
+    assert oracle.decode(second["segmentation"]).sum() == 0
+
+
+def test_a_box_without_area_may_lack_its_mask() -> None:
+    for segmentation in ([], [[5, 5, 5, 15]]):
+        content = scene()
+        content["annotations"][1] |= {"bbox": [5, 5, 0, 10], "segmentation": segmentation}
+        del content["annotations"][1]["area"]
+        file = parse(content)
+        assert lines(file) == []
+        (first, *_) = file.to_dict()["annotations"]
+        assert (first["bbox"], first["area"]) == ([5, 5, 0, 10], 0)
+        assert oracle.decode(first["segmentation"]).shape == (40, 60)
+        assert oracle.decode(first["segmentation"]).sum() == 0
 
 
 def test_box_and_mask_in_different_places_are_noted() -> None:
@@ -160,15 +186,33 @@ def test_box_and_mask_in_different_places_are_noted() -> None:
     )
 
 
-def test_area_is_taken_from_the_mask_where_it_lacks() -> None:
+def test_area_is_taken_from_the_mask_where_it_lacks_and_else_as_stated() -> None:
     content = scene()
+    content["annotations"][2]["bbox"] = [2, 20, 40, 20]
+    for place, area in ((1, "large"), (2, None), (3, 0)):
+        content["annotations"][place]["area"] = area
     del content["annotations"][0]["area"]
-    content["annotations"][2]["area"] = 0
     file = parse(content)
     assert dict(zip(file.annotations.ids.tolist(), file.annotations.areas.tolist(), strict=True)) == {
-        1: 200.0, 2: 320.0, 3: 80.0, 4: 200.0,
+        1: 200.0, 2: 320.0, 3: 0.0, 4: 200.0,
     }  # fmt: skip
-    assert [problem.kind for problem in file.problems] == ["area"]
+    where = "x.json: annotation {} of image 500: area is {}".format
+    assert lines(file, fatal=False) == [
+        where(1, "'large', 200 is taken instead"),
+        where(3, "0, not the 80 that it covers: evaluation by size goes by that"),
+    ]
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 1.0, True])
+def test_ids_that_an_evaluation_cannot_use_are_broken(number: Any) -> None:
+    content = scene()
+    content["categories"][0]["id"] = number
+    file = parse(content)
+    assert lines(file)[0] == "x.json: categories[0]: expected an id (a whole number from 0) and a name"
+    content = scene()
+    content["images"][2]["id"] = number
+    file = parse(content)
+    assert lines(file) == [f"x.json: images[2]: id is {number!r}, expected a whole number from 0"]
 
 
 def test_ids_that_occur_twice_or_lead_nowhere() -> None:
@@ -249,7 +293,7 @@ def test_junk_anywhere_never_ends_in_anything_but_problems(data: st.DataObject) 
 def test_an_annotation_takes_as_much_memory_as_stated() -> None:
     arrays = parse(scene()).annotations
     assert arrays.nbytes == sum(getattr(arrays, name).nbytes for name in vars(arrays))
-    fixed = 8 + 4 + 4 + 32 + 8 + 1 + 8 + 8
+    fixed = 8 + 4 + 4 + 32 + 8 + 1 + 1 + 8 + 8
     assert arrays.nbytes - arrays.coordinates.nbytes - arrays.counts.nbytes <= fixed * 4 + 8 * (4 + 3 + 4)
 
 

@@ -183,7 +183,9 @@ def test_zero_area_is_a_note_with_ids_and_training_leaves_it_out(data: Path) -> 
     assert [w for w in report.warnings if "annotation 1 of image 1: bbox [5, 5, 0, 10] has no area" in w]
     assert report.rows[0]["dropped"] == 1
     train = open_detection(DetectionDataConfig(root=str(data))).train
-    assert len(train.ground_truth()["annotations"]) == len(content["annotations"]) - 1
+    objects = sum(len(train.instances(index)["labels"]) for index in range(len(train)))
+    assert objects == report.rows[0]["annotations"] == len(content["annotations"]) - 1
+    assert train.ground_truth()["annotations"][0]["bbox"] == [5, 5, 0, 10]
 
 
 def test_many_notes_are_counted(data: Path) -> None:

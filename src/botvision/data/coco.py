@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from botvision.atomic import write_text
-from botvision.data.coco_arrays import CocoAnnotations, mask_extents, pack
+from botvision.data.coco_arrays import CocoAnnotations, mask_extents, pack, select
 from botvision.data.coco_records import (
     AnnotationRecord,
     Category,
@@ -19,10 +19,12 @@ from botvision.data.coco_records import (
     ImageRecord,
     Problem,
     ProblemKind,
+    is_id,
     read_annotation,
     read_image_record,
 )
 from botvision.data.errors import DataError
+from botvision.data.masks import empty_rle
 
 __all__ = [
     "Category", "CocoAnnotations", "CocoFile", "ImageRecord", "Problem", "ProblemKind", "parse_coco",
@@ -74,6 +76,8 @@ class CocoFile:
             record["segmentation"] = {"size": [image.height, image.width], "counts": rle.decode("ascii")}
         elif polygons := annotations.polygons_of(index):
             record["segmentation"] = [decimals(polygon) for polygon in polygons]
+        elif annotations.has_masks:  # no area, and nothing that could be read as its mask
+            record["segmentation"] = empty_rle((image.height, image.width))
         return record
 
     def to_dict(self, images: Iterable[int] | None = None) -> dict[str, Any]:
@@ -100,7 +104,8 @@ def read_coco(path: str | Path, categories: Sequence[Category] | None = None) ->
     """Read a COCO file of instances.
 
     Everything broken in it is collected, not raised, and left out; a box that reaches outside its image is
-    clipped. A box of no area is left out without being fatal: COCO itself has some.
+    clipped. A box or mask of no area is not fatal: COCO itself has some. It stays for evaluation, as the file
+    has it, and is marked as degenerate, never to be trained on.
 
     Args:
         path: JSON with "images", "annotations" and "categories".
@@ -131,9 +136,8 @@ def parse_coco(content: dict[str, Any], name: str, categories: Sequence[Category
     for place, raw in enumerate(content["images"]):
         read_image_record(raw, place, context)
     records = _records(content["annotations"], context)
-    annotations = pack(records, len(context.images))
+    annotations = _with_masks(pack(records, len(context.images)), context)
     _same_file_twice(context)
-    _some_without_masks(annotations, context)
     _box_and_mask_apart(annotations, context)
     return CocoFile(name, context.images, list(categories), annotations, context.problems)
 
@@ -159,8 +163,8 @@ def _categories(raw: list[Any], context: Context) -> list[Category]:
     found: dict[int, Category] = {}
     for place, entry in enumerate(raw):
         number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(number, int) or isinstance(number, bool) or not isinstance(name, str) or not name:
-            line = f"categories[{place}]: expected an id (a whole number) and a name"
+        if not is_id(number) or not isinstance(name, str) or not name:
+            line = f"categories[{place}]: expected an id (a whole number from 0) and a name"
         elif number in found:
             line = f"category {number}: the id occurs twice ({found[number].name}, {name})"
         else:
@@ -200,15 +204,16 @@ def _same_file_twice(context: Context) -> None:
             context.problems.append(Problem("image", line, image.id, fatal=False))
 
 
-def _some_without_masks(annotations: CocoAnnotations, context: Context) -> None:
-    """A file of boxes only is fine, but a box among masks would be learnt as a full rectangle."""
-    if not annotations.has_masks:
-        return
-    bare = (np.diff(annotations.polygons) == 0) & (np.diff(annotations.runs) == 0)
+def _with_masks(annotations: CocoAnnotations, context: Context) -> CocoAnnotations:
+    """A file of boxes only is fine, but a box among masks would be learnt as a full rectangle: left out."""
+    bare = annotations.bare & ~annotations.degenerate
+    if not annotations.has_masks or not bare.any():
+        return annotations
     for index in np.flatnonzero(bare).tolist():
         image_id, number = context.images[int(annotations.images[index])].id, int(annotations.ids[index])
         line = f"{context.name}: annotation {number} of image {image_id}: no segmentation, unlike others"
         context.problems.append(Problem("segmentation", line, image_id, number))
+    return select(annotations, np.flatnonzero(~bare))
 
 
 def _box_and_mask_apart(annotations: CocoAnnotations, context: Context) -> None:
@@ -222,7 +227,7 @@ def _box_and_mask_apart(annotations: CocoAnnotations, context: Context) -> None:
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (corners, extents)]
     overlap = both / np.maximum(areas[0] + areas[1] - both, 1e-9)
     far = (np.abs(corners - extents) > TOLERATED).any(axis=1)  # outlines of a few pixels are never exact
-    for index in np.flatnonzero(far & (overlap < APART) & ~annotations.crowd).tolist():
+    for index in np.flatnonzero(far & (overlap < APART) & annotations.objects).tolist():
         image_id, number = context.images[int(annotations.images[index])].id, int(annotations.ids[index])
         where = f"{context.name}: annotation {number} of image {image_id}"
         line = f"{where}: bbox and the box around the mask overlap by {overlap[index]:.0%} (IoU)"

@@ -27,6 +27,8 @@ class CocoAnnotations:
             sees exactly the file's numbers).
         areas: float64 (A), in pixels.
         crowd: bool (A), whether it stands for a crowd of instances.
+        degenerate: bool (A), whether its box or mask has no area: it counts in evaluation, as the file has
+            it, and is never trained on.
         first: int64 (N + 1), annotations of image i are first[i]..first[i + 1] - 1.
         polygons: int64 (A + 1), polygons of annotation a are polygons[a]..polygons[a + 1] - 1.
         points: int64 (P + 1), coordinates of polygon p are points[p]..points[p + 1] - 1.
@@ -41,6 +43,7 @@ class CocoAnnotations:
     boxes: npt.NDArray[np.float64]
     areas: npt.NDArray[np.float64]
     crowd: npt.NDArray[np.bool_]
+    degenerate: npt.NDArray[np.bool_]
     first: npt.NDArray[np.int64]
     polygons: npt.NDArray[np.int64]
     points: npt.NDArray[np.int64]
@@ -61,8 +64,18 @@ class CocoAnnotations:
         """Whether there is any segmentation (False: boxes only)."""
         return bool(len(self.coordinates) or len(self.counts))
 
+    @property
+    def objects(self) -> npt.NDArray[np.bool_]:
+        """Bool (A), which can be trained on: neither crowds nor degenerate."""
+        return ~(self.crowd | self.degenerate)
+
+    @property
+    def bare(self) -> npt.NDArray[np.bool_]:
+        """Bool (A), which have no segmentation."""
+        return (np.diff(self.polygons) == 0) & (np.diff(self.runs) == 0)
+
     def of_image(self, image: int) -> range:
-        """Indices of an image's annotations, crowds included."""
+        """Indices of an image's annotations, crowds and degenerate ones included."""
         return range(int(self.first[image]), int(self.first[image + 1]))
 
     def rle_of(self, annotation: int) -> bytes:
@@ -101,7 +114,8 @@ class _Columns:
 
     def __init__(self) -> None:
         self.ids, self.images, self.categories = array("q"), array("i"), array("i")
-        self.boxes, self.areas, self.crowd = array("d"), array("d"), array("b")
+        self.boxes, self.areas = array("d"), array("d")
+        self.crowd, self.degenerate = array("b"), array("b")
         self.polygons, self.points, self.runs = array("q", [0]), array("q", [0]), array("q", [0])
         self.coordinates, self.counts = array("f"), bytearray()
 
@@ -112,6 +126,7 @@ class _Columns:
         self.boxes.extend(record.box)
         self.areas.append(record.area)
         self.crowd.append(record.crowd)
+        self.degenerate.append(record.degenerate)
         for polygon in record.polygons:
             self.coordinates.extend(polygon)
             self.points.append(len(self.coordinates))
@@ -130,24 +145,45 @@ def pack(records: Iterable[AnnotationRecord], images: int) -> CocoAnnotations:
     columns = _Columns()
     for record in records:
         columns.append(record)
-    image = np.array(columns.images, dtype=np.int32)
-    order = np.argsort(image, kind="stable")
-    pieces, points = _reorder(np.array(columns.polygons), order)
-    corners, coordinates = _reorder(np.array(columns.points), points)
-    runs, counts = _reorder(np.array(columns.runs), order)
+    image = np.frombuffer(columns.images, dtype=np.int32)
+    unsorted = CocoAnnotations(
+        ids=np.frombuffer(columns.ids, dtype=np.int64),
+        images=image,
+        categories=np.frombuffer(columns.categories, dtype=np.int32),
+        boxes=np.frombuffer(columns.boxes, dtype=np.float64).reshape(-1, 4),
+        areas=np.frombuffer(columns.areas, dtype=np.float64),
+        crowd=np.frombuffer(columns.crowd, dtype=np.bool_),
+        degenerate=np.frombuffer(columns.degenerate, dtype=np.bool_),
+        first=np.zeros(images + 1, dtype=np.int64),
+        polygons=np.frombuffer(columns.polygons, dtype=np.int64),
+        points=np.frombuffer(columns.points, dtype=np.int64),
+        coordinates=np.frombuffer(columns.coordinates, dtype=np.float32),
+        runs=np.frombuffer(columns.runs, dtype=np.int64),
+        counts=np.frombuffer(columns.counts, dtype=np.uint8),
+    )
+    return select(unsorted, np.argsort(image, kind="stable"))
+
+
+def select(annotations: CocoAnnotations, chosen: npt.NDArray[np.int64]) -> CocoAnnotations:
+    """Some annotations in another order, which must be that of the images; all images stay."""
+    pieces, points = _reorder(annotations.polygons, chosen)
+    corners, coordinates = _reorder(annotations.points, points)
+    runs, counts = _reorder(annotations.runs, chosen)
+    image = annotations.images[chosen]
     return CocoAnnotations(
-        ids=np.array(columns.ids, dtype=np.int64)[order],
-        images=image[order],
-        categories=np.array(columns.categories, dtype=np.int32)[order],
-        boxes=np.array(columns.boxes, dtype=np.float64).reshape(-1, 4)[order],
-        areas=np.array(columns.areas, dtype=np.float64)[order],
-        crowd=np.array(columns.crowd, dtype=np.bool_)[order],
-        first=np.searchsorted(image[order], np.arange(images + 1)).astype(np.int64),
+        ids=annotations.ids[chosen],
+        images=image,
+        categories=annotations.categories[chosen],
+        boxes=annotations.boxes[chosen],
+        areas=annotations.areas[chosen],
+        crowd=annotations.crowd[chosen],
+        degenerate=annotations.degenerate[chosen],
+        first=np.searchsorted(image, np.arange(len(annotations.first))).astype(np.int64),
         polygons=pieces,
         points=corners,
-        coordinates=np.array(columns.coordinates, dtype=np.float32)[coordinates],
+        coordinates=annotations.coordinates[coordinates],
         runs=runs,
-        counts=np.frombuffer(bytes(columns.counts), dtype=np.uint8)[counts],
+        counts=annotations.counts[counts],
     )
 
 

@@ -1,6 +1,7 @@
 """Single records of a COCO file: what they say, or what is wrong with them."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeGuard
@@ -16,6 +17,7 @@ OUTSIDE = 1.0  # pixels that a box may reach beyond the image: rounding, and too
 
 FAR_OUTSIDE = 1000  # pixels, besides the image's longer side, that polygons may reach beyond it
 MAX_PIXELS = 2**31 - 1
+FLOAT_MAX = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Problem:
     """Something wrong in a data set.
 
     Attributes:
-        kind: which part of the data it is about; "degenerate" are boxes of no area, "file" missing or
-            unreadable images, "size" images of another size than the JSON says.
+        kind: which part of the data it is about; "degenerate" are boxes and masks of no area, "file" missing
+            or unreadable images, "size" images of another size than the JSON says.
         line: one sentence with the file and the ids.
         image_id: of the image, where known.
         annotation_id: of the annotation, where it is about one.
@@ -63,6 +65,7 @@ class AnnotationRecord(NamedTuple):
     box: tuple[float, float, float, float]
     area: float
     crowd: bool
+    degenerate: bool
     polygons: list[list[float]]
     rle: bytes
 
@@ -93,21 +96,21 @@ class Context:
 class _BrokenError(DataError):
     """A record that cannot be used; the message lacks the file and the ids."""
 
-    def __init__(self, kind: ProblemKind, message: str, *, fatal: bool = True) -> None:
+    def __init__(self, kind: ProblemKind, message: str) -> None:
         super().__init__(message)
-        self.kind, self.fatal = kind, fatal
+        self.kind: ProblemKind = kind
 
 
 def read_image_record(raw: object, place: int, context: Context) -> None:
     """Append one entry of "images" to the context, or a problem."""
     entry = raw if isinstance(raw, dict) else {}
     image_id = entry.get("id")
-    known = image_id if _is_int(image_id) else None
+    known = image_id if is_id(image_id) else None
     where = f"{context.name}: image {image_id}" if known is not None else f"{context.name}: images[{place}]"
     file, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
     fault = None
     if known is None:
-        fault = f"id is {image_id!r}, expected a whole number"
+        fault = f"id is {_short(image_id)}, expected a whole number from 0"
     elif known in context.image_index or known in context.broken_images:
         context.problems.append(Problem("image", f"{where}: the id occurs twice", known))
         return
@@ -142,7 +145,7 @@ def read_annotation(raw: object, place: int, context: Context) -> AnnotationReco
     try:
         return _annotation(entry, where, context)
     except _BrokenError as error:
-        context.problems.append(Problem(error.kind, f"{where}: {error}", *ids, error.fatal))
+        context.problems.append(Problem(error.kind, f"{where}: {error}", *ids))
     return None
 
 
@@ -163,21 +166,27 @@ def _annotation(entry: dict[str, Any], where: str, context: Context) -> Annotati
     index = context.image_index[image_id]
     image = context.images[index]
     box, note = _box(entry.get("bbox"), image)
-    polygons, rle = _segmentation(entry.get("segmentation"), image)
-    if note is not None:
+    flat = 0 in box[2:]
+    try:
+        polygons, rle, empty = _segmentation(entry.get("segmentation"), image)
+    except _BrokenError:
+        if not flat:
+            raise
+        polygons, rle, empty = [], b"", True  # there is nothing to be seen of it, but its box counts
+    if flat or empty:
+        line = f"{where}: " + (note or "the mask has no pixels")
+        context.problems.append(Problem("degenerate", line, image_id, number, fatal=False))
+    elif note is not None:
         context.problems.append(Problem("box", f"{where}: {note}", image_id, number))
-    area = entry.get("area")
-    if area is None or not _is_number(area) or area <= 0:
-        area = _area(box, polygons, rle, image)
-        if entry.get("area") is not None:
-            line = f"{where}: area is {entry['area']!r}, {area:g} is taken from the mask"
-            context.problems.append(Problem("area", line, image_id, number, fatal=False))
+    area, note = _area(entry.get("area"), box, polygons, rle, image)
+    if note is not None and not (flat or empty):
+        context.problems.append(Problem("area", f"{where}: {note}", image_id, number, fatal=False))
     category = context.category_index[category_id]
-    return AnnotationRecord(number, index, category, box, float(area), bool(crowd), polygons, rle)
+    return AnnotationRecord(number, index, category, box, area, bool(crowd), flat or empty, polygons, rle)
 
 
 def _box(raw: object, image: ImageRecord) -> tuple[tuple[float, float, float, float], str | None]:
-    """The box, and what was amiss and mended: it is clipped where it reaches outside the image."""
+    """The box, and what is amiss: it has no area, or reaches outside the image, where it is clipped."""
     if not isinstance(raw, list) or len(raw) != 4 or not all(_is_number(value) for value in raw):
         raise _BrokenError("box", f"bbox is {_short(raw)}, expected four finite numbers x, y, width, height")
     x, y, width, height = (float(value) for value in raw)
@@ -185,7 +194,7 @@ def _box(raw: object, image: ImageRecord) -> tuple[tuple[float, float, float, fl
     if width < 0 or height < 0:
         raise _BrokenError("box", f"bbox {shown} has a negative width or height")
     if width == 0 or height == 0:
-        raise _BrokenError("degenerate", f"bbox {shown} has no area", fatal=False)
+        return (x, y, width, height), f"bbox {shown} has no area"
     frame = f"the image of {image.height} x {image.width} pixels (height x width)"
     left, top, right, bottom = (
         max(x, 0.0),
@@ -201,12 +210,13 @@ def _box(raw: object, image: ImageRecord) -> tuple[tuple[float, float, float, fl
     return (left, top, right - left, bottom - top), f"bbox {shown} reaches {beyond:g} pixels outside {frame}"
 
 
-def _segmentation(raw: object, image: ImageRecord) -> tuple[list[list[float]], bytes]:
-    """Polygons, or compressed run lengths, or neither where there is no segmentation."""
+def _segmentation(raw: object, image: ImageRecord) -> tuple[list[list[float]], bytes, bool]:
+    """Polygons, or compressed run lengths, or neither where there is none; whether run lengths are empty."""
     if raw is None or raw == [] or raw == {}:
-        return [], b""
+        return [], b"", False
     if isinstance(raw, dict):
-        return [], _run_lengths(raw, image)
+        rle, area = _run_lengths(raw, image)
+        return [], rle, area == 0
     if not isinstance(raw, list):
         raise _BrokenError("segmentation", f"segmentation is {_short(raw)}, expected polygons or run lengths")
     reach = max(image.height, image.width) + FAR_OUTSIDE
@@ -224,10 +234,11 @@ def _segmentation(raw: object, image: ImageRecord) -> tuple[list[list[float]], b
         if min(polygon) < -reach or max(polygon) > 2 * reach:
             far = max(-min(polygon), max(polygon))
             raise _BrokenError("segmentation", f"a polygon reaches {far:g} pixels, far outside the image")
-    return raw, b""
+    return raw, b"", False
 
 
-def _run_lengths(raw: dict[str, Any], image: ImageRecord) -> bytes:
+def _run_lengths(raw: dict[str, Any], image: ImageRecord) -> tuple[bytes, int]:
+    """Compressed run lengths, and the number of pixels."""
     size, counts = raw.get("size"), raw.get("counts")
     if not isinstance(size, list) or [*size] != [image.height, image.width]:
         raise _BrokenError(
@@ -245,16 +256,28 @@ def _run_lengths(raw: dict[str, Any], image: ImageRecord) -> bytes:
         raise
     except (DataError, UnicodeError) as error:
         raise _BrokenError("segmentation", f"mask: {error}") from error
-    if area == 0:
-        raise _BrokenError("degenerate", "the mask has no pixels", fatal=False)
-    return counts
+    return counts, area
 
 
-def _area(box: tuple[float, ...], polygons: list[list[float]], rle: bytes, image: ImageRecord) -> float:
+def _area(
+    given: object, box: tuple[float, ...], polygons: list[list[float]], rle: bytes, image: ImageRecord
+) -> tuple[float, str | None]:
+    """The area, and what is odd about the one given.
+
+    Evaluation goes by what the file states, whatever it is. Where that is nothing, or no number, the area is
+    the mask's, and without a mask the box's.
+    """
+    stated = float(given) if _is_finite(given) else None
+    if stated is not None and stated > 0:
+        return stated, None
     size = (image.height, image.width)
     if polygons:
-        return float(rle_area(polygons_to_rles([polygons], size)[0]))
-    return float(rle_area({"size": list(size), "counts": rle})) if rle else box[2] * box[3]
+        own = float(rle_area(polygons_to_rles([polygons], size)[0]))
+    else:
+        own = float(rle_area({"size": list(size), "counts": rle})) if rle else box[2] * box[3]
+    if stated is not None:
+        return stated, f"area is {stated:g}, not the {own:g} that it covers: evaluation by size goes by that"
+    return own, None if given is None else f"area is {_short(given)}, {own:g} is taken instead"
 
 
 def _all_finite(values: Sequence[object]) -> bool:
@@ -262,6 +285,16 @@ def _all_finite(values: Sequence[object]) -> bool:
         return math.isfinite(math.fsum(values))  # pyrefly: ignore[bad-argument-type]
     except (TypeError, ValueError, OverflowError):
         return False
+
+
+def is_id(value: object) -> TypeGuard[int]:
+    """Whether a value can be the id of an image or a category: a whole number from 0."""
+    return _is_int(value) and value >= 0
+
+
+def _is_finite(value: object) -> TypeGuard[float]:
+    """Whether a value is a number of float64 other than infinity."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= FLOAT_MAX
 
 
 def _is_int(value: object) -> TypeGuard[int]:

@@ -115,7 +115,7 @@ class _Split:
                 continue
             seen[problem.kind] += 1
             if seen[problem.kind] <= SHOWN:
-                left_out = "; left out" if problem.kind == "degenerate" else ""
+                left_out = "; not trained on" if problem.kind == "degenerate" else ""
                 lines.append(f"{problem.line}{left_out}")
         more = {kind: count - SHOWN for kind, count in seen.items() if count > SHOWN}
         return lines + [
@@ -123,14 +123,14 @@ class _Split:
         ]
 
     def objects(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
-        """Number of objects of every image, crowds not counted, (N)."""
+        """Number of objects of every image, without crowds and what has no area, (N)."""
         annotations = self.file.annotations
-        return np.bincount(annotations.images[~annotations.crowd], minlength=len(self.file.images))
+        return np.bincount(annotations.images[annotations.objects], minlength=len(self.file.images))
 
     def by_category(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
-        """Number of objects of every category, crowds not counted, (K)."""
+        """Number of objects of every category, without crowds and what has no area, (K)."""
         annotations = self.file.annotations
-        return np.bincount(annotations.categories[~annotations.crowd], minlength=len(self.file.categories))
+        return np.bincount(annotations.categories[annotations.objects], minlength=len(self.file.categories))
 
 
 _KINDS = {"degenerate": "objects without area", "area": "stated areas", "image": "images"}
@@ -205,7 +205,7 @@ def _structure(config: DetectionDataConfig, splits: dict[str, _Split]) -> tuple[
 def _row(split: _Split) -> dict[str, Any]:
     annotations, images = split.file.annotations, split.file.images
     objects = split.objects()
-    areas = annotations.areas[~annotations.crowd]
+    areas = annotations.areas[annotations.objects]
     count = max(1, len(areas))
     sizes = sorted(((image.height, image.width) for image in images), key=lambda s: s[0] * s[1]) or [(0, 0)]
     return {
@@ -213,8 +213,8 @@ def _row(split: _Split) -> dict[str, Any]:
         "images": len(images),
         "broken": split.broken,
         "empty": int((objects == 0).sum()),
-        "annotations": len(annotations),
-        "crowds": int(annotations.crowd.sum()),
+        "annotations": int((~annotations.degenerate).sum()),
+        "crowds": int((annotations.crowd & ~annotations.degenerate).sum()),
         "masks": annotations.has_masks,
         "dropped": sum(problem.kind == "degenerate" for problem in split.problems),
         "categories": len(split.file.categories),

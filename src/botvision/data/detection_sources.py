@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from botvision.data.coco import Category, CocoFile, ImageRecord, decimals, parse_coco
@@ -24,14 +25,14 @@ class CocoSource:
     Attributes:
         file: the annotations.
         folder: that file names are relative to.
-        annotated: bool (N), which images have instances (crowds do not count).
+        annotated: bool (N), which images have instances to train on: no crowds, nothing without area.
     """
 
     def __init__(self, file: CocoFile, folder: Path) -> None:
         """Take the parts; images are looked for when they are loaded."""
         self.file, self.folder = file, folder
         annotations = file.annotations
-        counted = np.bincount(annotations.images[~annotations.crowd], minlength=len(file.images))
+        counted = np.bincount(annotations.images[annotations.objects], minlength=len(file.images))
         self.annotated: npt.NDArray[np.bool_] = counted > 0
 
     def __len__(self) -> int:
@@ -61,14 +62,15 @@ class CocoSource:
         return load_annotated(self.folder, self.file.images[index])
 
     def instances(self, index: int, view: View | None = None) -> Target:
-        """Boxes float32 (n, 4) xyxy, labels int64 (n,) from 1, masks uint8 (n, H, W); no crowds.
+        """Boxes float32 (n, 4) xyxy, labels int64 (n,) from 1, masks uint8 (n, H, W); no crowds,
+        nothing without area.
 
         Through a view, only instances that are visible in it, with the boxes of their visible masks.
         """
         image = self.file.images[index]
         annotations, size = self.file.annotations, (image.height, image.width)
         mine = np.arange(*self.file.annotations.first[index : index + 2])
-        mine = mine[~annotations.crowd[mine]]
+        mine = mine[annotations.objects[mine]]
         corners = annotations.boxes[mine]
         corners[:, 2:] += corners[:, :2]
         corners = corners.clip(0, [image.width, image.height] * 2)
@@ -85,7 +87,7 @@ class CocoSource:
         return target if view is None else _visible(target, self.has_masks)
 
     def ground_truth(self, indices: list[int]) -> dict[str, Any]:
-        """The COCO file of these images."""
+        """The COCO file of these images; what has no area is in it, as it counts in evaluation."""
         return self.file.to_dict(indices)
 
     def _masks(
@@ -142,26 +144,32 @@ def _visible(target: Target, from_masks: bool) -> Target:
     return target if bool(seen.all()) else {key: values[seen] for key, values in target.items()}
 
 
-def load_annotated(folder: Path, image: ImageRecord) -> Tensor:
-    """Read an image the way up in which it is annotated: of the size that the annotations state.
+def read_annotated(path: Path, size: tuple[int, int], name: str) -> Image.Image:
+    """Read an image the way up in which it is annotated: of the size (height, width) that is stated.
 
     That is upright by its EXIF orientation, or, if only that fits, as the pixels are stored.
 
     Returns:
-        uint8 (3, height, width).
+        A PIL image of mode "RGB".
 
     Raises:
         DataError: one line, if the file is missing or broken, or of another size.
     """
-    name = f"{folder / image.file} (image id {image.id})"
-    wanted = (image.width, image.height)
-    picture = read_image(folder / image.file, name)
+    height, width = size
+    picture = read_image(path, name)
     upright = picture.size
-    if upright != wanted and upright == wanted[::-1]:
-        picture = read_image(folder / image.file, name, upright=False)
-    if picture.size != wanted:
+    if upright == (height, width) != (width, height):
+        picture = read_image(path, name, upright=False)
+    if picture.size != (width, height):
         raise DataError(
             f"{name}: {upright[1]} x {upright[0]} pixels (height x width), "
-            f"but its annotations say {image.height} x {image.width}"
+            f"but its annotations say {height} x {width}"
         )
+    return picture
+
+
+def load_annotated(folder: Path, image: ImageRecord) -> Tensor:
+    """Like :func:`read_annotated`, uint8 (3, height, width)."""
+    path = folder / image.file
+    picture = read_annotated(path, (image.height, image.width), f"{path} (image id {image.id})")
     return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).contiguous()

@@ -19,6 +19,8 @@ Masks = npt.NDArray[np.uint8]
 Rle = dict[str, Any]
 """COCO's compressed run lengths, column by column: {"size": [height, width], "counts": str or bytes}."""
 
+_FIRST = ord("0")  # of the 64 letters of compressed run lengths; the upper 32 say that the run goes on
+
 
 def encode(masks: Tensor | npt.NDArray[Any]) -> list[Rle]:
     """Masks to compressed run lengths that JSON can hold.
@@ -116,6 +118,12 @@ def compress(counts: Sequence[int], size: tuple[int, int]) -> bytes:
         raise DataError(str(error)) from error
 
 
+def empty_rle(size: tuple[int, int]) -> Rle:
+    """The run lengths of a mask (H, W) without pixels."""
+    height, width = size
+    return {"size": [height, width], "counts": _text(compress([height * width], size))}
+
+
 def rle_area(rle: Rle) -> int:
     """Number of pixels.
 
@@ -125,7 +133,13 @@ def rle_area(rle: Rle) -> int:
     height, width = rle["size"]
     try:
         counts = _text(rle["counts"])
+        letters = counts.encode("ascii")
+        # The codec also takes letters beyond these, and a last run that lacks its end.
+        if not letters or min(letters) < _FIRST or max(letters) >= _FIRST + 64 or letters[-1] - _FIRST >= 32:
+            raise DataError("run lengths with a letter that is none, or without an end")
         area = int(rle_codec.area({"size": [1, height * width], "counts": counts}))
+    except DataError:
+        raise
     except ValueError as error:
         raise DataError(str(error)) from error
     # The codec takes missing runs at the end for zeros; a mask of a smaller image would pass unseen.

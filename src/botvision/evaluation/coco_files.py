@@ -5,19 +5,21 @@ Here such a record ends the evaluation with one line that names it.
 """
 
 import json
-import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import hotcoco
 import numpy as np
+from hotcoco import mask as rle
 
 Kind = Literal["bbox", "segm"]
 KINDS: tuple[Kind, ...] = ("bbox", "segm")
 FIELDS: Mapping[Kind, str] = {"bbox": "bbox", "segm": "segmentation"}
 LARGEST_ID = 2**63 - 1
+FLOAT_MAX = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def read_truth(truth: CocoTruth | Mapping[str, Any] | str | Path) -> CocoTruth:
     """Read and check ground truth.
 
     The annotations' own ids play no part: pycocotools holds an object whose id is 0 for never found. Where
-    ``area`` is missing it is the box's; where ``iscrowd`` is missing it is 0; ``ignore`` is not read.
+    ``area`` is missing it is the mask's, without a mask the box's; where ``iscrowd`` is missing it is 0;
+    ``ignore`` is not read.
 
     Args:
         truth: A dict with ``images``, ``annotations`` and ``categories``, or a JSON file of it. Ground truth
@@ -186,8 +189,12 @@ def _annotations(
         where = f"{name}: annotation {record.get('id', f'number {number}')}"
         image = _known(record, "image_id", images, where)
         box = _box(record, where)
-        area = box[2] * box[3] if record.get("area") is None else _number(record, "area", where)
-        no_masks = no_masks or _mask_trouble(record, images[image], where)
+        trouble = _mask_trouble(record, images[image], where)
+        no_masks = no_masks or trouble
+        if record.get("area") is not None:
+            area = _number(record, "area", where)
+        else:
+            area = box[2] * box[3] if trouble else _pixels(record["segmentation"], images[image])
         annotations.append(
             {
                 "id": number,
@@ -226,7 +233,7 @@ def _known(record: Mapping[str, Any], key: str, known: Mapping[int, object] | se
 
 def _number(record: Mapping[str, Any], key: str, where: str) -> float:
     value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not _is_finite(value):
         found = "missing" if value is None else f"{value!r:.40}"
         raise ValueError(f"{where}: {key} is {found}, expected a number")
     return float(value)
@@ -242,7 +249,7 @@ def _size(record: Mapping[str, Any]) -> tuple[int, int] | None:
 def _box(record: Mapping[str, Any], where: str) -> list[float]:
     box = record.get("bbox")
     numbers = list(box) if isinstance(box, Sequence) and not isinstance(box, str) else []
-    fine = len(numbers) == 4 and all(isinstance(v, int | float) and math.isfinite(v) for v in numbers)
+    fine = len(numbers) == 4 and all(_is_finite(value) for value in numbers)
     if not fine or numbers[2] < 0 or numbers[3] < 0:
         found = "missing" if box is None else f"{box!r:.80}"
         raise ValueError(f"{where}: bbox is {found}, expected [x, y, width, height]")
@@ -284,7 +291,19 @@ def _mask_trouble(
 def _is_polygon(ring: object) -> bool:
     if not isinstance(ring, Sequence) or isinstance(ring, str) or len(ring) < 6 or len(ring) % 2:
         return False
-    return all(isinstance(v, int | float) and math.isfinite(v) for v in ring)
+    return all(_is_finite(value) for value in ring)
+
+
+def _is_finite(value: object) -> TypeGuard[float]:
+    """Whether a value is a number of float64; whole numbers may be too large for one."""
+    return isinstance(value, int | float) and abs(value) <= FLOAT_MAX
+
+
+def _pixels(segmentation: Any, size: tuple[int, int] | None) -> float:  # noqa: ANN401
+    """Area of a checked mask in an image (height, width)."""
+    assert size is not None  # or the mask would not have passed
+    pieces = rle.frPyObjects(segmentation, *size)
+    return float(rle.area(rle.merge(pieces) if isinstance(pieces, list) else pieces))
 
 
 def _runs(counts: str | bytes) -> np.ndarray:
