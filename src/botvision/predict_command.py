@@ -175,6 +175,7 @@ def _images(args: argparse.Namespace, predictor: "DetectionPredictor", complain:
 
 def _detection_samples(args: argparse.Namespace, predictor: "DetectionPredictor") -> _Images:
     """Write images that the run was evaluated on as files in the output folder."""
+    from botvision.bars import CountBar
     from botvision.data.coco import Category
     from botvision.data.detection import open_detection_split
     from botvision.data.samples import export_detection_samples
@@ -184,7 +185,8 @@ def _detection_samples(args: argparse.Namespace, predictor: "DetectionPredictor"
     config: Any = _config(args.run)
     known = [Category(int(c["id"]), str(c["name"])) for c in predictor.description["categories"]]
     data = open_detection_split(config.data, "val", config.train.seed, known)
-    samples = export_detection_samples(data, args.samples, Path(args.out) / "images")
+    with CountBar() as bar:
+        samples = export_detection_samples(data, args.samples, Path(args.out) / "images", bar)
     files = [path for path, _ in samples]
     ids = {path: data.image_id(index) for path, index in samples}
     return _Images(files, ids, data, [index for _, index in samples])

@@ -52,8 +52,10 @@ def test_targets_of_evaluation_are_the_annotations(tmp_path: Path) -> None:
     assert [data.image_id(i) for i in range(3)] == [500, 30, 77]
     assert data.size_of(1) == (50, 30)
     assert data.name_of(0) == f"{tmp_path / 'train2017' / 'a.png'} (image id 500)"
-    images, targets, indices = data.__getitems__([(3, 0), (3, 1), (3, 2)])
+    images, found, indices = data.__getitems__([(3, 0), (3, 1), (3, 2)])
     assert indices.tolist() == [0, 1, 2]
+    assert found == [{"image_id": torch.tensor(number)} for number in (500, 30, 77)]  # no mask is drawn
+    targets = [data.instances(index) for index in range(3)]
     for image, target in zip(images, targets, strict=True):
         check_target(image, target, 3)
     assert targets[0]["boxes"].tolist() == [[10.5, 4.25, 30.5, 14.25], [2, 20, 42, 38]]
@@ -206,22 +208,6 @@ def test_broken_data_are_refused_or_left_out(tmp_path: Path) -> None:
         open_detection(config(tmp_path))
 
 
-@pytest.mark.parametrize("cache", ["none", "auto", "memory"])
-def test_an_image_that_cannot_be_read_is_found_before_training(tmp_path: Path, cache: str) -> None:
-    write_scene(tmp_path)
-    file = tmp_path / "train2017" / "b.png"
-    file.write_bytes(file.read_bytes()[:200])
-    data = open_detection(config(tmp_path, cache=cache)).train
-    with pytest.raises(DataError, match=r"b\.png \(image id 30\): broken image"):
-        (data.verify if cache == "none" else data.prepare)()
-    data = open_detection(config(tmp_path, cache=cache, skip_broken=True)).train
-    data.prepare()
-    assert data.verify()
-    assert (ids(data), [problem.image_id for problem in data.skipped]) == ([500, 77], [30])
-    assert (data.cached_bytes > 0) == (cache != "none")
-    assert data[(0, 1)][1]["image_id"] == 77
-
-
 def test_cached_images_are_the_same(tmp_path: Path) -> None:
     write_scene(tmp_path)
     plain, cached = (open_detection(config(tmp_path, cache=cache)).train for cache in ("none", "memory"))
@@ -269,7 +255,7 @@ def test_generated_shapes(tmp_path: Path) -> None:
     for index in range(6):
         image, target, _ = splits.train[(1, index)]
         check_target(image, target, 3)
-    image, target, _ = splits.val[1]
+    image, target = splits.val.load(1), splits.val.instances(1)
     check_target(image, target, 3)
     assert image.shape == (3, 64, 80)
     shapes = ShapesSource(0, "val", 3, 3, (64, 80), chosen.max_objects).instances(1)

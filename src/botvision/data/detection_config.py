@@ -35,7 +35,9 @@ class DetectionDataConfig:
         scale_jitter: lowest and highest scale; the paper's are (0.8, 1.25), (0.5, 2.0) and (0.1, 2.0).
         color_jitter: brightness, contrast and saturation change by up to this part; 0 leaves colours alone.
         keep_empty: train on images without annotations too, as negatives.
-        skip_broken: leave out what `check` names (and count it) instead of refusing the data.
+        skip_broken: leave out what `check` names (and count it) instead of refusing the data; boxes that
+            reach outside their image are clipped. Every image is read once beforehand. Evaluation then
+            compares with annotations that are repaired in the same way, not with the file as it is.
         num_classes: generated data: number of shapes, 1..6.
         num_images: generated data: training images.
         num_val_images: generated data: validation images.

@@ -27,9 +27,13 @@ class DetectionDataset(Dataset[Any]):
     """Images and their instances, as a detector takes them.
 
     A target is {"boxes": float32 (n, 4) xyxy in pixels of the image tensor, "labels": int64 (n,) in 1..K,
-    "masks": uint8 (n, H, W), "image_id": int64 ()}; n may be 0, crowds are not in it. In training images are
-    views (at most `config.size`, not padded) that depend on (seed, epoch, index) alone; otherwise they are as
-    annotated.
+    "masks": uint8 (n, H, W), "image_id": int64 ()}; n may be 0, crowds and what has no area are not in it. In
+    training images are views (at most `config.size`, not padded) that depend on (seed, epoch, index) alone.
+    Otherwise they are as annotated, and targets in batches hold "image_id" alone: evaluation compares with
+    :meth:`ground_truth`, and :meth:`instances` has the masks of the images that are looked at.
+
+    With `config.skip_broken` images that cannot be read are left out by :meth:`prepare` and :meth:`verify`,
+    the same ones whichever comes first; lengths and indices are final after that.
 
     Attributes:
         name: data set and split, for messages and tables.
@@ -95,7 +99,11 @@ class DetectionDataset(Dataset[Any]):
         return target
 
     def ground_truth(self) -> dict[str, Any]:
-        """The COCO file of exactly these images, crowds included, with the ids of the files."""
+        """The COCO file of exactly these images, with the ids of the file: what an evaluation compares with.
+
+        Crowds, and objects without area, are in it. Where `skip_broken` left annotations out or clipped
+        boxes, it is the repaired file, and numbers may differ from those of the file itself.
+        """
         return self.source.ground_truth(self.indices)
 
     @property
@@ -104,24 +112,28 @@ class DetectionDataset(Dataset[Any]):
         return 0 if self._cache is None else self._cache.nbytes
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Decode the images into memory if the configuration allows it; the second call does nothing.
+        """Leave out what is broken, if the configuration asks for it, and decode into memory what it allows.
+
+        The second call does nothing.
 
         Raises:
             DataError: one line with the name of the first image that is broken.
         """
-        if self._prepared or self.config.cache == "none":
+        if self._prepared:
             return
+        if self.config.skip_broken:
+            self.verify(progress)
         needed = sum(3 * height * width for height, width in map(self.size_of, range(len(self))))
-        if self.config.cache == "memory" or needed <= self.config.cache_bytes:
-            if self.config.skip_broken:
-                self.verify(progress)
+        fits = self.config.cache == "auto" and needed <= self.config.cache_bytes
+        if fits or self.config.cache == "memory":
             self._cache = fill_cache(self.load, len(self), None, f"reading {self.name}", progress)
         self._prepared = True
 
     def verify(self, progress: Progress | None = None, at_most: int = VERIFIED) -> bool:
         """Read every image once, unless it was done: a broken one is found before the first step.
 
-        With `skip_broken` such images are left out of the data set and counted in `skipped`.
+        With `skip_broken` such images are left out of the data set and counted in `skipped`, however many
+        files there are: what is evaluated must not depend on when they were read.
 
         Returns:
             False if that would take too long: files that are not cached and more than `at_most`.
@@ -131,7 +143,7 @@ class DetectionDataset(Dataset[Any]):
         """
         if self._verified or self._cache is not None or isinstance(self.source, ShapesInstances):
             return True
-        if len(self) > at_most:
+        if len(self) > at_most and not self.config.skip_broken:
             return False
         kept = []
         for place, index in enumerate(self.indices):
@@ -146,6 +158,8 @@ class DetectionDataset(Dataset[Any]):
                 progress(f"reading {self.name}", place + 1, len(self))
         if not kept:
             raise DataError(f"{self.name}: none of the {len(self)} images can be read")
+        if self.train and not self.source.annotated[kept].any():
+            raise DataError(f"{self.name}: no image has annotations that can be used")
         self.indices, self._verified = kept, True
         return True
 
@@ -168,7 +182,7 @@ class DetectionDataset(Dataset[Any]):
         return images, targets, torch.tensor([index for _, index in pairs])
 
     def _as_is(self, index: int) -> tuple[Tensor, Target]:
-        return self.load(index), self.instances(index)
+        return self.load(index), {"image_id": torch.tensor(self.image_id(index))}
 
     def _training(self, epoch: int, index: int) -> tuple[Tensor, Target]:
         draws = uniform(DRAWS, self.seed, epoch, index)[0].tolist()

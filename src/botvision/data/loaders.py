@@ -153,11 +153,11 @@ def build_loader(
         DataError: one line, if there are fewer training images than one batch needs, or one is broken.
     """
     drop_last = train if drop_last is None else drop_last
+    dataset.prepare()
     if train and drop_last and len(dataset) < batch_size * world_size:
         raise DataError(
             f"{dataset.name}: {len(dataset)} images, expected a batch of {batch_size} x {world_size} or more"
         )
-    dataset.prepare()
     num_workers = min(num_workers, _cores())  # the batches are the same, and more would slow each other down
     multiple = batch_size if drop_last else 1
     sampler = ResumableSampler(

@@ -1,0 +1,57 @@
+"""Files that are no images: found before training, or left out by whoever reads the data first."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from botvision.data.detection import open_detection, open_detection_split
+from botvision.data.detection_config import DetectionDataConfig
+from botvision.data.errors import DataError
+from botvision.data.loaders import build_loader
+from botvision.data.samples import export_detection_samples
+from tests.data.coco_scene import write_scene
+
+
+def config(root: Path, **other: Any) -> DetectionDataConfig:
+    return DetectionDataConfig(root=str(root), val_is_train=True, image_size=64, **other)
+
+
+@pytest.mark.parametrize("cache", ["none", "auto", "memory"])
+def test_an_image_that_cannot_be_read_is_found_before_training(tmp_path: Path, cache: str) -> None:
+    write_scene(tmp_path)
+    file = tmp_path / "train2017" / "b.png"
+    file.write_bytes(file.read_bytes()[:200])
+    data = open_detection(config(tmp_path, cache=cache)).train
+    with pytest.raises(DataError, match=r"b\.png \(image id 30\): broken image"):
+        (data.verify if cache == "none" else data.prepare)()
+
+
+@pytest.mark.parametrize("cache", ["none", "auto", "memory"])
+@pytest.mark.parametrize("first", ["verify", "prepare", "loader"])
+def test_what_cannot_be_read_is_left_out_whoever_asks(tmp_path: Path, cache: str, first: str) -> None:
+    write_scene(tmp_path)
+    file = tmp_path / "train2017" / "b.png"
+    file.write_bytes(file.read_bytes()[:200])
+    chosen = config(tmp_path, cache=cache, skip_broken=True)
+    calls: list[Any] = []
+    for data in (open_detection(chosen).train, open_detection_split(chosen, "val")):
+        calls.clear()
+        if first == "verify":
+            assert data.verify(lambda *call: calls.append(call), at_most=1)
+        elif first == "loader":
+            loader = build_loader(data, 1, train=False, seed=0)
+            assert [index for _, _, batch in loader for index in batch.tolist()] == [0, 1]
+        data.prepare(lambda *call: calls.append(call))
+        assert (first == "loader") or calls[0] == (f"reading {data.name}", 3, 3)
+        assert data.verify(at_most=1)
+        assert [data.image_id(index) for index in range(len(data))] == [500, 77]
+        assert [image["id"] for image in data.ground_truth()["images"]] == [500, 77]
+        assert [problem.image_id for problem in data.skipped] == [30]
+        assert (data.cached_bytes > 0) == (cache != "none")
+    data = open_detection_split(chosen, "val")
+    samples = export_detection_samples(data, 3, tmp_path / "samples")
+    assert [data.image_id(index) for _, index in samples] == [500, 77]
+    (tmp_path / "train2017" / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match="no image has annotations that can be used"):
+        open_detection(chosen).train.prepare()
