@@ -252,6 +252,29 @@ def test_a_batch_of_one_that_batch_norm_cannot_average(tmp_path: Path):
     assert len(read_rows(folder / "steps.csv")) == 2
 
 
+@pytest.mark.parametrize(
+    "frozen", [{"model__detector__norm": "frozen"}, {"model__detector__frozen_stages": 2}]
+)
+def test_what_is_frozen_needs_weights(frozen: dict[str, Any], tmp_path: Path):
+    with pytest.raises(
+        ConfigError, match=r"^model\.detector\.\w+ \w+ never .*: set model\.weights, or norm group"
+    ):
+        train(small(**frozen), tmp_path / "run", progress=False)
+
+
+def test_a_classifier_run_warms_up_the_backbone(whole_run: Path, tmp_path: Path):
+    """With the report in the folder; the classifier's own layer is what does not fit."""
+    args = {"stem": "cifar"}
+    config = small(
+        model__name="botnet14_tiny", model__args=args, model__weights=str(whole_run), train__max_steps=1,
+        train__ema_decay=0, data__image_size=32,
+    )  # fmt: skip
+    folder = train(config, tmp_path / "run", progress=False)
+    text = (folder / "warm_start.txt").read_text()
+    assert "fc" in text
+    assert "layer4" not in text.replace("\n", " ").split("missing")[-1]
+
+
 def test_keys_of_the_other_task_are_unknown():
     with pytest.raises(ConfigError, match=r"unknown key model\.detektor; did you mean 'detector'"):
         build_config(SMALL, {"model.detektor.masks": False})

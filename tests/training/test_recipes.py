@@ -5,6 +5,8 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+import timm
+from safetensors.torch import save_file
 
 from botvision.training.config import build_config, load_recipe, recipe_names
 from botvision.training.history import read_rows
@@ -40,11 +42,22 @@ TWINS = [
 ]
 
 
+@pytest.fixture(scope="session")
+def resnet50(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a ResNet-50, in place of those that timm would fetch."""
+    path = tmp_path_factory.mktemp("weights") / "resnet50.safetensors"
+    save_file(timm.create_model("resnet50").state_dict(), path)
+    return path
+
+
 @pytest.mark.parametrize("name", recipe_names())
-def test_one_step(name: str, tmp_path: Path):
+def test_one_step(name: str, tmp_path: Path, resnet50: Path):
     values = load_recipe(name)
     size = 32 if values["data"]["image_size"] < 224 else 64
     small = SMALL | (SMALL_DETECTOR if values.get("task") == "detect" else {})
+    if name.startswith("objects_"):  # they freeze what they start from
+        assert values["model"]["weights"] == "resnet50"
+        small["model.weights"] = str(resnet50)
     folder = train(build_config(values, {**small, "data.image_size": size}), tmp_path / name, progress=False)
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["steps"], summary["recipe"], summary["image_size"]) == (1, name, [size, size])

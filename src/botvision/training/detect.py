@@ -25,6 +25,7 @@ from botvision.data.detection import (
 from botvision.data.masks import encode
 from botvision.detection.mask_rcnn import mask_rcnn
 from botvision.detection.masks import detect
+from botvision.detection.options import needs_weights
 from botvision.detection.weights import load_detector, save_detector, warm_start
 from botvision.draw_curves import detection_curves, precision_recall
 from botvision.evaluation.coco_files import read_truth
@@ -106,6 +107,9 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
     same_sizes: ClassVar[bool] = False
 
     def open(self) -> DetectionSplits:
+        reason = needs_weights(self.config.model.detector)
+        if reason is not None and self.config.model.weights is None:
+            raise ConfigError(f"{reason}: set model.weights, or norm group and frozen_stages 0")
         splits = open_detection(self.config.data, self.config.train.seed)
         for data in (splits.train, splits.val):
             if self.config.model.detector.masks and not data.has_masks:
