@@ -3,11 +3,12 @@
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.models.detection.roi_heads import RoIHeads, paste_masks_in_image, project_masks_on_boxes
 
 from botvision.detection import masks as masks_room
-from botvision.detection.masks import detect, paste
-from tests.detection.scenes import detector, image
+from botvision.detection.masks import detect, paste, project
+from botvision.detection.roi_heads import RegionHeads
+from tests.detection.scenes import detector, image, scene, target, total
 
 
 class Bytes(TorchDispatchMode):
@@ -85,3 +86,39 @@ def test_a_large_photograph_takes_little_memory():
         )[0]
     assert len(found["masks"]) == 30
     assert memory.largest <= 4 * 3 * 1800 * 2400  # the photograph itself as float32
+
+
+def test_the_losses_are_torchvisions(monkeypatch):
+    """With masks projected one at a time; an image without objects is in the batch."""
+    monkeypatch.setattr(masks_room, "PIXELS_AT_ONCE", 1)
+    images, targets = scene()
+    images, targets = [*images, image(48, 48)], [*targets, target(48, 48, [])]
+    found = []
+    for forward in (RegionHeads.forward, RoIHeads.forward):
+        monkeypatch.setattr(RegionHeads, "forward", forward)
+        model = detector()
+        torch.manual_seed(1)  # the sampling of anchors and proposals
+        losses = model(images, targets)
+        total(losses).backward()
+        found.append((losses, {name: p.grad for name, p in model.named_parameters()}))
+    assert found[0][0]["loss_mask"] > 0
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+def test_hundreds_of_instances_take_little_memory():
+    """200 masks of 512 x 512, 210 MB as float32; some are not looked at."""
+    torch.manual_seed(0)
+    masks = torch.rand(200, 512, 512) > 0.5
+    boxes, matched = boxes_in(512, 512, 60), torch.randint(0, 200, (60,))
+    with Bytes() as memory:
+        projected = project(masks, boxes, matched, 28)
+    assert memory.largest <= 4 * masks_room.PIXELS_AT_ONCE
+    assert torch.equal(projected, project_masks_on_boxes(masks, boxes, matched, 28))
+    assert project(masks, boxes[:0], matched[:0], 28).shape == (0, 28, 28)
+
+
+def test_targets_of_other_types_are_refused():
+    images, targets = scene()
+    targets[0]["labels"] = targets[0]["labels"].int()
+    with pytest.raises(TypeError, match=r"labels torch.int32, expected"):
+        detector()(images, targets)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign
 
+from botvision.detection import roi_align
 from botvision.detection.padding import Padding
 from botvision.detection.roi_align import RoIAlign, extend
 
@@ -58,6 +59,30 @@ def test_equals_torchvision_on_plain_maps_inside():
     out = RoIAlign(list(features), [4, 8, 16, 32], 7, padding)(features, boxes, [size, size])
     expected = MultiScaleRoIAlign(list(features), 7, 2)(features, boxes, [size, size])
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [[(96, 128)] * 2, [(96, 128), (50, 77)]], ids=["full", "padded"])
+def test_maps_are_extended_once_and_without_waiting_for_a_gpu(monkeypatch, sizes):
+    """The form for GPUs, on the meta device: a value that had to be read from there would be an error."""
+    padding = Padding()
+    padding.begin(sizes, (96, 128))
+    features = {name: x.to("meta") for name, x in maps((96, 128), [4, 8]).items()}
+    calls = []
+    monkeypatch.setattr(roi_align, "extend", lambda x, extents: calls.append(extents) or extend(x, extents))
+    of_boxes, of_masks = (RoIAlign(["0", "1"], [4, 8], cells, padding) for cells in (7, 14))
+    ready = of_boxes.prepare(features)
+    assert of_masks.prepare(ready) is ready
+    assert [tuple(x.shape) for x in ready.values()] == [(2, 5, 26, 34), (2, 5, 14, 18)]
+    cells = [[(24, 32)] * 2, [(12, 16)] * 2]
+    assert calls == (cells if sizes[1] == (96, 128) else [[(24, 32), (13, 20)], [(12, 16), (7, 10)]])
+
+
+def test_extended_maps():
+    x = torch.arange(12.0).view(1, 1, 3, 4).repeat(2, 1, 1, 1)
+    whole, parts = extend(x, [(3, 4)] * 2), extend(x, [(3, 4), (2, 3)])
+    assert torch.equal(whole[0], parts[0])
+    assert whole[0, 0, 3:].tolist() == [[8, 9, 10, 11, 11, 11]] * 2
+    assert parts[1, 0].tolist() == [[0, 1, 2, 2, 2, 2]] + [[4, 5, 6, 6, 6, 6]] * 4
 
 
 def test_no_boxes():

@@ -8,6 +8,7 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from botvision.backbones.surgery import image_hw
@@ -17,6 +18,7 @@ from botvision.detection.padding import Padding
 from botvision.detection.proposals import FloatPredictor, FloatRPNHead, RegionProposals, StridedAnchors
 from botvision.detection.pyramid import Pyramid, adopt_body, create_body, prepare_body
 from botvision.detection.roi_align import RoIAlign
+from botvision.detection.roi_heads import RegionHeads
 from botvision.detection.transform import FitTransform
 
 MEAN = (0.485, 0.456, 0.406)
@@ -82,6 +84,7 @@ def mask_rcnn(
     model = _assemble(pyramid, num_classes, options, padding)
     model.transform = FitTransform(frame, mean, std, padding)
     model.rpn = RegionProposals(cast(RegionProposalNetwork, model.rpn), padding)
+    model.roi_heads = RegionHeads(cast(RoIHeads, model.roi_heads))
     padding.watch(model.backbone)
     padding.watch(model.rpn.head)
     recipe = {

@@ -1,20 +1,21 @@
 """Masks at the size of images, a few at a time.
 
 torchvision pastes all masks of a batch at once in float32: 100 objects in a photograph of 12 megapixels take
-4.8 GB. Here some are pasted, as truth values, handed to a callable that makes them small, and forgotten.
+4.8 GB. Here some are pasted, as truth values, handed to a callable that makes them small, and forgotten. In
+training it turns all masks of an image into float32, here some at a time.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection.roi_heads import expand_boxes, expand_masks
+from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, project_masks_on_boxes
 from torchvision.models.detection.transform import resize_boxes
 
-PIXELS_AT_ONCE = 2**24  # of masks at the size of the image: bytes
+PIXELS_AT_ONCE = 2**24  # of masks at the size of the image: 16 MB, or 64 MB as float32
 THRESHOLD = 0.5  # of a mask's probability, as COCO's evaluation of Mask R-CNN has it
 BORDER = 1  # cells of zero around a mask, so that its edge may lie within the box; torchvision's number
 
@@ -92,3 +93,53 @@ def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
 def _overlap(first: int, last: int, side: int) -> tuple[int, int]:
     """Start and stop of the pixels first..last that lie in an image."""
     return max(first, 0), min(last + 1, side)
+
+
+def mask_loss(
+    logits: Tensor, boxes: list[Tensor], matched: list[Tensor], targets: Sequence[Mapping[str, Tensor]]
+) -> Tensor:
+    """torchvision's loss of masks.
+
+    Args:
+        logits: (R, K + 1, side, side) of all boxes.
+        boxes: (R_i, 4) x1, y1, x2, y2 in pixels, for each image.
+        matched: (R_i,) int64, the instance of each box.
+        targets: for each image masks (N, H, W) and labels (N,).
+
+    Returns:
+        The mean over the cells of all boxes; 0 without boxes.
+    """
+    side = logits.shape[-1]
+    projected = [
+        project(target["masks"], places, instances, side)
+        for target, places, instances in zip(targets, boxes, matched, strict=True)
+    ]
+    if not len(logits):
+        return logits.sum() * 0
+    labels = [target["labels"][instances] for target, instances in zip(targets, matched, strict=True)]
+    of_class = logits[torch.arange(len(logits), device=logits.device), torch.cat(labels)]
+    return F.binary_cross_entropy_with_logits(of_class, torch.cat(projected))
+
+
+def project(masks: Tensor, boxes: Tensor, matched: Tensor, side: int) -> Tensor:
+    """What masks look like within boxes, the values of torchvision's `project_masks_on_boxes`.
+
+    Args:
+        masks: (N, H, W) of 0 and 1.
+        boxes: (R, 4) in pixels.
+        matched: (R,) int64, which mask a box looks at.
+        side: cells of what comes out.
+
+    Returns:
+        (R, side, side) 0..1 in the dtype of the boxes.
+    """
+    at_once = max(1, PIXELS_AT_ONCE // max(1, masks.shape[1] * masks.shape[2]))
+    if len(masks) <= at_once:
+        return project_masks_on_boxes(masks, boxes, matched, side)
+    used, place = matched.unique(return_inverse=True)
+    projected = boxes.new_empty(len(boxes), side, side)
+    for start in range(0, len(used), at_once):
+        rows = torch.where((place >= start) & (place < start + at_once))[0]
+        some = masks[used[start : start + at_once]]
+        projected[rows] = project_masks_on_boxes(some, boxes[rows], place[rows] - start, side)
+    return projected

@@ -44,19 +44,22 @@ class Padding:
         """Whether `x` (B, C, H, W) is of the running batch and some image leaves a part of it empty."""
         return x.shape[0] == len(self.sizes) and any(size != self.canvas for size in self.sizes)
 
+    def extents(self, x: Tensor) -> list[tuple[int, int]]:
+        """(height, width) of each image in cells of the map x; all of the map where nothing is padded."""
+        height, width = x.shape[-2:]
+        if not self.applies(x):
+            return [(height, width)] * x.shape[0]
+        down, across = (
+            2 ** round(math.log2(side / cells))
+            for side, cells in zip(self.canvas, (height, width), strict=True)
+        )
+        return [(-(-rows // down), -(-columns // across)) for rows, columns in self.sizes]
+
     def cells(self, x: Tensor) -> Tensor:
-        """(B, 2) int64 (height, width) of each image in cells of the map x."""
+        """`extents` as a (B, 2) int64 tensor on the map's device."""
         key = (x.shape[-2], x.shape[-1], x.device)
         if key not in self._cells:
-            strides = [
-                2 ** round(math.log2(side / cells))
-                for side, cells in zip(self.canvas, x.shape[-2:], strict=True)
-            ]
-            valid = [
-                [-(-side // stride) for side, stride in zip(size, strides, strict=True)]
-                for size in self.sizes
-            ]
-            self._cells[key] = torch.tensor(valid, device=x.device)
+            self._cells[key] = torch.tensor(self.extents(x), device=x.device)
         return self._cells[key]
 
     def beyond(self, x: Tensor) -> Tensor:
@@ -86,12 +89,6 @@ class Padding:
                 module.register_forward_hook(self._rescale_average)
             elif isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1:
                 module.register_forward_pre_hook(self._fill_zero)
-
-    def extents(self, x: Tensor) -> Tensor:
-        """`cells`, or all cells of the map where nothing is padded."""
-        return (
-            self.cells(x) if self.applies(x) else torch.tensor([x.shape[-2:]] * x.shape[0], device=x.device)
-        )
 
     def _fill_zero(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         return self._filled(args, 0.0)

@@ -42,12 +42,18 @@ class RoIAlign(MultiScaleRoIAlign):
         self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> Tensor:
         """(R, C, cells, cells) float32 crops of all boxes x1, y1, x2, y2 in pixels, image by image."""
-        maps = {name: x[name] for name in self.featmap_names}
-        if any(level.device.type != "cpu" for level in maps.values()):
-            extended = {name: extend(level, self.padding.extents(level)) for name, level in maps.items()}
-            return super().forward(extended, boxes, image_shapes)
-        levels = [level.float() for level in maps.values()]
+        ready = self.prepare(x)
+        if isinstance(ready, Extended):
+            return super().forward(ready, boxes, image_shapes)
+        levels = [ready[name].float() for name in self.featmap_names]
         return self._sparse(levels, [part.float() for part in boxes])
+
+    def prepare(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The maps as `forward` needs them, for one that crops from the same maps more than once."""
+        maps = {name: x[name] for name in self.featmap_names}
+        if isinstance(x, Extended) or all(level.device.type == "cpu" for level in maps.values()):
+            return x
+        return Extended({name: extend(level, self.padding.extents(level)) for name, level in maps.items()})
 
     def _sparse(self, levels: list[Tensor], boxes: list[Tensor]) -> Tensor:
         """The same as a product of a sparse matrix with the cells of all levels, (cells, C)."""
@@ -58,7 +64,7 @@ class RoIAlign(MultiScaleRoIAlign):
         level = self.map_levels(boxes) if len(levels) > 1 else torch.zeros_like(image)
         sides = torch.tensor([x.shape[-2:] for x in levels])  # L 2
         starts = F.pad((sides.prod(1) * levels[0].shape[0]).cumsum(0)[:-1], (1, 0))
-        extents = torch.stack([self.padding.extents(x) for x in levels])[level, image]  # R 2
+        extents = torch.tensor([self.padding.extents(x) for x in levels])[level, image]  # R 2
         corners = joint * torch.tensor(self.scales)[level].unsqueeze(1)
         cells = self.output_size[0]
         rows, row_weights = _axis(corners[:, 1], corners[:, 3], extents[:, 0], cells)
@@ -76,12 +82,22 @@ class RoIAlign(MultiScaleRoIAlign):
         return out.view(-1, cells, cells, out.shape[-1]).permute(0, 3, 1, 2).contiguous()
 
 
-def extend(x: Tensor, extents: Tensor) -> Tensor:
-    """(B, C, H, W) with images of (B, 2) cells, as (B, C, H+2, W+2): border cells go on beyond each image."""
-    height, width = x.shape[-2] + MARGIN, x.shape[-1] + MARGIN
+class Extended(dict[str, Tensor]):
+    """Maps that go on beyond each image, see `extend`."""
+
+
+def extend(x: Tensor, extents: list[tuple[int, int]]) -> Tensor:
+    """(B, C, H, W) with images of `extents` cells, as (B, C, H+2, W+2): borders go on beyond each image."""
+    height, width = x.shape[-2:]
+    if all(extent == (height, width) for extent in extents):
+        return F.pad(x, (0, MARGIN, 0, MARGIN), mode="replicate")
     parts = [
-        F.pad(image[:, :rows, :columns], (0, width - columns, 0, height - rows), mode="replicate")
-        for image, (rows, columns) in zip(x, extents.tolist(), strict=True)
+        F.pad(
+            image[:, :rows, :columns],
+            (0, width + MARGIN - columns, 0, height + MARGIN - rows),
+            mode="replicate",
+        )
+        for image, (rows, columns) in zip(x, extents, strict=True)
     ]
     return torch.stack(parts)
 
