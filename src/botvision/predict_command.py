@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from botvision.data.detection import DetectionDataset
+    from botvision.deploy.detection_writer import Truth
     from botvision.deploy.detector import DetectionPredictor, Detections
     from botvision.draw_overlay import Objects
 
@@ -95,16 +96,25 @@ class _Images:
         ids: image id of each file; None: running numbers.
         data: where they come from, if they are samples of the run's own data.
         places: of the samples in `data`.
+        truth: the file that the ids are of.
     """
 
     files: list[Path]
     ids: dict[Path, int] | None = None
     data: "DetectionDataset | None" = None
     places: Sequence[int] = ()
+    truth: "Truth | None" = None
 
 
 def _detect(args: argparse.Namespace, say: Say, complain: Say) -> int:
-    from botvision.deploy.detection_writer import DRAWN, RESULTS, drawable, write_detections, write_pairs
+    from botvision.deploy.detection_writer import (
+        DRAWN,
+        RESULTS,
+        detect_annotated,
+        drawable,
+        write_detections,
+        write_pairs,
+    )
     from botvision.deploy.detector import DetectionPredictor
     from botvision.deploy.writer import PICTURES, PREDICTIONS
     from botvision.draw_overlay import Pair
@@ -120,7 +130,10 @@ def _detect(args: argparse.Namespace, say: Say, complain: Say) -> int:
     images = _images(args, predictor, complain) if args.paths else _detection_samples(args, predictor)
     files, categories = images.files, predictor.description["categories"]
     drawn = DRAWN if args.score is None else args.score
-    found = predictor.predict_files(files, keep_pictures=pictures)
+    if images.truth is None or images.ids is None:
+        found = predictor.predict_files(files, keep_pictures=pictures)
+    else:
+        found = detect_annotated(predictor, images.ids, images.truth, keep_pictures=pictures)
     written = write_detections(
         found, out, files, predictor.description, image_ids=images.ids, pictures=pictures, drawn=drawn
     )
@@ -170,7 +183,7 @@ def _images(args: argparse.Namespace, predictor: "DetectionPredictor", complain:
         complain(f"{len(strangers)} files are no images of {args.truth}, left out; the first: {strangers[0]}")
     for file in strangers if len(strangers) <= LISTED else ():
         complain(f"{file}: no image of {args.truth}, left out")
-    return _Images([file for file in files if file in ids], ids)
+    return _Images(list(ids), ids, truth=truth)
 
 
 def _detection_samples(args: argparse.Namespace, predictor: "DetectionPredictor") -> _Images:

@@ -234,6 +234,33 @@ def test_the_command(capsys, tmp_path, run, photos):
     assert cli.main(["eval", str(out / "results.json"), "--truth", str(truth)]) == 0
 
 
+def test_images_lie_as_their_truth_says(capsys, tmp_path, run, photos):
+    folder, truth = photos
+    content = json.loads(truth.read_text())
+    turned, wrong = (folder / image["file_name"] for image in content["images"][:2])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn: upright 80 x 64, annotated as stored, 64 x 80
+    plain = Image.open(turned).copy()
+    plain.save(turned, exif=exif)
+    noise(70, 80).save(wrong)
+    content["images"][2] = {key: content["images"][2][key] for key in ("id", "file_name")}  # no size: upright
+    truth.write_text(json.dumps(content))
+    out = tmp_path / "out"
+    words = ["predict", str(run), str(folder), "--out", str(out), "--device", "cpu", "--truth", str(truth)]
+    assert cli.main([*words, "--batch", "3"]) == 0
+    captured = capsys.readouterr()
+    size = "70 x 80 pixels (height x width), but its annotations say 64 x 80"
+    assert f"{wrong} (image id 2): {size}" in captured.err
+    assert "3 files: 2 searched, 1 could not be read" in captured.out
+    results = json.loads((out / "results.json").read_text())
+    assert {record["image_id"] for record in results} == {1, 3}
+    (wanted,) = DetectionPredictor.from_run(run, device="cpu").predict([plain])
+    found = [record for record in results if record["image_id"] == 1]
+    assert [r["segmentation"] for r in found] == [d["mask"] for d in wanted["detections"]]
+    with Image.open(out / "pictures" / f"{turned.stem}.jpg") as picture:
+        assert picture.width > picture.height
+
+
 def test_samples_of_the_run_beside_their_truth(capsys, tmp_path, run):
     config = """
 task: detect

@@ -3,17 +3,22 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from PIL import Image
 
 from botvision.atomic import replacing
+from botvision.data.detection_sources import read_annotated
+from botvision.data.errors import DataError
+from botvision.data.images import read_image
 from botvision.data.results import arrays_of
-from botvision.deploy.detector import Detections
+from botvision.deploy.detector import DetectionPredictor, Detections
 from botvision.deploy.writer import JPEG_QUALITY, PICTURES, PREDICTIONS, SHEET, picture_names
-from botvision.draw_overlay import Objects, Pair, overlay, truth_and_prediction_sheet
+from botvision.draw import fit
+from botvision.draw_overlay import LONGEST_SIDE, Objects, Pair, overlay, truth_and_prediction_sheet
 
 RESULTS = "results.json"
 RESULTS_IMAGES = "results-images.json"
@@ -28,11 +33,13 @@ class Truth:
         name: of the file, for messages.
         ids: image id by the file's name as it stands there.
         categories: name by id.
+        sizes: (height, width) of the annotated image by its id, where the file says so.
     """
 
     name: str
     ids: Mapping[str, int]
     categories: Mapping[int, str]
+    sizes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | Path) -> "Truth":
@@ -45,11 +52,15 @@ class Truth:
             content = json.loads(Path(path).read_bytes())
             ids = {str(image["file_name"]): int(image["id"]) for image in content["images"]}
             categories = {int(each["id"]): str(each["name"]) for each in content["categories"]}
+            sizes = {
+                int(image["id"]): (image.get("height"), image.get("width")) for image in content["images"]
+            }
         except OSError as error:
             raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(f"{path}: expected COCO JSON with images and categories") from None
-        return cls(str(path), ids, categories)
+        known = {number: size for number, size in sizes.items() if all(type(side) is int for side in size)}
+        return cls(str(path), ids, categories, known)
 
     def compare(self, categories: Sequence[Mapping[str, Any]]) -> None:
         """Raise ValueError unless each category of a model means the same here."""
@@ -82,6 +93,46 @@ class Truth:
                 raise ValueError(f"{file}: image {number} of {self.name}, but so is {owners[number]}")
             owners[number], found[file] = file, number
         return found
+
+
+def detect_annotated(
+    predictor: DetectionPredictor,
+    numbers: Mapping[Path, int],
+    truth: Truth,
+    *,
+    keep_pictures: bool = False,
+) -> Iterator[Detections]:
+    """Go through the images of a truth like :meth:`DetectionPredictor.predict_files`, as they are annotated.
+
+    That is upright by its EXIF orientation, or, if only that has the size the truth states, as stored: masks
+    and boxes then lie where the truth's do. An image of neither size is reported like a bad file.
+
+    Args:
+        predictor: the detector.
+        numbers: image ids of the files, as :meth:`Truth.number` finds them.
+        truth: what they were found in.
+        keep_pictures: hand the (bounded) pictures on, to be drawn upon.
+    """
+    files = list(numbers)
+    for start in range(0, len(files), predictor.batch_size):
+        images: dict[Path, Image.Image] = {}
+        errors: dict[Path, str] = {}
+        batch = files[start : start + predictor.batch_size]
+        for file in batch:
+            name, size = f"{file} (image id {numbers[file]})", truth.sizes.get(numbers[file])
+            try:
+                images[file] = read_image(file) if size is None else read_annotated(file, size, name)
+            except DataError as error:
+                errors[file] = str(error)
+        # As arrays, which carry no orientation that would be applied once more.
+        found = iter(predictor.predict([np.asarray(image) for image in images.values()]))
+        for file in batch:
+            if file in errors:
+                yield Detections(str(file), (0, 0), [], errors[file])
+                continue
+            image, rows = images[file], next(found)["detections"]
+            picture = fit(image, 1, LONGEST_SIDE) if keep_pictures else None
+            yield Detections(str(file), (image.height, image.width), rows, None, picture)
 
 
 def write_detections(
