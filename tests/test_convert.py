@@ -44,6 +44,41 @@ def test_a_file_elsewhere_is_named_to_the_check(cells: Path, capsys: pytest.Capt
     assert "3 |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("out", "part", "hint"),
+    [
+        ("annotations/instances_train.json", "", "botvision check {0}"),
+        ("annotations/mine.json", "", "botvision check {0}"),
+        ("mine.json", "", "botvision check {0}"),
+        ("sub/mine.json", "", "botvision check {0} --data.train_annotations {1}"),
+        ("annotations/instances_val.json", "", "convert the training images, then botvision check {0}"),
+        ("sub/mine.json", "images/val", "convert the training images, then botvision check {0} "
+         "--data.val_annotations {1}"),
+    ],
+)  # fmt: skip
+def test_the_hint_names_no_key_that_is_not_needed(
+    cells: Path, capsys: pytest.CaptureFixture[str], out: str, part: str, hint: str
+) -> None:
+    for folder in ("images", "masks"):
+        (cells / folder / "val").mkdir()
+        (cells / folder / "2.png").rename(cells / folder / "val" / "2.png")
+    words = ["convert", "masks", str(cells), "--out", str(cells / out), "--part", part]
+    assert cli.main(words) == 0
+    assert f"next: {hint.format(cells, cells / out)}\n" in capsys.readouterr().out
+
+
+def test_a_val_file_goes_with_the_training_file(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    convert = ["convert", "masks", str(cells)]
+    assert cli.main(convert) == 0
+    for name, hint in (("annotations/instances_val.json", ""), ("a/val.json", " --data.val_annotations {}")):
+        capsys.readouterr()
+        assert cli.main([*convert, "--out", str(cells / name)]) == 0
+        found = capsys.readouterr().out.partition("next: ")[2].strip()
+        assert found == f"botvision check {cells}" + hint.format(cells / name)
+        assert cli.main(found.split()[1:]) == 0
+        assert "| val " in capsys.readouterr().out
+
+
 def test_what_cannot_be_converted_is_one_line(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no data.yaml" in complaint(capsys, "convert", "yolo", str(cells))
     assert "no XML file" in complaint(capsys, "convert", "voc", str(cells))

@@ -115,6 +115,7 @@ def _convert(args: argparse.Namespace, _: Overrides) -> int:
     if out.exists():
         raise ValueError(f"{out}: is there already; --out names another file")
     from botvision.bars import CountBar
+    from botvision.data.detection_files import naming_key
     from botvision.data.detection_folders import to_coco
 
     with CountBar() as bar:
@@ -122,9 +123,10 @@ def _convert(args: argparse.Namespace, _: Overrides) -> int:
     print(f"{done.images} images with {done.annotations} objects of {len(done.categories)} categories")
     if done.unlabelled:
         print(f"note: {done.unlabelled} images have no label file: taken as images without objects")
-    folder = shlex.quote(args.folder)
-    where = f" --data.train_annotations {shlex.quote(str(out.resolve()))}" if args.out else ""
-    print(f"\nwritten: {out}\nnext: botvision check {folder}{where}")
+    key, trainable = naming_key(Path(args.folder), out, args.part)
+    where = f" --data.{key} {shlex.quote(str(out.resolve()))}" if key else ""
+    first = "" if trainable else "convert the training images, then "
+    print(f"\nwritten: {out}\nnext: {first}botvision check {shlex.quote(args.folder)}{where}")
     return 0
 
 

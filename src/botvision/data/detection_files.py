@@ -1,5 +1,6 @@
 """Which annotation files and image folders a detection data set has."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ VAL_PATTERNS = (
     "val/_annotations.coco.json", "instances_val*.json", "*val*.json",
 )  # fmt: skip
 SINGLE_PATTERNS = ("annotations/*.json", "*.json")
+VAL_WORDS = frozenset({"val", "valid", "validation", "test"})
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,30 @@ def find_split_files(config: DetectionDataConfig, *, need_train: bool = True) ->
     if val is not None and val != train:
         files["val"] = SplitFiles(val, _folder(root, config.val_images, "val_images"))
     return files
+
+
+def naming_key(root: Path, annotations: Path, part: str = "") -> tuple[str | None, bool]:
+    """Say how training and `check` come to know of an annotations file.
+
+    Args:
+        root: of the data set.
+        annotations: a file that is there.
+        part: of the data set that it describes, such as "images/val".
+
+    Returns:
+        The key that must name it, "train_annotations" or "val_annotations", or None where it is found
+        without; and whether there are training annotations then.
+    """
+    try:
+        found = find_split_files(DetectionDataConfig(root=str(root)), need_train=False)
+    except DataError:  # none, or several that could be meant
+        found = {}
+    here = annotations.resolve()
+    if any(files.annotations.resolve() == here for files in found.values()):
+        return None, "train" in found
+    words = {word for name in (annotations.stem, part) for word in re.split("[^a-z]+", name.lower())}
+    key = "val_annotations" if words & VAL_WORDS else "train_annotations"
+    return key, key == "train_annotations" or "train" in found
 
 
 def has_coco_files(root: Path) -> bool:
