@@ -1,12 +1,13 @@
 """An image gives the same detections alone and in a batch with larger images."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from tests.detection.scenes import detector, image
+from tests.detection.scenes import detector, image, scene, total
 
 SCORES, PIXELS = 1e-4, 0.01  # fp32 sums in another order, through some thirty layers
 
@@ -51,6 +52,58 @@ def test_same_detections_alone_and_in_a_batch(backbone, norm, heads, neck):
 )
 def test_same_detections_with_other_layers(backbone, args):
     check(detector(backbone, heads="light", masks=False, backbone_args=args))
+
+
+ALL = {"rpn_batch": 8192, "roi_batch": 8192}  # nothing is left to chance
+
+
+def trained_on(model: Any, canvas_step: int, dtype: torch.dtype = torch.float32) -> tuple[dict, dict]:
+    """Losses and gradients of a training batch on a canvas of multiples of so many pixels."""
+    model.transform.size_divisible = canvas_step
+    model.zero_grad()
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        losses = model(*scene())
+    total(losses).backward()
+    assert model.transform.padding.canvas == ((96, 64) if canvas_step == 32 else (128, 128))
+    return losses, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "norm", "heads", "tolerance"),
+    [
+        ("botnet14_nano", "group", "v2", 5e-3),  # group norm's gradients are small differences of large sums
+        ("botnet14_nano", "group", "light", 5e-3),
+        ("resnet14_nano", "frozen", "v2", 1e-3),
+        ("resnet14_nano", "frozen", "light", 1e-4),
+    ],
+)
+def test_losses_and_gradients_of_training_do_not_depend_on_the_canvas(backbone, norm, heads, tolerance):
+    model = detector(backbone, norm=norm, heads=heads, **ALL)
+    (losses, gradients), (wider, of_wider) = trained_on(model, 32), trained_on(model, 128)
+    assert set(gradients) == set(of_wider)
+    for name, loss in losses.items():
+        assert loss > 0
+        torch.testing.assert_close(wider[name], loss, rtol=1e-4, atol=1e-5, msg=name)
+    for name, gradient in gradients.items():
+        allowed = tolerance * gradient.abs().max().item() + 1e-6
+        torch.testing.assert_close(of_wider[name], gradient, rtol=0, atol=allowed, msg=name)
+
+
+def test_training_statistics_of_batch_norm_do_depend_on_it():
+    """As the options say; and the test above would notice."""
+    model = detector("resnet14_nano", norm="batch", **ALL)
+    losses, wider = trained_on(model, 32)[0], trained_on(model, 128)[0]
+    assert not torch.isclose(total(losses), total(wider), rtol=1e-3)
+
+
+def test_a_padded_batch_in_half_precision():
+    """bf16 has 8 bits: the losses are those of float32 to a few percent, on any canvas."""
+    model = detector(norm="group", **ALL)
+    exact = trained_on(model, 32)[0]
+    for step in (32, 128):
+        losses, gradients = trained_on(model, step, torch.bfloat16)
+        assert all(gradient.isfinite().all() for gradient in gradients.values())
+        torch.testing.assert_close(total(losses), total(exact), rtol=0.05, atol=0)
 
 
 def test_a_copy_has_hooks_of_its_own():
