@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from botvision.data.detection import open_detection, open_detection_split
+from botvision.data.detection_check import check_detection
 from botvision.data.detection_config import DetectionDataConfig
 from botvision.data.errors import DataError
 from botvision.data.loaders import build_loader
@@ -53,5 +54,10 @@ def test_what_cannot_be_read_is_left_out_whoever_asks(tmp_path: Path, cache: str
     samples = export_detection_samples(data, 3, tmp_path / "samples")
     assert [data.image_id(index) for _, index in samples] == [500, 77]
     (tmp_path / "train2017" / "a.png").write_bytes(b"")
+    assert "no image has annotations that can be used" in check_detection(chosen).problems[0]
     with pytest.raises(DataError, match="no image has annotations that can be used"):
         open_detection(chosen).train.prepare()
+    (tmp_path / "train2017" / "empty.png").write_bytes(b"")
+    assert "none of the 3 images can be read" in check_detection(chosen).problems[0]
+    with pytest.raises(DataError, match="none of the 3 images can be read"):
+        open_detection_split(chosen, "val").prepare()

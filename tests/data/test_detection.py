@@ -1,5 +1,6 @@
 """Detection data sets: splits, targets, ground truth, and what happens to broken ones."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -252,6 +253,10 @@ def test_generated_shapes(tmp_path: Path) -> None:
     splits.train.prepare()
     assert splits.train.verify()
     assert (len(splits.train), len(splits.val), len(splits.classes)) == (6, 3, 3)
+    more = open_detection(dataclasses.replace(chosen, num_images=40)).train
+    empty = [not len(more.instances(index)["labels"]) for index in range(40)]
+    assert (~more.source.annotated).tolist() == empty
+    assert any(empty)
     for index in range(6):
         image, target, _ = splits.train[(1, index)]
         check_target(image, target, 3)

@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from botvision.data.coco import parse_coco
 from botvision.data.detection import DetectionDataConfig, DetectionDataset, open_detection
 from botvision.data.masks import encode
 from botvision.evaluation.coco import evaluate_coco
-from botvision.evaluation.coco_files import KINDS
+from botvision.evaluation.coco_files import KINDS, read_truth
 
 SIDE = 120
 ODD: list[dict[str, Any]] = [
@@ -70,6 +73,37 @@ def results() -> list[dict[str, Any]]:
         found.append({"category_id": own["category_id"], "score": 0.9 - place / 20, **rest})
         found.append({"category_id": 3 - own["category_id"], "score": 0.3, **rest})
     return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("".join(map(chr, range(40, 126))), max_size=4) | st.lists(st.integers(0, 9), max_size=5))
+@example("4m")
+@example("7]")
+@example("x3:8")
+def test_what_is_a_mask_for_one_is_a_mask_for_the_other(counts: Any) -> None:
+    mask = {"size": [4, 3], "counts": counts}
+    own = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2], "segmentation": mask}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 4, "width": 3}],
+        "annotations": [own],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    usable = read_truth(content).no_masks is None
+    file = parse_coco(content, "a.json")
+    assert usable == (not any(problem.fatal for problem in file.problems))
+
+
+@pytest.mark.parametrize("field", ["area", "bbox"])
+def test_a_number_too_large_for_any_float_is_one_line(field: str) -> None:
+    huge = 10**400
+    own = record(1, 0, **{field: huge if field == "area" else [0, 0, huge, 1]})
+    content = {
+        "images": [{"id": 1, "height": SIDE, "width": SIDE}],
+        "annotations": [own],
+        "categories": [{"id": 1}],
+    }
+    with pytest.raises(ValueError, match=f"annotation 1: {field} is .*10+"):
+        read_truth(content)
 
 
 @pytest.mark.parametrize("odd", ODD, ids=str)

@@ -127,6 +127,13 @@ class _Split:
         annotations = self.file.annotations
         return np.bincount(annotations.images[annotations.objects], minlength=len(self.file.images))
 
+    @property
+    def trainable(self) -> bool:
+        """Whether there is an image with objects that can be read."""
+        gone = {problem.image_id for problem in self.problems if problem.kind == "file"}
+        images = zip(self.file.images, self.objects(), strict=True)
+        return any(count and image.id not in gone for image, count in images)
+
     def by_category(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
         """Number of objects of every category, without crowds and what has no area, (K)."""
         annotations = self.file.annotations
@@ -147,7 +154,11 @@ def _report(
     for split in splits.values():
         split.read_images(progress)
         (warnings if config.skip_broken else problems).extend(split.refused)
-        problems += [] if split.file.images else [f"{split.file.name}: no images"]
+        images = len(split.file.images)
+        if not images:
+            problems.append(f"{split.file.name}: no images")
+        elif config.skip_broken and not split.readable:
+            problems.append(f"{split.file.name}: none of the {images} images can be read")
         warnings += split.notes
     if "train" in splits:
         more, others = _structure(config, splits)
@@ -171,7 +182,7 @@ def _structure(config: DetectionDataConfig, splits: dict[str, _Split]) -> tuple[
     problems, warnings = [], []
     train, val = splits["train"], splits.get("val")
     used = train.by_category()
-    if not used.any():
+    if not train.trainable:
         problems.append(f"{train.file.name}: no image has annotations that can be used")
     if val is None and not config.val_is_train:
         if config.val_fraction == 0 or len(train.file.images) < 2:
