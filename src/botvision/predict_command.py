@@ -197,9 +197,9 @@ def _detection_samples(args: argparse.Namespace, predictor: "DetectionPredictor"
         raise ValueError("--truth: expected PATH, the images that it describes")
     config: Any = _config(args.run)
     known = [Category(int(c["id"]), str(c["name"])) for c in predictor.description["categories"]]
-    data = open_detection_split(config.data, "val", config.train.seed, known)
     with CountBar() as bar:
-        samples = export_detection_samples(data, args.samples, Path(args.out) / "images", bar)
+        data = open_detection_split(config.data, "val", config.train.seed, known, bar)
+    samples = export_detection_samples(data, args.samples, Path(args.out) / "images")
     files = [path for path, _ in samples]
     ids = {path: data.image_id(index) for path, index in samples}
     return _Images(files, ids, data, [index for _, index in samples])

@@ -36,7 +36,7 @@ def test_what_cannot_be_read_is_left_out_whoever_asks(tmp_path: Path, cache: str
     file.write_bytes(file.read_bytes()[:200])
     chosen = config(tmp_path, cache=cache, skip_broken=True)
     calls: list[Any] = []
-    for data in (open_detection(chosen).train, open_detection_split(chosen, "val")):
+    for data in (open_detection(chosen).train, open_detection(chosen).val):
         calls.clear()
         if first == "verify":
             assert data.verify(lambda *call: calls.append(call), at_most=1)
@@ -50,6 +50,12 @@ def test_what_cannot_be_read_is_left_out_whoever_asks(tmp_path: Path, cache: str
         assert [image["id"] for image in data.ground_truth()["images"]] == [500, 77]
         assert [problem.image_id for problem in data.skipped] == [30]
         assert (data.cached_bytes > 0) == (cache != "none")
+    calls.clear()
+    for split in ("train", "val"):  # what is evaluated on is final when it is open
+        data = open_detection_split(chosen, split, progress=lambda *call: calls.append(call))
+        assert calls.pop(0)[1:] == (3, 3)
+        assert [image["id"] for image in data.ground_truth()["images"]] == [500, 77]
+        assert len(data) == 2
     data = open_detection_split(chosen, "val")
     samples = export_detection_samples(data, 3, tmp_path / "samples")
     assert [data.image_id(index) for _, index in samples] == [500, 77]
@@ -60,4 +66,4 @@ def test_what_cannot_be_read_is_left_out_whoever_asks(tmp_path: Path, cache: str
     (tmp_path / "train2017" / "empty.png").write_bytes(b"")
     assert "none of the 3 images can be read" in check_detection(chosen).problems[0]
     with pytest.raises(DataError, match="none of the 3 images can be read"):
-        open_detection_split(chosen, "val").prepare()
+        open_detection_split(chosen, "val")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from botvision.data.cache import Progress
 from botvision.data.coco import Category, Problem
 from botvision.data.detection_config import DetectionDataConfig
 from botvision.data.detection_dataset import DetectionBatch, DetectionDataset
@@ -72,9 +73,13 @@ def open_detection(config: DetectionDataConfig, seed: int = 0) -> DetectionSplit
 
 
 def open_detection_split(
-    config: DetectionDataConfig, split: str, seed: int = 0, categories: Sequence[Category] | None = None
+    config: DetectionDataConfig,
+    split: str,
+    seed: int = 0,
+    categories: Sequence[Category] | None = None,
+    progress: Progress | None = None,
 ) -> DetectionDataset:
-    """Open one split to evaluate on, not augmented.
+    """Open one split to evaluate on, not augmented; with `skip_broken` every image is read at once.
 
     Args:
         config: source and treatment.
@@ -82,6 +87,7 @@ def open_detection_split(
         seed: as for :func:`open_detection`.
         categories: of the network, where they are known: they decide about labels, and validation data with
             annotations of their own are read without the training data.
+        progress: called with what is being read, how many images are done and how many there are.
 
     Raises:
         DataError: as for :func:`open_detection`; no such split, categories other than the network's.
@@ -92,18 +98,25 @@ def open_detection_split(
         found = find_split_files(config, need_train=False)
         if "val" in found:
             source, chosen, problems = _opened(config, found["val"], categories)
-            return _val(source, chosen, problems, config)
+            return _without_broken(_val(source, chosen, problems, config), progress)
     splits = open_detection(config, seed)
     if categories is not None and list(categories) != splits.categories:
         raise DataError(
             f"{splits.name}: {len(splits.categories)} categories that are not the network's {len(categories)}"
         )
     if split == "val":
-        return splits.val
+        return _without_broken(splits.val, progress)
     train = splits.train
     dataset = DetectionDataset(train.source, train.indices, config, train=False, name=train.name)
     dataset.skipped = train.skipped
-    return dataset
+    return _without_broken(dataset, progress)
+
+
+def _without_broken(data: DetectionDataset, progress: Progress | None) -> DetectionDataset:
+    """Make its length and ground truth final before anybody asks for them."""
+    if data.config.skip_broken:
+        data.verify(progress)
+    return data
 
 
 def resolve_detection(config: DetectionDataConfig) -> str:

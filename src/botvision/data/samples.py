@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 
 from botvision.atomic import replacing
-from botvision.data.cache import Progress
 from botvision.data.classification import ClassificationDataset
 from botvision.data.detection import DetectionDataset
 from botvision.data.labels import spread
@@ -34,22 +33,18 @@ def export_samples(dataset: ClassificationDataset, count: int, folder: str | Pat
 
 
 def export_detection_samples(
-    dataset: DetectionDataset, count: int, folder: str | Path, progress: Progress | None = None
+    dataset: DetectionDataset, count: int, folder: str | Path
 ) -> list[tuple[Path, int]]:
     """Write images, spread evenly over the data set, as PNG files, `folder/<image id>.png`.
 
     Args:
-        dataset: N images; written the way up in which they are annotated. With `skip_broken` all are read
-            first, so that the samples are images that the evaluation has, too.
+        dataset: N images; written the way up in which they are annotated.
         count: number of images, at most N are written.
         folder: made if it is not there.
-        progress: called with what is being done, how many images are done and how many there are.
 
     Returns:
         The files and their indices, in the order of the data set.
     """
-    if dataset.config.skip_broken:
-        dataset.verify(progress)
     count = min(count, len(dataset))
     samples = []
     for index in (place * len(dataset) // count for place in range(count)):
