@@ -241,7 +241,7 @@ def test_a_mask_detector_on_data_without_masks(tmp_path: Path):
 def test_a_batch_of_one_that_batch_norm_cannot_average(tmp_path: Path):
     one: dict[str, Any] = {"train__batch_size": 1, "train__accumulate": 1, "data__image_size": 32}
     with pytest.raises(
-        ConfigError, match=r"^train\.batch_size: 1 is too few for batch norm on images of 32x32"
+        ConfigError, match=r"^train\.batch_size: a batch of 1 is too few for batch norm on images of 32x32"
     ):
         train(small(**one), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
@@ -274,6 +274,19 @@ def test_a_classifier_run_warms_up_the_backbone(whole_run: Path, tmp_path: Path)
     text = (folder / "warm_start.txt").read_text()
     assert re.search(r"^missing +0$", text, re.MULTILINE)
     assert re.search(r"^unexpected +2  fc.bias, fc.weight$", text, re.MULTILINE)
+
+
+def test_every_image_takes_part_in_every_epoch(tmp_path: Path):
+    """Five images by two are three batches, also for one who comes back after the second."""
+    config = small(data__num_images=5, train__accumulate=1, train__checkpoint_every=1, train__epochs=2)
+    folder = train(config, tmp_path / "run", progress=False)
+    assert len(read_rows(folder / "steps.csv")) == 6
+    part = tmp_path / "part"
+    train(
+        dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1)), part, progress=False
+    )
+    train(config, part, resume=True, progress=False)
+    assert [row["step"] for row in read_rows(part / "steps.csv")] == [str(step) for step in range(1, 7)]
 
 
 def test_keys_of_the_other_task_are_unknown():

@@ -105,6 +105,7 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
     )
     picture: ClassVar[str] = "precision_recall"
     same_sizes: ClassVar[bool] = False
+    whole_batches: ClassVar[bool] = False  # few images, and no layer that minds a smaller batch but for one
 
     def open(self) -> DetectionSplits:
         reason = needs_weights(self.config.model.detector)
@@ -136,15 +137,17 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
     @torch.no_grad()
     def probe(self, model: nn.Module, splits: DetectionSplits) -> None:
         height, width = self.config.data.size
-        if self.config.train.batch_size == 1:  # batch norm has nothing to average over in a map of one cell
+        left = len(splits.train) % self.config.train.batch_size
+        if 1 in (self.config.train.batch_size, left):
+            # batch norm has nothing to average over in a map of one cell
             low = self.config.data.scale_jitter[0] if self.config.data.augment == "jitter" else 1.0
             sides = [32 * math.ceil(low * side / 32) for side in (height, width)]
             try:
                 copy.deepcopy(model).train().get_submodule("backbone")(torch.zeros(1, 3, *sides))
             except ValueError as error:
                 raise ConfigError(
-                    f"train.batch_size: 1 is too few for batch norm on images of {sides[0]}x{sides[1]} "
-                    f"({' '.join(str(error).split())}), expected 2 or more, or model.detector.norm group"
+                    "train.batch_size: a batch of 1 is too few for batch norm on images of "
+                    f"{sides[0]}x{sides[1]} ({' '.join(str(error).split())}), expected 2 or more, or model.detector.norm group"
                 ) from None
         try:
             model.eval()([torch.zeros(3, height, width)])
@@ -193,7 +196,8 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
         options = {key: getattr(self.config.model.detector, key) for key in OPTIONS_OF_EVALUATION}
         model, description = load_detector(folder / "model", **options, image_size=self.config.data.size)
         categories = [Category(row["id"], row["name"]) for row in description["categories"]]
-        chosen = open_detection_split(self.config.data, split, self.config.train.seed, categories)
+        seed = self.config.train.seed
+        chosen = open_detection_split(self.config.data, split, seed, categories, progress)
         return self._measure(model, chosen, files, split, progress)
 
     def _backbone_args(self) -> dict[str, Any]:

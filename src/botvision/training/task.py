@@ -69,6 +69,7 @@ class Task(ABC, Generic[C, S, D]):
         parts: of the loss, columns of steps.csv.
         evaluation_keys: beginnings of the keys that an evaluation may set otherwise than the run did.
         picture: name, without suffix, of the picture of an evaluation.
+        whole_batches: whether training leaves out the images that fill no batch, others in each epoch.
         same_sizes: whether every step has tensors of the same sizes, so that tuning convolutions pays.
     """
 
@@ -77,6 +78,7 @@ class Task(ABC, Generic[C, S, D]):
     evaluation_keys: ClassVar[tuple[str, ...]] = ("data.", "train.batch_size", "train.device")
     picture: ClassVar[str]
     same_sizes: ClassVar[bool] = True
+    whole_batches: ClassVar[bool] = True
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -103,9 +105,13 @@ class Task(ABC, Generic[C, S, D]):
 
     def loader(self, data: D, train: bool) -> Any:  # noqa: ANN401  a StatefulDataLoader of the task's batches
         """Returns batches of a split."""
-        train_config, workers = self.config.train, self.config.data.num_workers
         return build_loader(
-            data, train_config.batch_size, train=train, seed=train_config.seed, num_workers=workers
+            data,
+            self.config.train.batch_size,
+            train=train,
+            seed=self.config.train.seed,
+            num_workers=self.config.data.num_workers,
+            drop_last=train and self.whole_batches,
         )
 
     @abstractmethod
