@@ -147,7 +147,8 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
             except ValueError as error:
                 raise ConfigError(
                     "train.batch_size: a batch of 1 is too few for batch norm on images of "
-                    f"{sides[0]}x{sides[1]} ({' '.join(str(error).split())}), expected 2 or more, or model.detector.norm group"
+                    f"{sides[0]}x{sides[1]} ({' '.join(str(error).split())}), expected 2 or more, "
+                    "or model.detector.norm group"
                 ) from None
         try:
             model.eval()([torch.zeros(3, height, width)])
