@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from botvision.data.errors import DataError
 from botvision.data.images import has_image_suffix, is_image, read_image, read_with_mode
@@ -247,3 +247,12 @@ def test_error_of_a_worker_is_one_line_again():
     trace = "Caught DataError in worker 0.\nOriginal Traceback (most recent call last):\n  File x\n"
     wrapped = DataError(trace + "botvision.data.errors.DataError: a.jpg: broken image (why)\n")
     assert str(wrapped) == "a.jpg: broken image (why)"
+
+
+def test_a_turned_image_is_not_turned_again(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20), (200, 30, 30)).save(tmp_path / "a.jpg", exif=exif)
+    image = read_image(tmp_path / "a.jpg")
+    assert image.size == (20, 40)
+    assert ImageOps.exif_transpose(image).size == (20, 40)

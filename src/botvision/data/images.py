@@ -38,6 +38,7 @@ _SUFFIXES = (
 IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 _NEEDS_INTERPRETER = frozenset({"EPS", "WMF"})  # reading them starts other programs
 _ORIENTATION_TAG = 0x0112
+_ORIENTATION_NOTES = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 _PHOTOMETRIC_TAG = 262
 _BITS_TAG = 258
 _UPRIGHT = {
@@ -183,7 +184,12 @@ def _upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
         return rgb
     # Asked after loading: Pillow turns TIFFs itself and then drops the tag.
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return rgb if method is None else rgb.transpose(method)
+    if method is None:
+        return rgb
+    turned = rgb.transpose(method)
+    for note in _ORIENTATION_NOTES:  # or the next reader would turn it again
+        turned.info.pop(note, None)
+    return turned
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
