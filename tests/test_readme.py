@@ -10,6 +10,7 @@ from botvision.backbones.cost import count
 from botvision.backbones.variants import VARIANTS, create_model
 from botvision.cli import build_parser, split_overrides
 from botvision.training.config import build_config, load_recipe, recipe_names
+from botvision.training.detect import Detection
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -36,11 +37,17 @@ def test_commands(command: str) -> None:
     elif parsed.command == "train":
         build_config(load_recipe(parsed.recipe), overrides)
     else:
-        assert not overrides or all(key.startswith(("data.", "model.args.")) for key in overrides)
+        allowed = ("data.", "model.args.", *Detection.evaluation_keys)
+        assert not overrides or all(key.startswith(allowed) for key in overrides)
 
 
 def test_recipes_that_are_named_exist() -> None:
-    named = set(re.findall(r"\b(?:cifar10|generated|imagenet|photos)_[a-z0-9_]+\b", README))
+    named = set(
+        re.findall(
+            r"\b(?:cifar10|coco|dsb2018|generated|imagenet|objects|overfit|photos|shapes)_[a-z0-9_]+\b",
+            README,
+        )
+    )
     assert named <= {*recipe_names(), "cifar10_jpeg"}
 
 
