@@ -122,7 +122,8 @@ def _precision_panel(axes: "Axes", found: "CocoMetrics") -> None:
     style_axes(axes, f"{NAMES[found.kind]}: AP {ap}")
     if found.precision:
         axes.legend(
-            frameon=True, framealpha=0.85, edgecolor="none", fontsize=9, loc="lower left",
+            frameon=True, framealpha=0.85, edgecolor="none", fontsize=9,
+            loc="lower left" if found.ap50 > 0.4 else "upper right",
             title="area below the line (%)", title_fontsize=8.5, alignment="left", labelcolor=INK,
         )  # fmt: skip
     axes.grid(axis="both", color=TRACK, linewidth=0.8)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from botvision.data.coco import read_coco
+from botvision.data.config import DataConfig
 from botvision.data.detection import DetectionDataset, open_detection, open_detection_split
 from botvision.data.detection_config import DetectionDataConfig
 from botvision.data.errors import DataError
@@ -326,3 +327,9 @@ def test_real_nuclei_sixty_held_back() -> None:
     image, target, _ = splits.train[(0, int(counts.argmax()))]
     check_target(image, target, 1)
     assert len(target["boxes"]) > 100
+
+
+@pytest.mark.parametrize("config", [DataConfig, DetectionDataConfig])
+def test_a_folder_that_drawn_images_would_not_use_is_refused(config: type[DataConfig | DetectionDataConfig]):
+    with pytest.raises(DataError, match=r"^data\.root: photos is not used, since data\.source is generated"):
+        config(source="generated", root="photos")

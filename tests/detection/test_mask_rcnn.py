@@ -215,3 +215,23 @@ def test_what_cannot_be_is_refused_in_one_line(arguments, message):
 def test_no_images():
     with pytest.raises(ValueError, match="at least one image"):
         detector().eval()([])
+
+
+@pytest.mark.parametrize("label", [0, 4])
+def test_labels_out_of_range_are_named(label: int):
+    target = {
+        "boxes": torch.tensor([[4.0, 4.0, 30.0, 30.0]]),
+        "labels": torch.tensor([label]),
+        "masks": torch.ones(1, 64, 64, dtype=torch.uint8),
+    }
+    detector = mask_rcnn("botnet14_nano", 3, heads="light", channels=16, box_channels=16)
+    with pytest.raises(
+        ValueError, match=rf"^image 0 of the batch: labels {label} to {label}, expected 1 to 3"
+    ):
+        detector([torch.rand(3, 64, 64)], [target])
+
+
+def test_grey_images_are_refused():
+    detector = mask_rcnn("botnet14_nano", 3, heads="light", channels=16, box_channels=16).eval()
+    with pytest.raises(ValueError, match=r"^image 1 of the batch is \(1, 64, 64\), expected \(3, H, W\)"):
+        detector([torch.rand(3, 64, 64), torch.rand(1, 64, 64)])

@@ -80,6 +80,7 @@ def test_text_of_a_command_line_becomes_what_the_key_asks_for():
             "train.channels_last": "true",
             "train.precision": "bf16-mixed",
             "data.image_size": "[32, 48]",
+            "data.source": "folder",
             "data.root": "123",  # stays text
             "model.args.heads": "8",
         },

@@ -25,7 +25,8 @@ def test_evaluations_are_named_by_what_they_are_of(whole_run: Path, tmp_path: Pa
     assert name() == name(data__num_workers="1", train__batch_size="4") == "eval.json"
     assert name(data__num_classes="5") == "eval.json"  # the run's own value
     assert name("test") == "eval-test.json"
-    assert name(data__root=str(tmp_path / "my photos")) == "eval-my-photos.json"
+    elsewhere = name(data__source="folder", data__root=str(tmp_path / "my photos"))
+    assert elsewhere == "eval-source-folder-my-photos.json"
     assert name("train", data__image_size="[32, 48]") == "eval-train-image_size-32-48.json"
 
 

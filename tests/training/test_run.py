@@ -216,20 +216,22 @@ def test_warm_start_from_a_network_that_timm_has_weights_of(tmp_path: Path, monk
     assert torch.equal(job.learner.model.state_dict()["conv1.weight"], fetched.state_dict()["conv1.weight"])
     assert "fc.weight, fc.bias" in str(job.warm_start)
     online = False
-    line = r"^model\.weights: timm cannot fetch the weights of resnet18\.a1_in1k: no route to host$"
+    line = r"^model\.weights: timm cannot fetch the weights of resnet18\.a1_in1k: no route to host; a file"
     with pytest.raises(ConfigError, match=line):
         run.train(config, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
-def test_the_terminal_shows_one_line_an_epoch_and_no_notices(
+def test_the_terminal_shows_what_comes_one_line_an_epoch_and_no_notices(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     run.train(tiny(train__epochs=2, train__log_every=100), tmp_path / "run")
     captured = capsys.readouterr()
     lines = [line.split("\r")[-1] for line in captured.err.splitlines() if line.strip()]
     assert captured.out == ""
-    assert [line[:10] for line in lines[:-1]] == ["epoch 1/2 ", "epoch 2/2 "]
+    expected = f"{tmp_path / 'run'}: 100 images to train on, 40 to measure on, 6 steps an epoch, 2 epochs"
+    assert lines[0] == expected
+    assert [line[:10] for line in lines[1:-1]] == ["epoch 1/2 ", "epoch 2/2 "]
     assert lines[-1].startswith(f"{tmp_path / 'run'}: top-1")
 
 

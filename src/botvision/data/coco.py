@@ -181,10 +181,12 @@ def _categories(raw: list[Any], context: Context) -> list[Category]:
 def _compare(own: Sequence[Category], known: Sequence[Category], context: Context) -> None:
     """Categories of validation must mean what they mean in training."""
     names = dict(known)
-    for number, name in own:
-        if names.get(number, name) != name:
-            line = f"category {number} is {name}, but {names[number]} in the training data"
-            context.problems.append(Problem("category", f"{context.name}: {line}"))
+    others = [(number, name) for number, name in own if names.get(number, name) != name]
+    if others:
+        number, name = others[0]
+        line = f"category {number} is {name}, but {names[number]} in the training data"
+        more = f", and {len(others) - 1} more are others" if len(others) > 1 else ""
+        context.problems.append(Problem("categories", f"{context.name}: {line}{more}"))
 
 
 def _records(raw: list[Any], context: Context) -> Iterator[AnnotationRecord]:

@@ -10,7 +10,16 @@ from botvision.data.errors import DataError
 from botvision.data.masks import compress, polygons_to_rles, rle_area
 
 ProblemKind = Literal[
-    "image", "category", "annotation", "box", "degenerate", "segmentation", "area", "file", "size"
+    "image",
+    "category",
+    "categories",
+    "annotation",
+    "box",
+    "degenerate",
+    "segmentation",
+    "area",
+    "file",
+    "size",
 ]
 
 OUTSIDE = 1.0  # pixels that a box may reach beyond the image: rounding, and tools that count edges otherwise
@@ -25,8 +34,9 @@ class Problem:
     """Something wrong in a data set.
 
     Attributes:
-        kind: which part of the data it is about; "degenerate" are boxes and masks of no area, "file" missing
-            or unreadable images, "size" images of another size than the JSON says.
+        kind: which part of the data it is about; "categories" are others than in training, "degenerate" are
+            boxes and masks of no area, "file" missing or unreadable images, "size" images of another
+            size than the JSON says.
         line: one sentence with the file and the ids.
         image_id: of the image, where known.
         annotation_id: of the annotation, where it is about one.

@@ -99,6 +99,11 @@ class DataConfig:
                 f"less than the image's side ({min(height, width)} pixels) when it is reflected",
             ),
         ]
+        if self.source == "generated" and self.root is not None:
+            raise DataError(
+                f"data.root: {self.root} is not used, since data.source is generated (drawn images); "
+                "expected a recipe for data of your own"
+            )
         for fine, key, value, expected in checks:
             if not fine:
                 raise DataError(f"data.{key}: {value} is impossible, expected {expected}")

@@ -149,6 +149,9 @@ def _coco(config: DetectionDataConfig) -> dict[str, Opened]:
 
 def _opened(config: DetectionDataConfig, files: SplitFiles, categories: Sequence[Category] | None) -> Opened:
     file, folder, problems = read_split(files, Path(str(config.root)), categories)
+    others = [problem for problem in problems if problem.kind == "categories"]
+    if others and not config.skip_broken:  # nothing is broken, and leaving out would hardly help
+        raise DataError(others[0].line)
     refuse(problems, config)
     gone = {problem.image_id for problem in problems if problem.kind == "file"}
     chosen = [index for index, image in enumerate(file.images) if image.id not in gone]

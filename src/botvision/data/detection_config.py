@@ -105,6 +105,11 @@ class DetectionDataConfig:
             (self.cache_bytes >= 0, "cache_bytes", self.cache_bytes, "at least 0"),
             (self.num_workers >= 0, "num_workers", self.num_workers, "at least 0"),
         ]
+        if self.source == "generated" and self.root is not None:
+            raise DataError(
+                f"data.root: {self.root} is not used, since data.source is generated (drawn images); "
+                "expected a recipe for data of your own"
+            )
         for fine, key, value, expected in checks:
             if not fine:
                 raise DataError(f"data.{key}: {value} is impossible, expected {expected}")

@@ -53,7 +53,10 @@ def find_split_files(config: DetectionDataConfig, *, need_train: bool = True) ->
     if train is None:
         train = _found(root, SINGLE_PATTERNS, "train_annotations", besides=val)
     if train is None and (need_train or val is None):
-        raise DataError(f"{root}: no COCO annotations, expected annotations/instances_train*.json")
+        raise DataError(
+            f"{root}: no COCO annotations, expected annotations/instances_train*.json or a single *.json; "
+            "data.train_annotations names another file, and botvision convert makes one of other labels"
+        )
     files = {}
     if train is not None:
         files["train"] = SplitFiles(train, _folder(root, config.train_images, "train_images"))

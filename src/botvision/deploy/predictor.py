@@ -191,9 +191,9 @@ def find_model(folder: str | Path) -> tuple[Path, str]:
     source = inside if (inside / DESCRIPTION_FILE).is_file() else folder
     path = source / DESCRIPTION_FILE
     if not path.is_file():
-        raise ValueError(
-            f"{inside / DESCRIPTION_FILE}: missing; is {folder} a run folder, and has it trained?"
-        )
+        if (folder / "config.yaml").is_file():
+            raise ValueError(f"{folder}: the run is not finished, there is no model/; resume it first")
+        raise ValueError(f"{inside / DESCRIPTION_FILE}: missing; is {folder} a run folder?")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

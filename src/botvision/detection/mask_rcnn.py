@@ -82,7 +82,7 @@ def mask_rcnn(
     pyramid = Pyramid(prepare_body(body, options), options)
     padding = Padding()
     model = _assemble(pyramid, num_classes, options, padding)
-    model.transform = FitTransform(frame, mean, std, padding)
+    model.transform = FitTransform(frame, mean, std, num_classes, padding)
     model.rpn = RegionProposals(cast(RegionProposalNetwork, model.rpn), padding)
     model.roi_heads = RegionHeads(cast(RoIHeads, model.roi_heads))
     padding.watch(model.backbone)

@@ -19,6 +19,7 @@ class FitTransform(GeneralizedRCNNTransform):
             aspect ratio; None leaves images as they are. Training never scales.
         mean: by channel, for values 0..1.
         std: by channel.
+        num_classes: K; labels of targets are 1..K.
         padding: told the sizes of every batch.
     """
 
@@ -27,11 +28,13 @@ class FitTransform(GeneralizedRCNNTransform):
         image_size: tuple[int, int] | None,
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        num_classes: int,
         padding: Padding,
     ) -> None:
         sides = image_size or (1, 1)
         super().__init__(min(sides), max(sides), list(mean), list(std), CANVAS_STEP)
         self.image_size = image_size
+        self.num_classes = num_classes
         self.padding = padding
 
     def forward(
@@ -40,12 +43,16 @@ class FitTransform(GeneralizedRCNNTransform):
         """Images (3, H, W) of 0..1 or uint8 on one canvas, and targets in its pixels.
 
         Raises:
-            ValueError: no images, or a box without height or width.
+            ValueError: no images, one of other channels, a box without height or width, a label out of range.
         """
         if len(images) == 0:
             raise ValueError("a detector needs at least one image, got none")
+        for index, image in enumerate(images):
+            if image.ndim != 3 or image.shape[0] != len(self.image_mean):
+                expected = f"({len(self.image_mean)}, H, W)"
+                raise ValueError(f"image {index} of the batch is {tuple(image.shape)}, expected {expected}")
         for index, target in enumerate(targets or ()):
-            _refuse_degenerate(index, target)
+            _refuse(index, target, self.num_classes)
         batch, targets = super().forward(images, targets)
         self.padding.begin(batch.image_sizes, (batch.tensors.shape[-2], batch.tensors.shape[-1]))
         return batch, targets
@@ -84,11 +91,21 @@ class FitTransform(GeneralizedRCNNTransform):
         return f"FitTransform(image_size={self.image_size}, mean={self.image_mean}, std={self.image_std})"
 
 
-def _refuse_degenerate(index: int, target: dict[str, Tensor]) -> None:
+def _refuse(index: int, target: dict[str, Tensor], num_classes: int) -> None:
     boxes = target.get("boxes")
     if not isinstance(boxes, Tensor) or boxes.ndim != 2 or boxes.shape[1] != 4:
         shape = tuple(boxes.shape) if isinstance(boxes, Tensor) else type(boxes).__name__
         raise ValueError(f"boxes of image {index} of the batch must be a (N, 4) tensor, got {shape}")
+    labels = target.get("labels")
+    if (
+        isinstance(labels, Tensor)
+        and labels.numel()
+        and not 1 <= int(labels.min()) <= int(labels.max()) <= num_classes
+    ):
+        raise ValueError(
+            f"image {index} of the batch: labels {int(labels.min())} to {int(labels.max())}, expected 1 to "
+            f"{num_classes} (0 is the background; category ids with gaps are mapped to 1, 2, ... first)"
+        )
     flat = ~(boxes[:, 2:] > boxes[:, :2]).all(1)  # written so that NaN counts as flat
     if flat.any():
         place = int(torch.nonzero(flat)[0])

@@ -87,8 +87,11 @@ class Results:
             picture = Image.fromarray(self.data.load(index).permute(1, 2, 0).numpy())
             mine = found.get(self.data.image_id(index), [])
             detections = Objects(**arrays_of(mine, self._ids, threshold=SHEET_SCORE))
-            name = self.data.name_of(index).rpartition("/")[2]
-            pairs.append(Pair(picture, Objects.of(self.data.instances(index)), detections, name))
+            caption = self.data.name_of(index).rpartition("/")[2]
+            if not len(detections):
+                best = max((record["score"] for record in mine), default=0.0)
+                caption += f": nothing found with a score of {SHEET_SCORE:.0%} (best {best:.1%})"
+            pairs.append(Pair(picture, Objects.of(self.data.instances(index)), detections, caption))
         return truth_and_prediction_sheet(pairs, self.data.classes)
 
     def evaluate(self) -> DetectionMetrics:

@@ -90,6 +90,11 @@ def train(config: AnyRunConfig, out: str | Path, resume: bool = False, progress:
         if job.warm_start is not None:
             tell(f"weights from {config.model.weights}:\n{job.warm_start}")
         if not state.finished:
+            steps = math.ceil(len(job.train_loader) / config.train.accumulate)
+            tell(
+                f"{folder}: {len(job.splits.train)} images to train on, {len(job.splits.val)} to measure on, "
+                f"{steps} step{'s' * (steps != 1)} an epoch, {config.train.epochs} epochs"
+            )
             _fit(folder, config, job, state, tell)
         outcome = finish(folder, job.task, config, job.splits, state)
     tell(f"{folder}: {outcome.headline()} (weights of the {config.train.keep} epoch)")
@@ -211,7 +216,10 @@ def _pretrained(name: str) -> dict[str, Tensor]:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # no network, no disk, ...: each has its own
         text = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"model.weights: timm cannot fetch the weights of {name}: {text}") from None
+        raise ConfigError(
+            f"model.weights: timm cannot fetch the weights of {name}: {text.rstrip('.')}; "
+            "a file of weights or a run folder does as well, and null starts from nothing"
+        ) from None
     finally:
         hub.setLevel(level)
 
