@@ -105,7 +105,9 @@ def _check(args: argparse.Namespace, overrides: Overrides) -> int:
         keys = {"data.root": args.data, **overrides}
         given = " ".join(f"--{key} {shlex.quote(value)}" for key, value in keys.items())
         boxes = detection and not any(row["masks"] for row in found.rows)
-        print(f"next: botvision train {recipe} {given}{' --model.detector.masks false' * boxes}")
+        most = max(row["objects_max"] for row in found.rows) if detection else 0
+        more = f" --model.detector.detections {-(-3 * most // 200) * 100}" if most > 100 else ""
+        print(f"next: botvision train {recipe} {given}{' --model.detector.masks false' * boxes}{more}")
     return 0 if found.ok else 2
 
 
