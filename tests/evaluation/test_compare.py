@@ -311,3 +311,15 @@ def test_nothing_and_the_same_folder_twice_are_refused(tmp_path):
     one = read_run(write_run(tmp_path / "run"))
     with pytest.raises(ValueError, match="named twice"):
         compare([one, one])
+
+
+def test_other_data_have_no_difference_and_long_lists_of_settings_are_cut():
+    one = run("a", 0, 0.6, settings={f"optim.k{i:02}": "1" for i in range(12)}, configured=True)
+    two = run(
+        "b", 0, 0.7, data="photos", settings={f"optim.k{i:02}": "2" for i in range(12)}, configured=True
+    )
+    comparison = compare([one, two])
+    assert comparison.groups[1].scores["top1"].difference is None
+    told = [line for line in comparison.warnings if "settings" in line or "different optim" in line]
+    assert len(told) == 9
+    assert told[-1] == "and with 4 more settings that differ"

@@ -18,6 +18,9 @@ SAID_OTHERWISE = frozenset(
 )
 
 
+DIFFERENCES_TOLD = 8  # settings that are named one by one
+
+
 @dataclass(frozen=True)
 class Difference:
     """A score minus the first group's, as fractions.
@@ -104,6 +107,9 @@ def compare(runs: Iterable[Run]) -> Comparison:
     Args:
         runs: At least one run; the group of the first one is the baseline.
 
+    Returns:
+        The comparison; a group on other data than the first has no difference to it.
+
     Raises:
         ValueError: No run at all, the same folder twice, or runs of several tasks.
     """
@@ -127,7 +133,7 @@ def compare(runs: Iterable[Run]) -> Comparison:
     return Comparison(
         runs[0].task,
         tuple(
-            _group(label, group, None if i == 0 else groups[0])
+            _group(label, group, None if i == 0 or group[0].data != runs[0].data else groups[0])
             for i, (label, group) in enumerate(zip(labels, groups, strict=True))
         ),
         (*_warnings(runs, groups, labels), *_different_settings([group[0] for group in groups])),
@@ -222,12 +228,15 @@ def _warnings(runs: Sequence[Run], groups: Sequence[Sequence[Run]], labels: Sequ
 def _different_settings(firsts: Sequence[Run]) -> Iterable[str]:
     """Say which settings, other than the model's own, differ: the difference in accuracy may be theirs."""
     known = [run.settings for run in firsts if run.configured]
+    differing: dict[str, set[str]] = {}
     for key in sorted({key for settings in known for key in settings}):
-        if key in SAID_OTHERWISE or key.startswith("model.args."):
-            continue
         values = {settings.get(key, "unset") for settings in known}
-        if len(values) > 1:
-            yield f"the models were trained with different {key}: {_listed(values)}"
+        if len(values) > 1 and key not in SAID_OTHERWISE and not key.startswith("model.args."):
+            differing[key] = values
+    for key in list(differing)[:DIFFERENCES_TOLD]:
+        yield f"the models were trained with different {key}: {_listed(differing[key])}"
+    if len(differing) > DIFFERENCES_TOLD:
+        yield f"and with {len(differing) - DIFFERENCES_TOLD} more settings that differ"
 
 
 def _notes(runs: Sequence[Run]) -> Iterable[str]:
