@@ -109,3 +109,16 @@ def crowds_as_rle(scene: Scene) -> Scene:
             annotation = {**annotation, "segmentation": {"size": list(mask.shape), "counts": counts}}
         annotations.append(annotation)
     return Scene({**scene.truth, "annotations": annotations}, scene.results)
+
+
+def scene_of_boxes(boxes: list[list[float]]) -> dict[str, Any]:
+    """Boxes of the one category 2 in an image of 100x100."""
+    return {
+        "images": [{"id": 1, "height": 100, "width": 100}],
+        "categories": [{"id": 2, "name": "thing"}],
+        "annotations": [
+            {"id": 10 + i, "image_id": 1, "category_id": 2, "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0,
+             "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
+            for i, (x, y, w, h) in enumerate(boxes)
+        ],
+    }  # fmt: skip
