@@ -41,10 +41,7 @@ def learning_curves(metrics_csv: str | Path, out_png: str | Path, smoothing: flo
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with Path(metrics_csv).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "epoch" not in rows[0]:
-        raise ValueError(f"{metrics_csv}: expected a column 'epoch' and at least one row")
+    rows = epoch_rows(metrics_csv)
     epochs = column(rows, "epoch")
     figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
@@ -210,6 +207,15 @@ def contact_sheet(
         sheet.paste(tile, (x + (cell - tile.width) // 2, y + (cell - tile.height) // 2))
         draw.text((x, y + cell + 16), ellipsis(draw, caption, font, cell), fill=INK, font=font, anchor="ls")
     return sheet
+
+
+def epoch_rows(metrics_csv: str | Path) -> list[dict[str, str]]:
+    """Return the rows of a run's ``metrics.csv``. Raises ValueError: no row, or no ``epoch`` column."""
+    with Path(metrics_csv).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or "epoch" not in rows[0]:
+        raise ValueError(f"{metrics_csv}: expected a column 'epoch' and at least one row")
+    return rows
 
 
 def column(rows: Sequence[Mapping[str, str]], name: str) -> np.ndarray:

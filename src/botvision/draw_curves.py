@@ -1,6 +1,5 @@
 """Pictures of a detector: precision over recall, and how loss and AP went during training."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from botvision.draw import (
     VAL_COLOUR,
     column,
     curve,
+    epoch_rows,
     save_figure,
     style_axes,
 )
@@ -72,10 +72,7 @@ def detection_curves(metrics_csv: str | Path, out_png: str | Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with Path(metrics_csv).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "epoch" not in rows[0]:
-        raise ValueError(f"{metrics_csv}: expected a column 'epoch' and at least one row")
+    rows = epoch_rows(metrics_csv)
     epochs = column(rows, "epoch")
     figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
     loss, precision = figure.subplots(1, 2)

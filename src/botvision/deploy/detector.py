@@ -13,11 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from botvision.data.errors import DataError
-from botvision.data.images import read_image
 from botvision.data.masks import encode
 from botvision.data.sources import to_tensor
-from botvision.deploy.predictor import ImageLike, find_model, pick_device, to_rgb
+from botvision.deploy.predictor import ImageLike, ReadFile, find_model, pick_device, read_batches, to_rgb
 from botvision.detection.masks import detect
 from botvision.detection.weights import load_detector
 from botvision.draw import fit
@@ -142,23 +140,11 @@ class DetectionPredictor:
             paths: image files.
             keep_pictures: hand the (bounded) pictures on, to be drawn upon.
         """
-        batch: list[tuple[str, Tensor | None, str | None, Image.Image | None]] = []
-        for path in paths:
-            try:
-                image = read_image(path)
-            except DataError as error:
-                batch.append((str(path), None, str(error), None))
-            else:
-                picture = fit(image, 1, LONGEST_SIDE) if keep_pictures else None
-                batch.append((str(path), to_tensor(image), None, picture))
-            if len(batch) == self.batch_size:
-                yield from self._finish(batch)
-                batch = []
-        yield from self._finish(batch)
+        shown = (lambda image: fit(image, 1, LONGEST_SIDE)) if keep_pictures else None
+        for batch in read_batches(paths, self.batch_size, to_tensor, shown):
+            yield from self._finish(batch)
 
-    def _finish(
-        self, batch: list[tuple[str, Tensor | None, str | None, Image.Image | None]]
-    ) -> Iterator[Detections]:
+    def _finish(self, batch: list[ReadFile]) -> Iterator[Detections]:
         found = iter(self._detect([tensor for _, tensor, _, _ in batch if tensor is not None]))
         for file, tensor, error, picture in batch:
             if tensor is None:

@@ -5,7 +5,7 @@ A picture is resized, cropped and normalised exactly as in the evaluation of the
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from botvision.data.transforms import normalise, resize_and_crop
 from botvision.draw import fit
 
 ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
+ReadFile = tuple[str, Tensor | None, str | None, Image.Image | None]
+"""A file: its path, what a network takes of it, the error instead, the picture to draw upon."""
 
 
 @dataclass(frozen=True)
@@ -122,34 +124,15 @@ class Predictor:
             topk: number of classes to return for each image, at most all.
             keep_pictures: hand the (bounded) pictures on, to be drawn upon.
         """
-        batch: list[tuple[str, Tensor | None, str | None, Image.Image | None]] = []
-        for path in paths:
-            try:
-                image = read_image(path)
-            except DataError as error:
-                batch.append((str(path), None, str(error), None))
-            else:
-                # The full picture is dropped at once: a batch of photographs need not fit in memory.
-                batch.append(
-                    (
-                        str(path),
-                        self._resized(image),
-                        None,
-                        fit(image, 1) if keep_pictures else None,
-                    )
-                )
-            if len(batch) == self.batch_size:
-                yield from self._finish(batch, topk)
-                batch = []
-        yield from self._finish(batch, topk)
+        shown = (lambda image: fit(image, 1)) if keep_pictures else None
+        for batch in read_batches(paths, self.batch_size, self._resized, shown):
+            yield from self._finish(batch, topk)
 
     def _resized(self, image: Image.Image) -> Tensor:
         """An RGB image as uint8 (3, *image_size)."""
         return resize_and_crop(to_tensor(image), self.image_size, self.crop)
 
-    def _finish(
-        self, batch: list[tuple[str, Tensor | None, str | None, Image.Image | None]], topk: int
-    ) -> Iterator[Prediction]:
+    def _finish(self, batch: list[ReadFile], topk: int) -> Iterator[Prediction]:
         tops = iter(self._classify([image for _, image, _, _ in batch if image is not None], topk))
         for file, image, error, picture in batch:
             yield Prediction(file, [] if image is None else next(tops), error, picture)
@@ -173,6 +156,36 @@ class Predictor:
             [{"label": self.classes[i], "index": i, "score": s} for s, i in zip(*row, strict=True)]
             for row in rows
         ]
+
+
+def read_batches(
+    paths: Iterable[str | Path],
+    size: int,
+    prepare: Callable[[Image.Image], Tensor],
+    shown: Callable[[Image.Image], Image.Image] | None,
+) -> Iterator[list[ReadFile]]:
+    """Yield files `size` at a time, in order; the last batch may be smaller, or empty.
+
+    The full picture is dropped at once: a batch of photographs need not fit in memory.
+
+    Args:
+        paths: image files.
+        size: of a batch.
+        prepare: an RGB image to what the network takes.
+        shown: an RGB image to the bounded one that is drawn upon; None: none is kept.
+    """
+    batch: list[ReadFile] = []
+    for path in paths:
+        try:
+            image = read_image(path)
+        except DataError as error:
+            batch.append((str(path), None, str(error), None))
+        else:
+            batch.append((str(path), prepare(image), None, shown(image) if shown else None))
+        if len(batch) == size:
+            yield batch
+            batch = []
+    yield batch
 
 
 def find_model(folder: str | Path) -> tuple[Path, str]:
