@@ -50,11 +50,14 @@ format: .venv/ready ## rewrite the code in the house format
 	@$(BIN)/ruff format .
 
 lock: ## pin all dependencies with hashes, naming no download address
-	@$(BIN)/uv pip compile -q pyproject.toml --extra train --group dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
+	@$(BIN)/uv pip compile -q pyproject.toml --extra train --group dev --group bench \
+	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" -o requirements.lock
 
-bench: .venv/ready ## measure the attention kernels on this machine
-	@$(BIN)/python benchmarks/attention.py
+# One after the other and each a process of its own: what one leaves in memory is not the next one's business.
+bench: .venv/ready ## measure speed and memory on this machine (an hour), into results/
+	@for name in attention backbones mask_rcnn input_pipeline evaluation; do \
+	  echo "benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || exit; done
 
 clean: ## remove what the targets made
 	rm -rf .venv demo .pytest_cache .ruff_cache .hypothesis
