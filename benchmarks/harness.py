@@ -23,10 +23,10 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Never
+from typing import TYPE_CHECKING, Never, TypeVar
 
 import torch
 
@@ -46,13 +46,16 @@ __all__ = [
     "interleaved",
     "loglog",
     "peak_memory",
+    "progress",
     "ratio",
     "table",
     "write",
+    "write_rows",
 ]
 
 RESULTS = Path(__file__).parent.parent / "results"
 Row = Mapping[str, object]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -184,19 +187,31 @@ def write(
     """
     from botvision.draw import save_figure
 
+    made_with = "; ".join(f"{key} {value}" for key, value in environment.items())
+    image = [f"![{name}]({name}.png)"] if picture is not None else []
+    parts = [head.strip(), f"Made with: {made_with}.", *image, body.strip() if body else table(rows)]
+    write_rows(name, rows, out, environment)
+    write_text(out / f"{name}.md", "\n\n".join(parts) + "\n")
+    if picture is not None:
+        save_figure(picture, out / f"{name}.png")
+
+
+def write_rows(name: str, rows: Sequence[Row], out: Path, environment: Mapping[str, str]) -> None:
+    """Write OUT/NAME.csv and .json alone: a part of what another file shows."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _columns(rows), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _plain(value) for key, value in row.items()} for row in rows)
-    made_with = "; ".join(f"{key} {value}" for key, value in environment.items())
-    image = [f"![{name}]({name}.png)"] if picture is not None else []
-    parts = [head.strip(), f"Made with: {made_with}.", *image, body.strip() if body else table(rows)]
     document = {"environment": dict(environment), "rows": [_without_gaps(row) for row in rows]}
     write_text(out / f"{name}.csv", text.getvalue())
     write_text(out / f"{name}.json", json.dumps(document, indent=1) + "\n")
-    write_text(out / f"{name}.md", "\n\n".join(parts) + "\n")
-    if picture is not None:
-        save_figure(picture, out / f"{name}.png")
+
+
+def progress(cases: Sequence[T], label: str) -> Iterator[T]:
+    """The cases one by one, with a bar on the error stream where that is a terminal."""
+    from tqdm.auto import tqdm
+
+    yield from tqdm(cases, desc=label, leave=False, disable=None, dynamic_ncols=True)
 
 
 def arguments(doc: str) -> argparse.ArgumentParser:

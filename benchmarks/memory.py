@@ -58,6 +58,9 @@ def peak_memory(script: str | Path, case: Case) -> int | None:
 def child_main(build: Callable[[Case], Callable[[], object]], argv: list[str] | None = None) -> bool:
     """In a child of `peak_memory`: measure the case of its command line, print the bytes, return True.
 
+    The case is built and run twice, and the second one counts: it makes its own gradients and states, but the
+    code is loaded by then, compiled and its threads are started: tens of MB that a process pays once.
+
     Args:
         build: makes inputs and models, and returns what is to be measured.
         argv: arguments; default: those of this process.
@@ -70,21 +73,13 @@ def child_main(build: Callable[[Case], Callable[[], object]], argv: list[str] | 
         return False
     case: Case = json.loads(argv[1])
     on_gpu = case.get("device") == "cuda"
-    _wake("cuda" if on_gpu else "cpu")
-    run = build(case)
-    print(_MARK + json.dumps(_gpu_bytes(run) if on_gpu else _host_bytes(run)))
+    measure = _gpu_bytes if on_gpu else _host_bytes
+    found = measure(build(case))
+    gc.collect()
+    if found is not None and (on_gpu or _reset_mark()):
+        found = measure(build(case))
+    print(_MARK + json.dumps(found))
     return True
-
-
-def _wake(device: str) -> None:
-    """Load libraries and start threads, backward's included: a process pays for them once, not a run."""
-    for dtype in (torch.float32, torch.bfloat16):
-        image = torch.randn(1, 16, 8, 8, device=device, dtype=dtype, requires_grad=True)
-        weight = torch.randn(16, 16, 1, 1, device=device, dtype=dtype, requires_grad=True)
-        cells = torch.nn.functional.conv2d(image, weight).flatten(2).mT[:, None]
-        torch.nn.functional.scaled_dot_product_attention(
-            cells, cells, cells @ cells.mT @ cells
-        ).sum().backward()
 
 
 def _gpu_bytes(run: Callable[[], object]) -> int | None:
