@@ -38,9 +38,9 @@ HEAD = """\
 
 The operation on projected queries, keys and values, 4 heads of 128. Milliseconds: median of interleaved
 repetitions ± half their interquartile range; a ratio is the median of the ratios within a repetition. The
-fastest of our kernels is in bold, "auto" is the choice among them. "einsum" is the formula of the authors' code,
-"pypi" the package bottleneck-transformer-pytorch, "timm" its BottleneckAttn (both at the one size they were made
-for), "content" torch's fused attention without position: the floor. Random numbers, seed 0.
+fastest of our kernels is in bold, "auto" is the choice among them. "einsum" is the formula of the authors'
+code, "pypi" the package bottleneck-transformer-pytorch, "timm" its BottleneckAttn (both at the one size they
+were made for), "content" torch's fused attention without position: the floor. Random numbers, seed 0.
 """
 
 
