@@ -92,7 +92,7 @@ def layer(case: Case) -> Computation:
     weight = torch.randn(3 * case.channels, case.channels, 1, 1, generator=generator, device=case.device)
     weight *= case.channels**-0.5
     if case.contender == "timm":
-        module = _timm_layer(case, inputs)
+        module = timm_layer(case, inputs)
         module.qkv.weight.data.copy_(weight)
     elif case.contender == "pypi":
         module = _pypi_layer(case, inputs)
@@ -219,10 +219,10 @@ def _on_map(case: Case, inputs: Inputs, module: nn.Module, projection: str) -> C
 
 
 def _timm(case: Case, inputs: Inputs) -> Computation:
-    return _on_map(case, inputs, _timm_layer(case, inputs), "qkv")
+    return _on_map(case, inputs, timm_layer(case, inputs), "qkv")
 
 
-def _timm_layer(case: Case, inputs: Inputs) -> Any:  # noqa: ANN401
+def timm_layer(case: Case, inputs: Inputs) -> Any:  # noqa: ANN401
     """timm does not scale the position term: with tables scaled instead it is the same function."""
     from timm.layers.bottleneck_attn import BottleneckAttn
 

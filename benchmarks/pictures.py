@@ -10,9 +10,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = Mapping[str, object]
-# Okabe and Ito's colours, which the colour-blind tell apart, without the yellow that white paper swallows.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Okabe and Ito's colours, which the colour-blind tell apart, but the yellow that white paper swallows, and
+# three more. Marker and dash tell lines apart where colour does not.
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000"),
+    *("#5b2a86", "#7a4a12", "#8a8a8a"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "<")
 DASHES = ("-", "--", ":")
 
 
@@ -85,7 +89,7 @@ def _line(axes: "Axes", points: list[tuple[float, float]], label: str, place: in
         label=label,
         color=COLOURS[place % len(COLOURS)],
         marker=MARKERS[place % len(MARKERS)],
-        linestyle=DASHES[place // len(COLOURS) % len(DASHES)],
+        linestyle=DASHES[place // 6 % len(DASHES)],
         linewidth=2.6 if bold else 1.3,
         markersize=6 if bold else 4.5,
         markeredgecolor="white",
