@@ -12,6 +12,7 @@ from botvision.registration import register_with_timm
 if TYPE_CHECKING:
     from botvision.attention.layer import MHSA2d
     from botvision.backbones import cost
+    from botvision.backbones.folding import fold_batch_norm
     from botvision.backbones.surgery import Surgery, from_resnet
     from botvision.backbones.variants import BoTNet, create_model, list_models
     from botvision.backbones.weights import from_timm_botnet, load_model, load_weights, save_model
@@ -24,6 +25,7 @@ _HOME = {
     "MHSA2d": "botvision.attention.layer",
     "cost": "botvision.backbones",
     "Surgery": "botvision.backbones.surgery",
+    "fold_batch_norm": "botvision.backbones.folding",
     "from_resnet": "botvision.backbones.surgery",
     "BoTNet": "botvision.backbones.variants",
     "create_model": "botvision.backbones.variants",
@@ -47,6 +49,7 @@ __all__ = [
     "cost",
     "create_model",
     "faster_rcnn",
+    "fold_batch_norm",
     "from_resnet",
     "from_timm_botnet",
     "list_models",
