@@ -35,5 +35,5 @@ def test_there_are_measurements() -> None:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_large_maps_get_a_kernel_without_quadratic_memory(device: str, training: bool) -> None:
-    assert choose(device, torch.float32, (64, 64), 128, training) in ("folded", "chunked")
-    assert choose(device, torch.bfloat16, (50, 84), 32, training) in ("folded", "chunked")
+    assert choose(device, torch.float32, (64, 64), 128, training) in ("folded", "chunked", "tiled")
+    assert choose(device, torch.bfloat16, (50, 84), 32, training) in ("folded", "chunked", "tiled")

@@ -85,6 +85,42 @@ def test_chunks_of_any_size(kernel: KernelName, monkeypatch: pytest.MonkeyPatch)
     assert_equal(run(case, kernel), run(case, "reference"), torch.float64)
 
 
+@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("logits", [1, 5 * 35, 3 * 5 * 35, 35 * 35, 2 * 35 * 35, 4 * 35 * 35])
+def test_tiles_of_any_size(
+    logits: int, mode: Position, padded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Single query rows, several, an uneven last one, one matrix, two, and those of several images."""
+    monkeypatch.setattr("botvision.attention.tiled._TILE_LOGITS", logits)
+    case = make_case(mode, (7, 5), batch=3, padded=padded)
+    assert_equal(run(case, "tiled"), run(case, "reference"), torch.float64)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_tiles_by_single_products(mode: Position, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on large maps in fp32, where products go to oneDNN one by one."""
+    monkeypatch.setattr("botvision.attention.tiled._SINGLE_CELLS", 1)
+    monkeypatch.setattr("botvision.attention.tiled._TILE_LOGITS", 3 * 5 * 35)
+    rounded = make_case(mode, (7, 5)).to(torch.float32)
+    assert_equal(run(rounded, "tiled"), run(rounded.to(torch.float64), "reference"), torch.float32)
+
+
+def test_tiles_keep_their_weights_on_small_maps_only() -> None:
+    """Weights no larger than queries and keys together are kept for the backward pass, others made again."""
+
+    def saved(grid: tuple[int, int]) -> int:
+        case, largest = make_case("relative", grid, width=8), 0
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+            sizes: list[int] = []
+            attend(case.q, case.k, case.v, case.terms(), kernel="tiled")
+            largest = max(sizes)
+        return largest
+
+    assert saved((4, 4)) == 2 * 2 * 16 * 16
+    assert saved((4, 5)) == 2 * 2 * 20 * 8
+
+
 @pytest.mark.parametrize("kernel", FAST)
 @pytest.mark.parametrize("mode", MODES)
 def test_compiles_as_one_graph(mode: Position, kernel: KernelName) -> None:

@@ -15,14 +15,15 @@ from torch.utils.checkpoint import checkpoint
 
 from botvision.attention.position import PositionRows
 from botvision.attention.reference import Terms, attend_reference, valid_cells
+from botvision.attention.tiled import attend_tiled
 
-KernelName = Literal["auto", "reference", "mask", "folded", "chunked"]
-KERNELS: tuple[KernelName, ...] = ("auto", "reference", "mask", "folded", "chunked")
+KernelName = Literal["auto", "reference", "mask", "folded", "chunked", "tiled"]
+KERNELS: tuple[KernelName, ...] = ("auto", "reference", "mask", "folded", "chunked", "tiled")
 
 # Mask of one chunk that stays in a core's second-level cache, in bytes.
 _CHUNK_BYTES = 1 << 21
-# Cells of 32x32, up to which a quadratic mask pays.
-_LARGE_MAP = 1024
+# Cells up to which a quadratic mask pays: in fp32 on a CPU, and elsewhere.
+_SMALL_MAP, _LARGE_MAP = 256, 1024
 
 
 class AxisLogits(NamedTuple):
@@ -57,6 +58,10 @@ def attend(
         kernel = choose(q.device.type, q.dtype, terms.grid, q.shape[-1], training)
     if kernel == "reference":
         return attend_reference(q, k, v, terms, dropout)[0]
+    if kernel == "tiled":
+        if dropout == 0 and not torch.compiler.is_compiling():
+            return attend_tiled(q, k, v, terms)
+        kernel = "chunked"  # as linear in memory, and compilers and dropout are torch's business there
     if terms.position is None:
         mask = None if terms.sizes is None else valid_cells(terms.grid, terms.sizes).flatten(1)[:, None, None]
         return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=1.0)
@@ -74,14 +79,11 @@ def choose(
 ) -> KernelName:
     """The kernel for a case, by the measurements in results/attention_cpu.md.
 
-    On a CPU the mask is fastest, or within a fifth of it, up to 32x32 cells; there training in half precision
-    gains from the folded form, which alone stays within fused attention. On larger maps an N x N mask no
-    longer fits into any cache: chunks of it cost about as little and their memory is linear, and the folded
-    form trains fastest in half precision as long as its width, which grows with the map, is not far above
-    the head's.
+    On a CPU tiles are fastest at every size in bf16, and in fp32 on large maps; on small ones the products
+    are too small for oneDNN to win back what its calls cost, and the mask is as fast or a little faster.
 
-    On GPUs the rule follows arithmetic, not measurements: fused kernels take widths up to 256, in half
-    precision.
+    On GPUs the rule follows arithmetic, not measurements: a mask costs little up to 32x32 cells; beyond,
+    fused kernels take the folded form up to widths of 256 in half precision, and chunks keep memory linear.
 
     Args:
         device: type of the device, such as "cpu".
@@ -91,13 +93,12 @@ def choose(
         training: whether gradients are wanted.
     """
     half = dtype in (torch.float16, torch.bfloat16)
-    large = grid[0] * grid[1] > _LARGE_MAP
-    folded_width = head_dim + sum(grid)
-    if device == "cuda":
-        return ("folded" if half and folded_width <= 256 else "chunked") if large else "mask"
-    if training and half and grid[0] * grid[1] >= _LARGE_MAP and folded_width <= 2.5 * head_dim:
-        return "folded"
-    return "chunked" if large else "mask"
+    cells = grid[0] * grid[1]
+    if device == "cpu":
+        return "tiled" if dtype == torch.bfloat16 or cells > _SMALL_MAP else "mask"
+    if cells <= _LARGE_MAP:
+        return "mask"
+    return "folded" if half and head_dim + sum(grid) <= 256 else "chunked"
 
 
 def axis_logits(q: Tensor, grid: tuple[int, int], position: PositionRows) -> AxisLogits:

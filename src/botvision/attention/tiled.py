@@ -1,0 +1,256 @@
+"""The attention of reference.py in tiles that stay in cache, with a backward pass of its own.
+
+A tile holds the logits of a few query rows with all keys: one product, the position added in place, softmax,
+one product with the values. Of a large map nothing of this is kept: the backward pass makes it again, so that
+memory grows with the number of cells, not with its square. On CPUs this beats torch's fused attention, whose
+matrix products do not use the widest vectors of every processor, whereas oneDNN's do.
+
+Shape legend: B batch, N heads, H W key row and column, L = H*W cells, D head width, P 1 or B, R rows of a
+table; a tile has G matrices (heads of images), T query rows, M = T*W queries.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from botvision.attention.reference import Terms
+
+# Logits of one tile: few enough for the caches, enough for products at full speed.
+_TILE_LOGITS = 1 << 21
+# Cells from which fp32 products are worth a call of oneDNN each; smaller ones go to torch in batches.
+_SINGLE_CELLS = 400
+
+
+def attend_tiled(q: Tensor, k: Tensor, v: Tensor, terms: Terms) -> Tensor:
+    """The output (B, N, L, D) of `attend_reference` without dropout; arguments as there.
+
+    It lies in memory as (B, L, N, D), so that a channels-last feature map needs no copy. Gradients of
+    gradients are not defined.
+    """
+    dtype, rows = q.dtype, terms.position
+    # fp16 would overflow where logits add up, and few CPUs multiply it fast
+    inside = torch.float32 if dtype == torch.float16 else dtype
+    spec = _Spec(
+        terms.grid,
+        terms.content,
+        rows is not None and rows.relative,
+        None if terms.sizes is None else terms.sizes.tolist(),
+    )
+    tables = () if rows is None else (rows.height.to(inside), rows.width.to(inside))
+    return _Tiled.apply(spec, q.to(inside), k.to(inside), v.to(inside), *tables).to(dtype)
+
+
+class _Spec(NamedTuple):
+    """What the logits consist of, but for the tensors."""
+
+    grid: tuple[int, int]
+    content: bool
+    relative: bool
+    sizes: list[list[int]] | None  # valid (height, width) of each image
+
+
+class _Tile(NamedTuple):
+    """Where a tile lies."""
+
+    images: slice
+    heads: slice
+    rows: slice  # of queries
+    cells: slice  # the same queries among all cells
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(G, M, D) of a (B, N, L, D) tensor, in rows without gaps: oneDNN is slow with them."""
+        return x[self.images, self.heads, self.cells].flatten(0, 1).contiguous()
+
+    def keys(self, x: Tensor) -> Tensor:
+        """(G, L, D) of a (B, N, L, D) tensor, in rows without gaps."""
+        return x[self.images, self.heads].flatten(0, 1).contiguous()
+
+    def write(self, x: Tensor, part: Tensor) -> None:
+        """(G, M, D) of the queries into a (B, N, L, D) tensor."""
+        place = x[self.images, self.heads, self.cells]
+        place.copy_(part.unflatten(0, place.shape[:2]))
+
+    def write_keys(self, x: Tensor, part: Tensor) -> None:
+        """(G, L, D) of the keys into a (B, N, L, D) tensor."""
+        place = x[self.images, self.heads]
+        place.copy_(part.unflatten(0, place.shape[:2]))
+
+
+class _Context(FunctionCtx):
+    spec: _Spec
+    tables: int
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+
+
+class _Tiled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: _Context, spec: _Spec, q: Tensor, k: Tensor, v: Tensor, *tables: Tensor) -> Tensor:
+        logits, kept = _Logits(spec, tables), []
+        # weights no larger than queries and keys together are kept rather than made again
+        keep = any(ctx.needs_input_grad) and q.shape[2] <= 2 * q.shape[3]
+        out = _like_a_map(v)
+        with torch.autocast(q.device.type, enabled=False):
+            for tiles in logits.groups(q):
+                keys, values = tiles[0].keys(k), tiles[0].keys(v)
+                for tile in tiles:
+                    weights = logits.weights(tile, tile.queries(q), keys)
+                    tile.write(out, _times(weights, values.mT))
+                    if keep:
+                        kept.append(weights)
+        ctx.spec, ctx.tables = spec, len(tables)
+        ctx.save_for_backward(q, k, v, *tables, *kept)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyrefly: ignore[bad-override]
+        ctx: _Context, *grads: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        q, k, v, *rest = ctx.saved_tensors
+        logits = _Logits(ctx.spec, tuple(rest[: ctx.tables]))
+        with torch.autocast(q.device.type, enabled=False):
+            return (None, *_backward(grads[0], (q, k, v), logits, rest[ctx.tables :]))
+
+
+def _backward(
+    grad: Tensor, qkv: tuple[Tensor, Tensor, Tensor], logits: "_Logits", kept: list[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Gradients of q, k, v and both tables, from the weights that were kept, if any were."""
+    q, k, v = qkv
+    wide = torch.promote_types(q.dtype, torch.float32)  # sums over tiles are not kept in half precision
+    of_q, of_k, of_v = _like_a_map(q), _like_a_map(k), _like_a_map(v)
+    of_tables = _Logits(logits.spec, tuple(torch.zeros_like(table, dtype=wide) for table in logits.tables))
+    weights_kept = iter(kept)
+    for tiles in logits.groups(q):
+        keys, values = tiles[0].keys(k), tiles[0].keys(v)
+        sum_k, sum_v = (part.new_zeros(part.mT.shape, dtype=wide) for part in (keys, values))
+        for tile in tiles:
+            queries, upstream = tile.queries(q), tile.queries(grad)
+            weights = next(weights_kept) if kept else logits.weights(tile, queries, keys)
+            sum_v += _times(upstream.mT, weights.mT)
+            of_logits = torch._softmax_backward_data(_times(upstream, values), weights, -1, q.dtype)
+            of_queries = torch.zeros_like(queries)
+            if logits.spec.content:
+                of_queries = _times(of_logits, keys.mT)
+                sum_k += _times(queries.mT, of_logits.mT)
+            if logits.tables:
+                logits.position_backward(tile, of_logits, queries, of_queries, of_tables)
+            tile.write(of_q, of_queries)
+        tiles[0].write_keys(of_k, sum_k.mT)
+        tiles[0].write_keys(of_v, sum_v.mT)
+    return of_q, of_k if logits.spec.content else None, of_v, *(t.to(q.dtype) for t in of_tables.tables)
+
+
+class _Logits(NamedTuple):
+    """Makes the logits of tiles, from (P, R, D) tables for height and width where position counts."""
+
+    spec: _Spec
+    tables: tuple[Tensor, ...]
+
+    def groups(self, q: Tensor) -> Iterator[list[_Tile]]:
+        """Tiles of (B, N, L, D) queries, those with the same keys together: some matrices, or rows of one."""
+        (batch, heads, cells, _), (height, width) = q.shape, self.spec.grid
+        fit = 1 if _onednn(q) and cells >= _SINGLE_CELLS else max(1, _TILE_LOGITS // (cells * cells))
+        # tables and sizes may differ from image to image
+        own = self.spec.sizes is not None or any(table.shape[0] > 1 for table in self.tables)
+        some_heads = min(heads, fit)
+        some_images = 1 if own else max(1, min(batch, fit // heads))
+        some_rows = max(1, min(height, _TILE_LOGITS // (some_heads * some_images * cells * width)))
+        for image in range(0, batch, some_images):
+            for head in range(0, heads, some_heads):
+                images = slice(image, min(image + some_images, batch))
+                few = slice(head, min(head + some_heads, heads))
+                blocks = [slice(row, min(row + some_rows, height)) for row in range(0, height, some_rows)]
+                yield [
+                    _Tile(images, few, rows, slice(rows.start * width, rows.stop * width)) for rows in blocks
+                ]
+
+    def weights(self, tile: _Tile, queries: Tensor, keys: Tensor) -> Tensor:
+        """(G, M, L) softmax of the logits of (G, M, D) queries."""
+        if self.spec.content:
+            logits = _times(queries, keys)
+        else:
+            logits = queries.new_zeros(*queries.shape[:2], keys.shape[1])
+        spread = logits.unflatten(2, self.spec.grid).unflatten(1, (-1, self.spec.grid[1]))  # G T W H W
+        if self.tables:
+            rows, columns = (
+                _by_key(
+                    _times(queries, table.unsqueeze(0)).unflatten(1, spread.shape[1:3]),
+                    axis,
+                    self.spec.relative,
+                )
+                for axis, table in zip((1, 2), self._rows(tile), strict=True)
+            )
+            spread.add_(rows.unsqueeze(-1)).add_(columns.unsqueeze(-2))
+        if self.spec.sizes is not None:
+            height, width = self.spec.sizes[tile.images.start]
+            spread[..., height:, :] = float("-inf")
+            spread[..., width:] = float("-inf")
+        return torch.softmax(logits, -1, out=logits)
+
+    def position_backward(
+        self, tile: _Tile, of_logits: Tensor, queries: Tensor, of_queries: Tensor, of_tables: "_Logits"
+    ) -> None:
+        """Adds the position's part to the gradients of (G, M, D) queries and of the tables."""
+        spread = of_logits.unflatten(2, self.spec.grid).unflatten(1, (-1, self.spec.grid[1]))
+        for axis, table, of_table in zip((1, 2), self._rows(tile), of_tables._rows(tile), strict=True):
+            products = of_logits.new_zeros(*spread.shape[:3], table.shape[0])
+            _by_key(products, axis, self.spec.relative).copy_(spread.sum(-1 if axis == 1 else -2))
+            products = products.flatten(1, 2)
+            of_queries += _times(products, table.mT.unsqueeze(0))
+            of_table += products.flatten(0, 1).mT @ queries.flatten(0, 1)
+
+    def _rows(self, tile: _Tile) -> tuple[Tensor, Tensor]:
+        """(R, D) rows for the tile's queries, as views: of the height only those that they can meet."""
+        height, width = (table[0 if table.shape[0] == 1 else tile.images.start] for table in self.tables)
+        if self.spec.relative:
+            start, rows = self.spec.grid[0] - tile.rows.stop, tile.rows.stop - tile.rows.start
+            height = height[start : start + self.spec.grid[0] + rows - 1]
+        return height, width
+
+
+def _by_key(products: Tensor, axis: int, relative: bool) -> Tensor:
+    """(G, T, W, R) products with table rows -> a view by key: (G, T, W, H) or, of axis 2, (G, T, W, W).
+
+    A query's keys begin one distance earlier than those of the query before it, so a step to the next query
+    is a step back by one row of the table.
+    """
+    if not relative:
+        return products
+    queries = products.shape[axis]
+    strides = list(products.stride())
+    strides[axis] -= 1
+    return products.as_strided(
+        (*products.shape[:3], products.shape[3] - queries + 1),
+        strides,
+        products.storage_offset() + queries - 1,
+    )
+
+
+def _like_a_map(x: Tensor) -> Tensor:
+    """An empty (B, N, L, D) tensor that lies in memory as (B, L, N, D)."""
+    batch, heads, cells, width = x.shape
+    return x.new_empty(batch, cells, heads, width).transpose(1, 2)
+
+
+def _times(left: Tensor, right: Tensor) -> Tensor:
+    """(G, M, K) @ (G or 1, C, K).mT, by the fastest product there is."""
+    if right.shape[0] > 1:
+        return torch.bmm(left, right.mT)
+    rows, other = left.flatten(0, 1), right[0]
+    if _onednn(left):
+        # torch's fp32 product is MKL's, which leaves half of an AMD core's vector width unused
+        out = torch.ops.mkldnn._linear_pointwise(rows, other, None, "none", [], "")
+    else:
+        out = rows @ other.mT
+    return out.unflatten(0, left.shape[:2])
+
+
+def _onednn(x: Tensor) -> bool:
+    """Whether single products of `x` go to oneDNN: torch's own in fp32 are MKL's, which leave half of an AMD
+    core's vector width unused."""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and bool(torch.backends.mkldnn.enabled)
