@@ -1,13 +1,17 @@
 """Views of images and instances: scaled, cut, mirrored."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from botvision.data import masks
+from botvision.data import detection_transforms, masks
 from botvision.data.detection_config import DetectionDataConfig
 from botvision.data.detection_transforms import View, choose_view, jitter_colors
+from botvision.data.images import read_reduced
 
 SOURCE = (60, 90)
 VIEWS = [
@@ -37,6 +41,58 @@ def test_pixels_are_those_of_the_whole_image_scaled_and_cut(view: View) -> None:
     assert (found.shape, found.dtype) == (expected.shape, torch.uint8)
     # Pillow and torch round intermediate rows differently: one grey level.
     assert (found.int() - expected.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_window_resampled_alone_has_the_same_pixels(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.randint(0, 256, (3, *SOURCE), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    whole = view.image(picture)
+    assert torch.equal(whole, view.image(pixels))
+    monkeypatch.setattr(detection_transforms, "LARGEST_SCALED", 0)
+    alone = view.image(picture)
+    assert torch.equal(alone, view.image(pixels))
+    # Pillow and torch round intermediate rows differently: one grey level.
+    assert (alone.int() - whole.int()).abs().max() <= 1
+
+
+def test_an_image_scaled_far_beyond_its_window_is_never_made_whole() -> None:
+    view = View(SOURCE, (60_000, 90_000), 30_000, 45_000, (64, 64), mirrored=False)  # 20 GB of pixels
+    assert view.image(torch.full((3, *SOURCE), 7, dtype=torch.uint8)).unique().tolist() == [7]
+
+
+@pytest.mark.parametrize(
+    ("source", "scaled", "reduction"),
+    [
+        ((480, 640), (768, 1024), 1), ((480, 640), (160, 213), 2), ((480, 640), (161, 215), 1),
+        ((480, 640), (80, 106), 4), ((480, 640), (40, 53), 8), ((480, 640), (1, 1), 8),
+        ((3024, 4032), (768, 1024), 2), ((3024, 4032), (484, 645), 4), ((480, 640), (480, 40), 1),
+        ((427, 640), (10, 20), 1), ((426, 640), (10, 20), 2), ((428, 640), (10, 20), 4),
+    ],
+)  # fmt: skip
+def test_a_file_is_decoded_with_pixels_to_spare_and_none_halved(
+    source: tuple[int, int], scaled: tuple[int, int], reduction: int
+) -> None:
+    assert View(source, scaled, 0, 0, scaled, mirrored=False).reduction == reduction
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("size", [(120, 160), (70, 90)])
+def test_a_picture_decoded_smaller_gives_nearly_the_same_window(
+    size: tuple[int, int], mirrored: bool
+) -> None:
+    rows, columns = torch.linspace(0, 9, 480)[:, None], torch.linspace(0, 12, 640)[None]
+    waves = torch.stack([torch.sin(rows + k) * torch.cos(columns - k) for k in range(3)])
+    pixels = (127 * (1 + waves)).to(torch.uint8)
+    view = View((480, 640), (120, 160), 120 - size[0], 160 - size[1], size, mirrored)
+    assert view.reduction == 2
+    stored = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(stored, "JPEG", quality=95)
+    whole, smaller = (read_reduced(stored.getvalue(), reduce)[0] for reduce in (1, 2))
+    assert (whole.size, smaller.size) == ((640, 480), (320, 240))
+    difference = (view.image(whole).int() - view.image(smaller).int()).abs().float()
+    assert difference.mean() < 1
+    assert difference.max() <= 4
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -46,7 +46,8 @@ class DetectionDataConfig:
         mean: by channel, for values 0..1 (ImageNet's by default); the network normalises.
         std: by channel, for values 0..1.
         cache: keep decoded images at their own size in memory: "auto" (if they fit into `cache_bytes`),
-            "memory" (always) or "none".
+            "memory" (always) or "none". Images that are not kept, stored as JPEG, are decoded smaller where
+            training shrinks them much, which moves some pixels by a grey level or so.
         cache_bytes: limit of "auto", for each split.
         num_workers: loader processes.
     """

@@ -187,7 +187,9 @@ class DetectionDataset(Dataset[Any]):
     def _training(self, epoch: int, index: int) -> tuple[Tensor, Target]:
         draws = uniform(DRAWS, self.seed, epoch, index)[0].tolist()
         view = choose_view(self.size_of(index), self.config, draws[:4])
-        image = jitter_colors(view.image(self.load(index)), self.config.color_jitter, draws[4:])
-        target = self.source.instances(self.indices[index], view)
+        cached, place = self._cache, self.indices[index]
+        picture = self.source.picture(place, view.reduction) if cached is None else cached[index]
+        image = jitter_colors(view.image(picture), self.config.color_jitter, draws[4:])
+        target = self.source.instances(place, view)
         target["image_id"] = torch.tensor(self.image_id(index))
         return image, target

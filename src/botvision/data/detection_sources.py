@@ -12,7 +12,7 @@ from torch import Tensor
 from botvision.data.coco import Category, CocoFile, ImageRecord, decimals, parse_coco
 from botvision.data.detection_transforms import View
 from botvision.data.errors import DataError
-from botvision.data.images import read_image
+from botvision.data.images import read_reduced
 from botvision.data.masks import boxes_of, decode_into, polygons_to_rles
 from botvision.data.shapes import ShapesSource
 
@@ -61,6 +61,12 @@ class CocoSource:
         """uint8 (3, H, W), the way up in which it is annotated."""
         return load_annotated(self.folder, self.file.images[index])
 
+    def picture(self, index: int, reduce: int) -> Image.Image | Tensor:
+        """The same as :meth:`load`, or up to `reduce` times smaller, in whatever form it comes at no cost."""
+        image = self.file.images[index]
+        path = self.folder / image.file
+        return read_annotated(path, (image.height, image.width), f"{path} (image id {image.id})", reduce)
+
     def instances(self, index: int, view: View | None = None) -> Target:
         """Boxes float32 (n, 4) xyxy, labels int64 (n,) from 1, masks uint8 (n, H, W); no crowds,
         nothing without area.
@@ -78,13 +84,14 @@ class CocoSource:
             corners = view.boxes(corners)
             seen = (corners[:, 2:] > corners[:, :2]).all(axis=1)
             mine, corners = mine[seen], corners[seen]
-        masks = torch.from_numpy(self._masks(mine, corners, size, view))
+        masks, extents = self._masks(mine, corners, size, view)
+        boxes = extents if view is not None and self.has_masks else corners
         target = {
-            "boxes": torch.from_numpy(corners.astype(np.float32)),
+            "boxes": torch.from_numpy(boxes.astype(np.float32)),
             "labels": torch.from_numpy(annotations.categories[mine].astype(np.int64) + 1),
-            "masks": masks,
+            "masks": torch.from_numpy(masks),
         }
-        return target if view is None else _visible(target, self.has_masks)
+        return target if view is None else _visible(target)
 
     def ground_truth(self, indices: list[int]) -> dict[str, Any]:
         """The COCO file of these images; what has no area is in it, as it counts in evaluation."""
@@ -96,29 +103,32 @@ class CocoSource:
         corners: npt.NDArray[np.float64],
         size: tuple[int, int],
         view: View | None,
-    ) -> npt.NDArray[np.uint8]:
-        """(n, H, W) of the view, contiguous; full boxes where there are no masks."""
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+        """Masks (n, H, W) of the view, contiguous, and their boxes (n, 4); full boxes if there are none."""
         height, width = size if view is None else view.size
         masks = np.zeros((len(chosen), height, width), dtype=np.uint8)
+        boxes = np.zeros((len(chosen), 4))
         annotations = self.file.annotations
         runs = np.flatnonzero(annotations.runs[chosen + 1] > annotations.runs[chosen])
         shapes = np.flatnonzero(annotations.polygons[chosen + 1] > annotations.polygons[chosen])
         for place in set(range(len(chosen))).difference(runs.tolist(), shapes.tolist()):
             left, top, right, bottom = np.rint(corners[place]).astype(int)
             masks[place, top : max(bottom, top + 1), left : max(right, left + 1)] = 1
+            boxes[place] = corners[place]
         if len(runs):
             rles = [{"size": list(size), "counts": annotations.rle_of(a)} for a in chosen[runs].tolist()]
             if view is None:
-                decode_into(rles, masks, runs)
+                boxes[runs] = decode_into(rles, masks, runs)
             else:
                 view.pick(rles, masks, runs)
+                boxes[runs] = boxes_of(torch.from_numpy(masks[runs])).numpy()
         if len(shapes):
             outlines = [
                 [decimals(p) if view is None else view.polygon(p) for p in annotations.polygons_of(a)]
                 for a in chosen[shapes].tolist()
             ]
-            decode_into(polygons_to_rles(outlines, (height, width)), masks, shapes)
-        return masks
+            boxes[shapes] = decode_into(polygons_to_rles(outlines, (height, width)), masks, shapes)
+        return masks, boxes
 
 
 class ShapesInstances(CocoSource):
@@ -133,21 +143,26 @@ class ShapesInstances(CocoSource):
     def load(self, index: int) -> Tensor:
         return self.shapes.load(index)
 
+    def picture(self, index: int, reduce: int) -> Tensor:
+        return self.shapes.load(index)
 
-def _visible(target: Target, from_masks: bool) -> Target:
-    """Without the instances of which nothing is to be seen; boxes of what is."""
-    if not len(target["boxes"]):
-        return target
-    if from_masks:
-        target["boxes"] = boxes_of(target["masks"])
+
+def _visible(target: Target) -> Target:
+    """Without the instances of which nothing is to be seen."""
     seen = (target["boxes"][:, 2:] > target["boxes"][:, :2]).all(dim=1)
     return target if bool(seen.all()) else {key: values[seen] for key, values in target.items()}
 
 
-def read_annotated(path: Path, size: tuple[int, int], name: str) -> Image.Image:
+def read_annotated(path: Path, size: tuple[int, int], name: str, reduce: int = 1) -> Image.Image:
     """Read an image the way up in which it is annotated: of the size (height, width) that is stated.
 
     That is upright by its EXIF orientation, or, if only that fits, as the pixels are stored.
+
+    Args:
+        path: of the file.
+        size: (height, width) as annotated.
+        name: for messages.
+        reduce: 1, 2, 4 or 8: the most by which the sides of a JPEG may be divided, to decode it faster.
 
     Returns:
         A PIL image of mode "RGB".
@@ -156,13 +171,13 @@ def read_annotated(path: Path, size: tuple[int, int], name: str) -> Image.Image:
         DataError: one line, if the file is missing or broken, or of another size.
     """
     height, width = size
-    picture = read_image(path, name)
-    upright = picture.size
-    if upright == (height, width) != (width, height):
-        picture = read_image(path, name, upright=False)
-    if picture.size != (width, height):
+    picture, whole = read_reduced(path, reduce, name)
+    upright = whole
+    if upright == (width, height) != (height, width):
+        picture, whole = read_reduced(path, reduce, name, upright=False)
+    if whole != (height, width):
         raise DataError(
-            f"{name}: {upright[1]} x {upright[0]} pixels (height x width), "
+            f"{name}: {upright[0]} x {upright[1]} pixels (height x width), "
             f"but its annotations say {height} x {width}"
         )
     return picture

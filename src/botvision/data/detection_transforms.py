@@ -1,8 +1,9 @@
 """Scale jitter, mirroring and cropping of an image together with its instances.
 
 An image is scaled to fit a canvas times a random factor (proportions are kept), a window of at most the
-canvas is cut out at a random place, and half of the windows are mirrored. Only the window is ever computed:
-pixels are resampled from it, polygons are moved first and rasterised on it, run-length masks are picked from.
+canvas is cut out at a random place, and half of the windows are mirrored. Work is done at the size of the
+result: a JPEG that shrinks much is decoded smaller, polygons are moved first and rasterised on the window,
+run-length masks are picked from.
 """
 
 from collections.abc import Sequence
@@ -10,15 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from botvision.data.detection_config import DetectionDataConfig
 from botvision.data.masks import Rle, decode, rle_boxes
+from botvision.data.packed import pack, unpack
 
 DRAWS = 7  # scale, top, left, mirror, brightness, contrast, saturation
+SPARE = (
+    1.5  # resampled from a JPEG decoded this much too large, pixels are less than one grey level off in mean
+)
+LARGEST_SCALED = 6  # times the window: beyond, torch's whole image costs more than Pillow's slower window
 
 
 @dataclass(frozen=True)
@@ -46,23 +51,48 @@ class View:
         """Factors (vertical, horizontal)."""
         return self.scaled[0] / self.source[0], self.scaled[1] / self.source[1]
 
-    def image(self, pixels: Tensor) -> Tensor:
-        """uint8 (3, H, W) to uint8 (3, h, w); bilinear, averaging where it shrinks."""
-        if self.source == self.scaled:
-            (height, width), top, left = self.size, self.top, self.left
-            out = pixels[:, top : top + height, left : left + width]
-        else:
-            out = self._resampled(pixels)
-        return (out.flip(2) if self.mirrored else out).contiguous()
+    @property
+    def reduction(self) -> int:
+        """By how much a JPEG's sides may be divided while decoding: 1, 2, 4 or 8.
 
-    def _resampled(self, pixels: Tensor) -> Tensor:
-        (down, right), (height, width) = self.scale, self.size
+        What remains is at least `SPARE` times as large as it is to be scaled, so that hardly a pixel differs,
+        and it covers exactly the image: sides that cannot be divided would be rounded, and objects shift.
+        """
+        sides = list(zip(self.source, self.scaled, strict=True))
+        return next(
+            factor
+            for factor in (8, 4, 2, 1)
+            if factor == 1 or all(side % factor == 0 and side >= SPARE * factor * to for side, to in sides)
+        )
+
+    def image(self, picture: Image.Image | Tensor) -> Tensor:
+        """The window of a picture; bilinear, averaging where it shrinks.
+
+        Args:
+            picture: of mode "RGB", or uint8 (3, H, W); of the size of `source`, or decoded smaller.
+
+        Returns:
+            uint8 (3, h, w), contiguous.
+        """
+        (height, width), (rows, columns) = self.size, self.scaled
+        if rows * columns > LARGEST_SCALED * height * width:
+            return unpack(pack(self._resampled(picture)), self.mirrored)
+        packed = pack(picture)
+        if packed.shape[:2] != self.scaled:
+            packed = F.resize(packed.permute(2, 0, 1), [rows, columns], antialias=True).permute(1, 2, 0)
+        window = packed[self.top : self.top + height, self.left : self.left + width]
+        return unpack(window, self.mirrored)
+
+    def _resampled(self, picture: Image.Image | Tensor) -> Image.Image:
+        """The window alone, for when the scaled image is so large that it had better not be made."""
+        if not isinstance(picture, Image.Image):
+            picture = Image.fromarray(picture.permute(1, 2, 0).numpy())
+        (rows, columns), (height, width) = self.scaled, self.size
+        down, right = rows / picture.height, columns / picture.width
         # Pillow reads beyond the box for its filter: exactly the window of the image scaled as a whole.
         box = (self.left / right, self.top / down, (self.left + width) / right, (self.top + height) / down)
-        limited = (box[0], box[1], min(box[2], self.source[1]), min(box[3], self.source[0]))
-        picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-        resized = picture.resize((width, height), Image.Resampling.BILINEAR, box=limited)
-        return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1)
+        limited = (box[0], box[1], min(box[2], picture.width), min(box[3], picture.height))
+        return picture.resize((width, height), Image.Resampling.BILINEAR, box=limited)
 
     def boxes(self, boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """xyxy (N, 4) in the image to xyxy in the window, cut off at its edges."""

@@ -59,7 +59,7 @@ def decode(rles: Sequence[Rle], size: tuple[int, int]) -> Masks:
         raise DataError(f"run lengths of a mask: {error}") from error
 
 
-def decode_into(rles: Sequence[Rle], out: Masks, places: npt.NDArray[np.int64]) -> None:
+def decode_into(rles: Sequence[Rle], out: Masks, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Decode run lengths into some of many masks.
 
     They are decoded column by column, and turning that into rows is what takes the time: here only the box
@@ -70,13 +70,17 @@ def decode_into(rles: Sequence[Rle], out: Masks, places: npt.NDArray[np.int64]) 
         out: (N, H, W), zeros.
         places: (n,), which of `out` they become.
 
+    Returns:
+        Their smallest boxes, as :func:`rle_boxes` gives them.
+
     Raises:
         DataError: as for :func:`decode`.
     """
-    size = (out.shape[1], out.shape[2])
-    for rle, place, box in zip(rles, places.tolist(), rle_boxes(rles).astype(np.int64).tolist(), strict=True):
+    size, boxes = (out.shape[1], out.shape[2]), rle_boxes(rles)
+    for rle, place, box in zip(rles, places.tolist(), boxes.astype(np.int64).tolist(), strict=True):
         left, top, right, bottom = box
         out[place, top:bottom, left:right] = decode([rle], size)[0, top:bottom, left:right]
+    return boxes
 
 
 def rasterise(objects: Sequence[Sequence[Sequence[float]]], size: tuple[int, int]) -> Masks:
