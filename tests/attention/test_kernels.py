@@ -106,19 +106,20 @@ def test_tiles_by_single_products(mode: Position, monkeypatch: pytest.MonkeyPatc
     assert_equal(run(rounded, "tiled"), run(rounded.to(torch.float64), "reference"), torch.float32)
 
 
-def test_tiles_keep_their_weights_on_small_maps_only() -> None:
-    """Weights no larger than queries and keys together are kept for the backward pass, others made again."""
+@pytest.mark.parametrize(("grid", "kept"), [((8, 8), True), ((5, 13), False)])
+def test_tiles_keep_weights_of_small_maps_only(grid: tuple[int, int], kept: bool) -> None:
+    """Up to eight times as many cells as the head is wide they are kept for the backward pass."""
+    case, sizes = make_case("relative", grid, width=8), []
 
-    def saved(grid: tuple[int, int]) -> int:
-        case, largest = make_case("relative", grid, width=8), 0
-        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
-            sizes: list[int] = []
-            attend(case.q, case.k, case.v, case.terms(), kernel="tiled")
-            largest = max(sizes)
-        return largest
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(x.numel())
+        return x
 
-    assert saved((4, 4)) == 2 * 2 * 16 * 16
-    assert saved((4, 5)) == 2 * 2 * 20 * 8
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        attend(case.q, case.k, case.v, case.terms(), kernel="tiled")
+    cells = grid[0] * grid[1]
+    assert sum(sizes) >= 2 * 2 * 3 * cells * 8  # queries, keys, values
+    assert (2 * 2 * cells * cells in sizes) == kept
 
 
 @pytest.mark.parametrize("kernel", FAST)

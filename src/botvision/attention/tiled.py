@@ -90,12 +90,12 @@ class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: _Context, spec: _Spec, q: Tensor, k: Tensor, v: Tensor, *tables: Tensor) -> Tensor:
         logits, kept = _Logits(spec, tables), []
-        # weights no larger than queries and keys together are kept rather than made again
-        keep = any(ctx.needs_input_grad) and q.shape[2] <= 2 * q.shape[3]
+        # weights that take little beside the activations of a network are kept rather than made again
+        keep = any(ctx.needs_input_grad) and q.shape[2] <= 8 * q.shape[3]
         out = _like_a_map(v)
         with torch.autocast(q.device.type, enabled=False):
             for tiles in logits.groups(q):
-                keys, values = tiles[0].keys(k), tiles[0].keys(v)
+                keys, values = logits.keys(tiles[0], k), tiles[0].keys(v)
                 for tile in tiles:
                     weights = logits.weights(tile, tile.queries(q), keys)
                     tile.write(out, _times(weights, values.mT))
@@ -126,23 +126,33 @@ def _backward(
     of_tables = _Logits(logits.spec, tuple(torch.zeros_like(table, dtype=wide) for table in logits.tables))
     weights_kept = iter(kept)
     for tiles in logits.groups(q):
-        keys, values = tiles[0].keys(k), tiles[0].keys(v)
-        sum_k, sum_v = (part.new_zeros(part.mT.shape, dtype=wide) for part in (keys, values))
+        keys, values = logits.keys(tiles[0], k), tiles[0].keys(v)
+        sums = _Sums(wide), _Sums(wide)
         for tile in tiles:
             queries, upstream = tile.queries(q), tile.queries(grad)
             weights = next(weights_kept) if kept else logits.weights(tile, queries, keys)
-            sum_v += _times(upstream.mT, weights.mT)
+            sums[1].add(_times(upstream.mT, weights.mT))
             of_logits = torch._softmax_backward_data(_times(upstream, values), weights, -1, q.dtype)
-            of_queries = torch.zeros_like(queries)
             if logits.spec.content:
-                of_queries = _times(of_logits, keys.mT)
-                sum_k += _times(queries.mT, of_logits.mT)
-            if logits.tables:
-                logits.position_backward(tile, of_logits, queries, of_queries, of_tables)
-            tile.write(of_q, of_queries)
-        tiles[0].write_keys(of_k, sum_k.mT)
-        tiles[0].write_keys(of_v, sum_v.mT)
+                sums[0].add(_times(queries.mT, of_logits.mT))
+            tile.write(of_q, logits.backward(tile, of_logits, queries, keys, of_tables))
+        if logits.spec.content:
+            tiles[0].write_keys(of_k, sums[0].total.mT)
+        tiles[0].write_keys(of_v, sums[1].total.mT)
     return of_q, of_k if logits.spec.content else None, of_v, *(t.to(q.dtype) for t in of_tables.tables)
+
+
+class _Sums:
+    """A sum of tensors in `dtype`; that of one is itself."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype, self.total = dtype, torch.empty(0)
+
+    def add(self, part: Tensor) -> None:
+        if self.total.numel() == 0:
+            self.total = part
+        else:
+            self.total = self.total.to(self.dtype).add_(part)
 
 
 class _Logits(NamedTuple):
@@ -169,22 +179,38 @@ class _Logits(NamedTuple):
                     _Tile(images, few, rows, slice(rows.start * width, rows.stop * width)) for rows in blocks
                 ]
 
+    @property
+    def folded(self) -> bool:
+        """Whether position takes part in the product, as further columns [rows, columns] of the queries and
+        one-hots of the keys: on small maps they are few, and adding them to short rows is slow."""
+        return len(self.tables) > 0 and sum(self.spec.grid) <= self.tables[0].shape[-1] // 2
+
+    def keys(self, tile: _Tile, k: Tensor) -> Tensor:
+        """What the tile's queries are multiplied with: (G, L, D) keys, and where position is folded one-hots
+        of their row and column."""
+        keys, (height, width) = tile.keys(k), self.spec.grid
+        if not self.folded:
+            return keys
+        eye = torch.eye(max(height, width), dtype=k.dtype, device=k.device)
+        rows, columns = (
+            eye[:height, :height].repeat_interleave(width, 0),
+            eye[:width, :width].repeat(height, 1),
+        )
+        places = torch.cat([rows, columns], 1).expand(keys.shape[0], -1, -1)
+        return torch.cat([keys, places], 2) if self.spec.content else places.contiguous()
+
     def weights(self, tile: _Tile, queries: Tensor, keys: Tensor) -> Tensor:
-        """(G, M, L) softmax of the logits of (G, M, D) queries."""
-        if self.spec.content:
-            logits = _times(queries, keys)
+        """(G, M, L) softmax of the logits of (G, M, D) queries with `keys`."""
+        parts = [queries] if self.spec.content else []
+        if self.folded:
+            parts += [part.flatten(1, 2) for part in self._position(tile, queries)]
+        if parts:
+            logits = _times(torch.cat(parts, 2), keys)
         else:
             logits = queries.new_zeros(*queries.shape[:2], keys.shape[1])
-        spread = logits.unflatten(2, self.spec.grid).unflatten(1, (-1, self.spec.grid[1]))  # G T W H W
-        if self.tables:
-            rows, columns = (
-                _by_key(
-                    _times(queries, table.unsqueeze(0)).unflatten(1, spread.shape[1:3]),
-                    axis,
-                    self.spec.relative,
-                )
-                for axis, table in zip((1, 2), self._rows(tile), strict=True)
-            )
+        spread = self._spread(logits)
+        if self.tables and not self.folded:
+            rows, columns = self._position(tile, queries)
             spread.add_(rows.unsqueeze(-1)).add_(columns.unsqueeze(-2))
         if self.spec.sizes is not None:
             height, width = self.spec.sizes[tile.images.start]
@@ -192,17 +218,44 @@ class _Logits(NamedTuple):
             spread[..., width:] = float("-inf")
         return torch.softmax(logits, -1, out=logits)
 
-    def position_backward(
-        self, tile: _Tile, of_logits: Tensor, queries: Tensor, of_queries: Tensor, of_tables: "_Logits"
-    ) -> None:
-        """Adds the position's part to the gradients of (G, M, D) queries and of the tables."""
-        spread = of_logits.unflatten(2, self.spec.grid).unflatten(1, (-1, self.spec.grid[1]))
-        for axis, table, of_table in zip((1, 2), self._rows(tile), of_tables._rows(tile), strict=True):
-            products = of_logits.new_zeros(*spread.shape[:3], table.shape[0])
-            _by_key(products, axis, self.spec.relative).copy_(spread.sum(-1 if axis == 1 else -2))
-            products = products.flatten(1, 2)
-            of_queries += _times(products, table.mT.unsqueeze(0))
-            of_table += products.flatten(0, 1).mT @ queries.flatten(0, 1)
+    def backward(
+        self, tile: _Tile, of_logits: Tensor, queries: Tensor, keys: Tensor, of_tables: "_Logits"
+    ) -> Tensor:
+        """(G, M, D) gradient of the queries from that of the logits; adds those of the tables."""
+        spread, width = self._spread(of_logits), queries.shape[2] if self.spec.content else 0
+        products = _times(of_logits, keys.mT) if width or self.folded else of_logits.new_empty(0)
+        of_queries = products[..., :width] if width else torch.zeros_like(queries)
+        if not self.tables:
+            return of_queries
+        if self.folded:
+            parts = products[..., width:].unflatten(1, spread.shape[1:3]).split(self.spec.grid, -1)
+        else:
+            parts = spread.sum(-1), spread.sum(-2)
+        for axis, part, table, of_table in zip(
+            (1, 2), parts, self._rows(tile), of_tables._rows(tile), strict=True
+        ):
+            of_products = of_logits.new_zeros(*spread.shape[:3], table.shape[0])
+            _by_key(of_products, axis, self.spec.relative).copy_(part)
+            of_products = of_products.flatten(1, 2)
+            of_queries += _times(of_products, table.mT.unsqueeze(0))
+            of_table += of_products.flatten(0, 1).mT @ queries.flatten(0, 1)
+        return of_queries
+
+    def _spread(self, logits: Tensor) -> Tensor:
+        """(G, M, L) -> (G, T, W, H, W)."""
+        return logits.unflatten(2, self.spec.grid).unflatten(1, (-1, self.spec.grid[1]))
+
+    def _position(self, tile: _Tile, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of (G, M, D) queries for every key row (G, T, W, H) and key column (G, T, W, W)."""
+        rows, columns = (
+            _by_key(
+                _times(queries, table.unsqueeze(0)).unflatten(1, (-1, self.spec.grid[1])),
+                axis,
+                self.spec.relative,
+            )
+            for axis, table in zip((1, 2), self._rows(tile), strict=True)
+        )
+        return rows, columns
 
     def _rows(self, tile: _Tile) -> tuple[Tensor, Tensor]:
         """(R, D) rows for the tile's queries, as views: of the height only those that they can meet."""
