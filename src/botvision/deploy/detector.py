@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from botvision.data.masks import encode
 from botvision.data.sources import to_tensor
+from botvision.deploy.inference import fold_detector, place
 from botvision.deploy.predictor import ImageLike, ReadFile, find_model, pick_device, read_batches, to_rgb
 from botvision.detection.masks import detect
 from botvision.detection.weights import load_detector
@@ -80,7 +81,7 @@ class DetectionPredictor:
         self.batch_size = batch_size
         self.description = dict(description)
         self.category_ids, self.classes = _categories(description)
-        self.model: Any = model.to(self.device).eval()
+        self.model: Any = place(model, self.device)
         heads: Any = model.roi_heads
         if score_threshold is not None:
             heads.score_thresh = score_threshold
@@ -102,6 +103,7 @@ class DetectionPredictor:
         if task != "detect":
             raise ValueError(f"{source}: a model for the task {task!r}, not a detector")
         model, description = load_detector(source)
+        fold_detector(model)
         return cls(model, description, **options)
 
     @property

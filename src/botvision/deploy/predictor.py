@@ -21,6 +21,7 @@ from botvision.data.errors import DataError
 from botvision.data.images import read_image
 from botvision.data.sources import counts_as_image, list_folder, to_tensor
 from botvision.data.transforms import normalise, resize_and_crop
+from botvision.deploy.inference import fold_classifier, place
 from botvision.draw import fit
 
 ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
@@ -77,7 +78,7 @@ class Predictor:
         self.description = description
         self.classes: list[str] = [str(name) for name in description["classes"]]
         self.image_size, self.mean, self.std, self.crop = _input_of(description, "the model's description")
-        self.model = model.to(self.device).eval()
+        self.model = place(model, self.device)
 
     @classmethod
     def from_run(cls, folder: str | Path, *, device: str = "auto", batch_size: int = 32) -> "Predictor":
@@ -90,7 +91,8 @@ class Predictor:
         if task == "detect":
             raise ValueError(f"{source}: a detector, not a classifier; DetectionPredictor takes it")
         model, description = load_model(source)
-        _input_of(description, str(source / DESCRIPTION_FILE))
+        image_size, *_ = _input_of(description, str(source / DESCRIPTION_FILE))
+        fold_classifier(model, image_size)
         return cls(model, description, device=device, batch_size=batch_size)
 
     def predict(self, images: Sequence[ImageLike], topk: int = 5) -> list[dict[str, Any]]:
