@@ -205,7 +205,7 @@ class _Logits(NamedTuple):
         if self.folded:
             parts += [part.flatten(1, 2) for part in self._position(tile, queries)]
         if parts:
-            logits = _times(torch.cat(parts, 2), keys)
+            logits = _times(torch.cat(parts, 2) if len(parts) > 1 else queries, keys)
         else:
             logits = queries.new_zeros(*queries.shape[:2], keys.shape[1])
         spread = self._spread(logits)
