@@ -5,21 +5,20 @@ Here such a record ends the evaluation with one line that names it.
 """
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 import hotcoco
-import numpy as np
 from hotcoco import mask as rle
+
+from botvision.evaluation.coco_bulk import usual_annotations, usual_results
+from botvision.evaluation.coco_checks import box_of, known_id, mask_trouble, number_of, size_of, whole_id
 
 Kind = Literal["bbox", "segm"]
 KINDS: tuple[Kind, ...] = ("bbox", "segm")
 FIELDS: Mapping[Kind, str] = {"bbox": "bbox", "segm": "segmentation"}
-LARGEST_ID = 2**63 - 1
-FLOAT_MAX = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def read_truth(truth: CocoTruth | Mapping[str, Any] | str | Path) -> CocoTruth:
     data = truth if isinstance(truth, Mapping) else read_json(truth)
     if not isinstance(data, Mapping):
         raise ValueError(f"{name}: expected an object with images, annotations and categories")
-    images = {record["id"]: _size(record) for record in _records(data, "images", name)}
+    images = {record["id"]: size_of(record) for record in _records(data, "images", name)}
     names = {r["id"]: str(r.get("name", r["id"])) for r in _records(data, "categories", name)}
     if not names:
         raise ValueError(f"{name}: no categories, expected at least one")
@@ -125,17 +124,20 @@ def checked_results(
         ValueError: One line that names the first record that cannot be used, and why.
     """
     categories = {category.id for category in truth.categories}
+    usual = usual_results(results, truth.sizes, categories, masks=kind == "segm")
+    if usual is not None:
+        return usual
     field = FIELDS[kind]
     checked = []
     for number, record in enumerate(results, 1):
         where = f"{name}: result {number}"
-        image = _known(record, "image_id", truth.sizes, where)
-        category = _known(record, "category_id", categories, where)
-        score = _number(record, "score", where)
+        image = known_id(record, "image_id", truth.sizes, where)
+        category = known_id(record, "category_id", categories, where)
+        score = number_of(record, "score", where)
         if kind == "bbox":
-            value: object = _box(record, where)
+            value: object = box_of(record, where)
         else:
-            trouble = _mask_trouble(record, truth.sizes[image], where, polygons=False)
+            trouble = mask_trouble(record, truth.sizes[image], where, polygons=False)
             if trouble:
                 raise ValueError(trouble)
             value = record["segmentation"]
@@ -167,7 +169,7 @@ def _records(
         if not isinstance(record, Mapping):
             raise ValueError(f"{name}: {key} number {number} is no object")
         if unique:
-            identity = _id(record, "id", f"{name}: {key} number {number}")
+            identity = whole_id(record, "id", f"{name}: {key} number {number}")
             if identity in seen:
                 raise ValueError(
                     f"{name}: {key} number {number} has id {identity}, which another one has, too"
@@ -183,23 +185,27 @@ def _annotations(
     name: str,
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Return checked annotations, numbered from 1, and why their masks cannot be used (None if they can)."""
+    records = list(_records(data, "annotations", name, unique=False))
+    usual = usual_annotations(records, images, set(categories))
+    if usual is not None:
+        return usual, None
     annotations: list[dict[str, Any]] = []
     no_masks: str | None = None
-    for number, record in enumerate(_records(data, "annotations", name, unique=False), 1):
+    for number, record in enumerate(records, 1):
         where = f"{name}: annotation {record.get('id', f'number {number}')}"
-        image = _known(record, "image_id", images, where)
-        box = _box(record, where)
-        trouble = _mask_trouble(record, images[image], where)
+        image = known_id(record, "image_id", images, where)
+        box = box_of(record, where)
+        trouble = mask_trouble(record, images[image], where)
         no_masks = no_masks or trouble
         if record.get("area") is not None:
-            area = _number(record, "area", where)
+            area = number_of(record, "area", where)
         else:
             area = box[2] * box[3] if trouble else _pixels(record["segmentation"], images[image])
         annotations.append(
             {
                 "id": number,
                 "image_id": image,
-                "category_id": _known(record, "category_id", categories, where),
+                "category_id": known_id(record, "category_id", categories, where),
                 "bbox": box,
                 "area": area,
                 "iscrowd": int(bool(record.get("iscrowd"))),
@@ -216,114 +222,8 @@ def _sides(size: tuple[int, int] | None) -> dict[str, int]:
     return {} if size is None else {"height": size[0], "width": size[1]}
 
 
-def _id(record: Mapping[str, Any], key: str, where: str) -> int:
-    value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_ID:
-        found = "missing" if value is None else f"{value!r:.40}"
-        raise ValueError(f"{where}: {key} is {found}, expected a whole number from 0")
-    return value
-
-
-def _known(record: Mapping[str, Any], key: str, known: Mapping[int, object] | set[int], where: str) -> int:
-    value = _id(record, key, where)
-    if value not in known:
-        raise ValueError(f"{where}: {key} {value} is not in the ground truth's list")
-    return value
-
-
-def _number(record: Mapping[str, Any], key: str, where: str) -> float:
-    value = record.get(key)
-    if isinstance(value, bool) or not _is_finite(value):
-        found = "missing" if value is None else f"{value!r:.40}"
-        raise ValueError(f"{where}: {key} is {found}, expected a number")
-    return float(value)
-
-
-def _size(record: Mapping[str, Any]) -> tuple[int, int] | None:
-    height, width = record.get("height"), record.get("width")
-    if type(height) is not int or type(width) is not int or height < 1 or width < 1:
-        return None
-    return height, width
-
-
-def _box(record: Mapping[str, Any], where: str) -> list[float]:
-    box = record.get("bbox")
-    numbers = list(box) if isinstance(box, Sequence) and not isinstance(box, str) else []
-    fine = len(numbers) == 4 and all(_is_finite(value) for value in numbers)
-    if not fine or numbers[2] < 0 or numbers[3] < 0:
-        found = "missing" if box is None else f"{box!r:.80}"
-        raise ValueError(f"{where}: bbox is {found}, expected [x, y, width, height]")
-    return [float(value) for value in numbers]
-
-
-def _mask_trouble(
-    record: Mapping[str, Any], size: tuple[int, int] | None, where: str, polygons: bool = True
-) -> str | None:
-    """Say in one line why a segmentation is none; None if it is one."""
-    mask = record.get("segmentation")
-    if size is None:
-        return f"{where}: masks need height and width of image {record['image_id']}"
-    if polygons and isinstance(mask, Sequence) and not isinstance(mask, str):
-        if mask and all(_is_polygon(ring) for ring in mask):
-            return None
-        return f"{where}: segmentation holds no polygon, or one of fewer than three points"
-    if not isinstance(mask, Mapping):
-        found = "missing" if mask is None else type(mask).__name__
-        return (
-            f"{where}: segmentation is {found}, expected " + ("polygons or " if polygons else "") + "an RLE"
-        )
-    if list(mask.get("size") or ()) != list(size):
-        return f"{where}: mask of size {mask.get('size')!r:.40}, expected that of its image, {list(size)}"
-    counts, pixels = mask.get("counts"), size[0] * size[1]
-    if isinstance(counts, str | bytes):
-        try:
-            runs = _runs(counts)
-            fine = int(runs.min()) >= 0 and int(runs.sum()) == pixels
-        except ValueError:
-            fine = False
-    elif isinstance(counts, Sequence):
-        fine = all(type(run) is int and run >= 0 for run in counts) and sum(counts) == pixels
-    else:
-        return f"{where}: the mask's counts are {type(counts).__name__}, expected a string or a list"
-    return None if fine else f"{where}: the mask's counts do not fill its {size[0]}x{size[1]} pixels"
-
-
-def _is_polygon(ring: object) -> bool:
-    if not isinstance(ring, Sequence) or isinstance(ring, str) or len(ring) < 6 or len(ring) % 2:
-        return False
-    return all(_is_finite(value) for value in ring)
-
-
-def _is_finite(value: object) -> TypeGuard[float]:
-    """Whether a value is a number of float64; whole numbers may be too large for one."""
-    return isinstance(value, int | float) and abs(value) <= FLOAT_MAX
-
-
 def _pixels(segmentation: Any, size: tuple[int, int] | None) -> float:  # noqa: ANN401
     """Area of a checked mask in an image (height, width)."""
     assert size is not None  # or the mask would not have passed
     pieces = rle.frPyObjects(segmentation, *size)
     return float(rle.area(rle.merge(pieces) if isinstance(pieces, list) else pieces))
-
-
-def _runs(counts: str | bytes) -> np.ndarray:
-    """Lengths of the runs in a compressed RLE, int64 (n,).
-
-    Five bits a character, the lowest first; the sixth says that more follow, the fifth of the last one is the
-    sign. From the fourth run on it is the difference to the run before the last.
-    """
-    data = counts.encode("ascii") if isinstance(counts, str) else counts
-    letters = np.frombuffer(data, np.uint8).astype(np.int64) - 48
-    if not letters.size or letters.min() < 0 or letters.max() > 63 or letters[-1] & 32:
-        raise ValueError("no run, a character that is none of a run, or a run without its end")
-    ends = np.flatnonzero(letters & 32 == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > 8:
-        raise ValueError("a run of more than 2^40 pixels")
-    shifts = 5 * (np.arange(letters.size) - np.repeat(starts, lengths))
-    runs = np.add.reduceat((letters & 31) << shifts, starts)
-    runs -= np.where(letters[ends] & 16, np.int64(1) << 5 * lengths, 0)
-    runs[1::2] = runs[1::2].cumsum()
-    runs[2::2] = runs[2::2].cumsum()
-    return runs
