@@ -67,8 +67,8 @@ def flex(case: Case, q: Tensor, k: Tensor, v: Tensor, height: Tensor, width: Ten
     return out
 
 
-def by_convolution(left: Tensor, right: Tensor) -> Tensor:
-    """`tiled._times` by 1x1 convolutions of a channels-last map of one row."""
+def by_convolution(left: Tensor, right: Tensor, room: object = None) -> Tensor:
+    """`tiled._times` by 1x1 convolutions of a channels-last map of one row, without its `room`."""
     if right.shape[0] > 1:
         return torch.bmm(left, right.mT)
     pixels = left.flatten(0, 1)[None, None].permute(0, 3, 1, 2)

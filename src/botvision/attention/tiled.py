@@ -9,6 +9,7 @@ Shape legend: B batch, N heads, H W key row and column, L = H*W cells, D head wi
 table; a tile has G matrices (heads of images), T query rows, M = T*W queries.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -92,12 +93,12 @@ class _Tiled(torch.autograd.Function):
         logits, kept = _Logits(spec, tables), []
         # weights that take little beside the activations of a network are kept rather than made again
         keep = any(ctx.needs_input_grad) and q.shape[2] <= 8 * q.shape[3]
-        out = _like_a_map(v)
+        out, room = _like_a_map(v), None if keep else _Room()
         with torch.autocast(q.device.type, enabled=False):
             for tiles in logits.groups(q):
                 keys, values = logits.keys(tiles[0], k), tiles[0].keys(v)
                 for tile in tiles:
-                    weights = logits.weights(tile, tile.queries(q), keys)
+                    weights = logits.weights(tile, tile.queries(q), keys, room)
                     tile.write(out, _times(weights, values.mT))
                     if keep:
                         kept.append(weights)
@@ -127,12 +128,13 @@ def _backward(
     weights_kept = iter(kept)
     for tiles in logits.groups(q):
         keys, values = logits.keys(tiles[0], k), tiles[0].keys(v)
-        sums = _Sums(wide), _Sums(wide)
+        sums, rooms = (_Sums(wide), _Sums(wide)), (_Room(), _Room())
         for tile in tiles:
             queries, upstream = tile.queries(q), tile.queries(grad)
-            weights = next(weights_kept) if kept else logits.weights(tile, queries, keys)
+            weights = next(weights_kept) if kept else logits.weights(tile, queries, keys, rooms[0])
             sums[1].add(_times(upstream.mT, weights.mT))
-            of_logits = torch._softmax_backward_data(_times(upstream, values), weights, -1, q.dtype)
+            of_logits = _times(upstream, values, rooms[1])
+            torch._softmax_backward_data(of_logits, weights, -1, q.dtype, grad_input=of_logits)
             if logits.spec.content:
                 sums[0].add(_times(queries.mT, of_logits.mT))
             tile.write(of_q, logits.backward(tile, of_logits, queries, keys, of_tables))
@@ -140,6 +142,20 @@ def _backward(
             tiles[0].write_keys(of_k, sums[0].total.mT)
         tiles[0].write_keys(of_v, sums[1].total.mT)
     return of_q, of_k if logits.spec.content else None, of_v, *(t.to(q.dtype) for t in of_tables.tables)
+
+
+class _Room:
+    """Memory that tile after tile writes into: fresh pages from the system cost as much as a product."""
+
+    def __init__(self) -> None:
+        self.memory = torch.empty(0)
+
+    def take(self, like: Tensor, *shape: int) -> Tensor:
+        """An uninitialised tensor of `shape`; what was taken before is written over."""
+        numbers = math.prod(shape)
+        if self.memory.numel() < numbers:
+            self.memory = like.new_empty(numbers)
+        return self.memory[:numbers].view(shape)
 
 
 class _Sums:
@@ -199,13 +215,13 @@ class _Logits(NamedTuple):
         places = torch.cat([rows, columns], 1).expand(keys.shape[0], -1, -1)
         return torch.cat([keys, places], 2) if self.spec.content else places.contiguous()
 
-    def weights(self, tile: _Tile, queries: Tensor, keys: Tensor) -> Tensor:
-        """(G, M, L) softmax of the logits of (G, M, D) queries with `keys`."""
+    def weights(self, tile: _Tile, queries: Tensor, keys: Tensor, room: _Room | None) -> Tensor:
+        """(G, M, L) softmax of the logits of (G, M, D) queries with `keys`, in `room` if there is one."""
         parts = [queries] if self.spec.content else []
         if self.folded:
             parts += [part.flatten(1, 2) for part in self._position(tile, queries)]
         if parts:
-            logits = _times(torch.cat(parts, 2) if len(parts) > 1 else queries, keys)
+            logits = _times(torch.cat(parts, 2) if len(parts) > 1 else queries, keys, room)
         else:
             logits = queries.new_zeros(*queries.shape[:2], keys.shape[1])
         spread = self._spread(logits)
@@ -290,17 +306,16 @@ def _like_a_map(x: Tensor) -> Tensor:
     return x.new_empty(batch, cells, heads, width).transpose(1, 2)
 
 
-def _times(left: Tensor, right: Tensor) -> Tensor:
-    """(G, M, K) @ (G or 1, C, K).mT, by the fastest product there is."""
+def _times(left: Tensor, right: Tensor, room: _Room | None = None) -> Tensor:
+    """(G, M, K) @ (G or 1, C, K).mT, by the fastest product there is, into `room` where it can be told."""
+    if right.shape[0] == 1 and _onednn(left):
+        out = torch.ops.mkldnn._linear_pointwise(left.flatten(0, 1), right[0], None, "none", [], "")
+        return out.unflatten(0, left.shape[:2])
+    out = None if room is None else room.take(left, *left.shape[:2], right.shape[1])
     if right.shape[0] > 1:
-        return torch.bmm(left, right.mT)
-    rows, other = left.flatten(0, 1), right[0]
-    if _onednn(left):
-        # torch's fp32 product is MKL's, which leaves half of an AMD core's vector width unused
-        out = torch.ops.mkldnn._linear_pointwise(rows, other, None, "none", [], "")
-    else:
-        out = rows @ other.mT
-    return out.unflatten(0, left.shape[:2])
+        return torch.bmm(left, right.mT, out=out)
+    flat = torch.mm(left.flatten(0, 1), right[0].mT, out=None if out is None else out.flatten(0, 1))
+    return flat.unflatten(0, left.shape[:2])
 
 
 def _onednn(x: Tensor) -> bool:
