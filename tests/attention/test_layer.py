@@ -1,5 +1,7 @@
 """The layer as a user meets it: sizes, padding, weights, formats, errors."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -173,3 +175,35 @@ def test_the_fused_attention_is_what_runs(
     names = {event.key for event in profile.key_averages()}
     assert "aten::_scaled_dot_product_flash_attention_for_cpu" in names
     assert "aten::_scaled_dot_product_attention_math" not in names
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace.*:FutureWarning")
+@pytest.mark.parametrize("largest", [0, 100])
+@pytest.mark.parametrize("kernel", ["auto", "tiled"])
+def test_who_rewrites_computations_finds_operations_of_torch(
+    kernel: KernelName, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tracing, exporting and function transforms do not know an autograd function of ours."""
+    monkeypatch.setattr("botvision.attention.kernels._LARGE_MAP", largest)
+    layer = MHSA2d(16, heads=2, kernel=kernel).double()
+    x = torch.randn(2, 16, 5, 6, dtype=torch.float64)
+    with torch.no_grad():
+        exact = layer(x)
+        exported = torch.export.export(layer, (x,)).module()
+        traced: Any = torch.jit.trace(layer, x)
+        for found in (traced(x), exported(x)):
+            torch.testing.assert_close(found, exact, rtol=0, atol=1e-12)
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(layer(leaf).sum(), leaf)
+    torch.testing.assert_close(torch.func.grad(lambda y: layer(y).sum())(x), gradient, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_an_empty_batch(training: bool) -> None:
+    layer = MHSA2d(16, heads=2, kernel="tiled")
+    x = torch.empty(0, 16, 5, 6, requires_grad=training)
+    out = layer(x)
+    assert out.shape == x.shape
+    if training:
+        out.sum().backward()
+        assert layer.qkv.weight.grad is not None

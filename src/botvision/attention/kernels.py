@@ -59,9 +59,11 @@ def attend(
     if kernel == "reference":
         return attend_reference(q, k, v, terms, dropout)[0]
     if kernel == "tiled":
-        if dropout == 0 and not torch.compiler.is_compiling():
+        if dropout == 0 and not _rewritten():
             return attend_tiled(q, k, v, terms)
-        kernel = "chunked"  # as linear in memory, and compilers and dropout are torch's business there
+        # with dropout torch's attention is quadratic unless it comes in chunks; without, one operation does
+        small = terms.grid[0] * terms.grid[1] <= _LARGE_MAP
+        kernel = "mask" if small else "chunked" if dropout > 0 else "folded"
     if terms.position is None:
         mask = None if terms.sizes is None else valid_cells(terms.grid, terms.sizes).flatten(1)[:, None, None]
         return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=1.0)
@@ -99,6 +101,13 @@ def choose(
     if cells <= _LARGE_MAP:
         return "mask"
     return "folded" if half and head_dim + sum(grid) <= 256 else "chunked"
+
+
+def _rewritten() -> bool:
+    """Whether somebody follows the computation who knows torch's own operations alone: compilers, exporters,
+    tracers, and the transforms of torch.func."""
+    transformed = torch._C._are_functorch_transforms_active()
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed
 
 
 def axis_logits(q: Tensor, grid: tuple[int, int], position: PositionRows) -> AxisLogits:

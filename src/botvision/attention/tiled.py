@@ -321,4 +321,5 @@ def _times(left: Tensor, right: Tensor, room: _Room | None = None) -> Tensor:
 def _onednn(x: Tensor) -> bool:
     """Whether single products of `x` go to oneDNN: torch's own in fp32 are MKL's, which leave half of an AMD
     core's vector width unused."""
-    return x.dtype == torch.float32 and x.device.type == "cpu" and bool(torch.backends.mkldnn.enabled)
+    usable = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+    return usable and x.dtype == torch.float32 and x.device.type == "cpu"
