@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from botvision.evaluation import coco_files
 from botvision.evaluation.coco import evaluate_coco
-from botvision.evaluation.coco_bulk import are_polygons, are_rles, usual_annotations, usual_results
+from botvision.evaluation.coco_bulk import are_polygons, rle_areas, usual_annotations, usual_results
 from botvision.evaluation.coco_checks import is_polygon, mask_trouble, size_of
-from botvision.evaluation.coco_files import Kind, checked_results, read_truth
+from botvision.evaluation.coco_files import Kind, load_results, read_truth
 from tests.evaluation.scenes import crowds_as_rle, random_scene, scene_of_boxes
 
 SQUARE = rle.encode(np.ones((4, 6), np.uint8, order="F"))["counts"].decode()
@@ -31,16 +31,22 @@ def test_usual_records_come_out_as_from_the_checks_one_by_one(seed: int, monkeyp
     scene = crowds_as_rle(random_scene(seed))
     sizes = {record["id"]: size_of(record) for record in scene.truth["images"]}
     categories = {record["id"] for record in scene.truth["categories"]}
-    truth = usual_annotations(scene.truth["annotations"], sizes, categories)
-    results = {
-        kind: usual_results(scene.results, sizes, categories, kind == "segm") for kind in coco_files.KINDS
-    }
-    one_by_one(monkeypatch)
+    assert usual_annotations(scene.truth["annotations"], sizes, categories) is not None
     read = read_truth(scene.truth)
-    assert truth == coco_files._annotations(scene.truth, sizes, dict.fromkeys(categories, ""), "truth")[0]
-    for kind, found in results.items():
-        assert found == checked_results(scene.results, read, kind, "results")
-        assert found is not None
+    results = {}
+    for kind in coco_files.KINDS:
+        assert usual_results(scene.results, sizes, categories, kind == "segm") is not None
+        results[kind] = load_results(scene.results, read, kind, "results").dataset
+    one_by_one(monkeypatch)
+    again = read_truth(scene.truth)
+    assert again.coco.dataset == read.coco.dataset
+    assert again.categories == read.categories
+    for kind, usual in results.items():
+        alone = load_results(scene.results, again, kind, "results").dataset
+        for record, other in zip(usual["annotations"], alone["annotations"], strict=True):
+            if kind == "segm":  # whose boxes have no part in anything
+                del record["bbox"], other["bbox"]
+            assert record == other
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
@@ -106,10 +112,13 @@ def test_no_result_passes_that_would_not_alone(change: Change):
     assert usual_results([RESULT, {**RESULT, **change}, RESULT], {1: (4, 6)}, {2}, masks) is None
     missing = {key: value for key, value in RESULT.items() if key not in change}
     assert usual_results([missing, RESULT], {1: (4, 6)}, {2}, masks) is None
+    assert usual_results([{**RESULT, **change}], {1: None}, {2}, masks) is None
 
 
 def test_nothing_is_usual():
-    assert usual_annotations([], {}, {2}) == usual_results([], {}, {2}, masks=True) == []
+    for found in (usual_annotations([], {}, {2}), usual_results([], {}, {2}, masks=True)):
+        assert found is not None
+        assert found.masks == []
     assert evaluate_coco(scene_of_boxes([]), [], "segm").instances == 0
 
 
@@ -148,7 +157,7 @@ def test_compressed_runs_pass_together_as_alone(mask: tuple[tuple[int, int], str
     record = {"image_id": 1, "segmentation": {"size": list(size), "counts": text}}
     alone = mask_trouble(record, size, "") is None
     fine = {"size": [4, 6], "counts": SQUARE}
-    assert are_rles([fine, record["segmentation"], fine], [(4, 6), size, (4, 6)]) == alone
+    assert (rle_areas([fine, record["segmentation"], fine], [(4, 6), size, (4, 6)]) is not None) == alone
 
 
 @settings(max_examples=200, deadline=None)

@@ -20,7 +20,7 @@ from botvision.evaluation.coco_files import (
     KINDS,
     CocoTruth,
     Kind,
-    checked_results,
+    load_results,
     read_results,
     read_truth,
 )
@@ -134,8 +134,8 @@ def evaluate_coco(
     if kind == "segm" and truth.no_masks:
         raise ValueError(truth.no_masks)
     found, file = read_results(results)
-    records = checked_results(found, truth, kind, name or file)
-    evaluation = hotcoco.COCOeval(truth.coco, truth.coco.load_res(records), kind)
+    loaded = load_results(found, truth, kind, name or file)
+    evaluation = hotcoco.COCOeval(truth.coco, loaded, kind)
     evaluation.params.max_dets = [min(1, max_detections), min(10, max_detections), max_detections]
     evaluation.evaluate()
     evaluation.accumulate()

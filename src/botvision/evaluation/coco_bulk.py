@@ -6,6 +6,7 @@ want it; those then say which one is not, or that all are, in a form that files 
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -22,10 +23,44 @@ Records = Sequence[Mapping[str, Any]]
 Sizes = Mapping[int, tuple[int, int] | None]
 
 
-def usual_annotations(
-    records: Records, sizes: Sizes, categories: Collection[int]
-) -> list[dict[str, Any]] | None:
-    """Ground truth with boxes, areas and masks, numbered from 1, as hotcoco takes it.
+@dataclass(frozen=True)
+class Annotations:
+    """Ground truth by columns, N objects and crowds.
+
+    Attributes:
+        images: ids.
+        categories: ids.
+        boxes: float64 (N, 4), x, y, width, height in pixels.
+        areas: float64 (N,), in pixels.
+        crowd: bool (N,).
+        masks: polygons or an RLE each; None if they cannot be used.
+    """
+
+    images: list[int]
+    categories: list[int]
+    boxes: npt.NDArray[np.float64]
+    areas: npt.NDArray[np.float64]
+    crowd: npt.NDArray[np.bool_]
+    masks: list[Any] | None
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Results of one kind by columns, N of them.
+
+    Attributes:
+        rows: float64 (N, 7): image, box (x, y, width, height; zeros for masks), score, category.
+        masks: an RLE each; None for boxes.
+        areas: float64 (N,), of the masks in pixels; None for boxes.
+    """
+
+    rows: npt.NDArray[np.float64]
+    masks: list[dict[str, Any] | list[list[float]]] | None = None
+    areas: npt.NDArray[np.float64] | None = None
+
+
+def usual_annotations(records: Records, sizes: Sizes, categories: Collection[int]) -> Annotations | None:
+    """Ground truth with boxes, areas and masks.
 
     Args:
         records: annotations.
@@ -40,28 +75,21 @@ def usual_annotations(
     )
     if images is None or kinds is None or boxes is None or areas is None or masks is None:
         return None
-    outlined = [type(mask) is list for mask in masks]
-    outlines = [mask for mask, polygons in zip(masks, outlined, strict=True) if polygons]
-    others = [place for place, polygons in enumerate(outlined) if not polygons]
     own = [sizes[image] for image in images]
-    if not are_polygons(outlines) or not are_rles([masks[k] for k in others], [own[k] for k in others]):
+    outlined = [type(mask) is list for mask in masks]
+    others = [place for place, polygons in enumerate(outlined) if not polygons]
+    if None in own or not are_polygons([mask for mask, yes in zip(masks, outlined, strict=True) if yes]):
         return None
-    if None in own:
+    if rle_areas([masks[k] for k in others], [own[k] for k in others]) is None:
         return None
-    rows = zip(images, kinds, boxes.tolist(), areas.tolist(), masks, records, strict=True)
-    return [
-        {
-            "id": number, "image_id": image, "category_id": kind, "bbox": box, "area": area,
-            "iscrowd": int(bool(record.get("iscrowd"))), "segmentation": mask,
-        }
-        for number, (image, kind, box, area, mask, record) in enumerate(rows, 1)
-    ]  # fmt: skip
+    crowd = np.fromiter((bool(record.get("iscrowd")) for record in records), np.bool_, len(records))
+    return Annotations(images, kinds, boxes, areas, crowd, masks)
 
 
 def usual_results(
     records: Records, sizes: Sizes, categories: Collection[int], masks: bool
-) -> list[dict[str, Any]] | None:
-    """Results with the fields of one kind alone, as hotcoco takes them.
+) -> Detections | None:
+    """Results with boxes, or with masks.
 
     Args:
         records: results.
@@ -73,20 +101,19 @@ def usual_results(
     scores = numbers(column(records, "score"))
     if images is None or kinds is None or scores is None:
         return None
-    values: Sequence[object] | None
+    if max((*images, *kinds), default=0) > LARGEST:
+        return None
+    rows = np.zeros((len(records), 7))
+    rows[:, 0], rows[:, 5], rows[:, 6] = images, scores, kinds
     if masks:
-        field, values = "segmentation", column(records, "segmentation")
-        if values is None or not are_rles(values, [sizes[image] for image in images]):
-            return None
-    else:
-        boxes = usual_boxes(records)
-        field, values = "bbox", None if boxes is None else boxes.tolist()
-        if values is None:
-            return None
-    return [
-        {"image_id": image, "category_id": kind, "score": score, field: value}
-        for image, kind, score, value in zip(images, kinds, scores.tolist(), values, strict=True)
-    ]
+        found = column(records, "segmentation")
+        areas = None if found is None else rle_areas(found, [sizes[image] for image in images])
+        return None if areas is None else Detections(rows, found, areas)
+    boxes = usual_boxes(records)
+    if boxes is None:
+        return None
+    rows[:, 1:5] = boxes
+    return Detections(rows)
 
 
 def column(records: Records, key: str) -> list[Any] | None:
@@ -131,60 +158,58 @@ def usual_boxes(records: Records) -> npt.NDArray[np.float64] | None:
 def are_polygons(masks: Sequence[list[Any]]) -> bool:
     """Whether each is a list of one or more polygons, each flat, of three or more points."""
     rings = list(chain.from_iterable(masks))
-    if not all(masks) or not _only(rings, list) or not _only(chain.from_iterable(rings), int, float):
+    if not all(masks) or not _only(rings, list):
         return False
-    lengths = np.array(list(map(len, rings)), dtype=np.int64)
+    lengths = np.fromiter(map(len, rings), np.int64, len(rings))
     if (lengths < 6).any() or (lengths % 2).any():
         return False
     try:
-        return math.isfinite(sum(map(sum, rings)))  # it would not be if one of them were not
-    except OverflowError:
+        return math.isfinite(sum(map(sum, rings)))  # no sum of anything but finite numbers is one
+    except (TypeError, OverflowError):
         return False
 
 
-def are_rles(masks: Sequence[Any], sizes: Sequence[tuple[int, int] | None]) -> bool:
-    """Whether each is an RLE that fills exactly (height, width) of its image, compressed or not."""
-    if not _only(masks, dict) or None in sizes:
-        return False
-    stated, counts = column(masks, "size"), column(masks, "counts")
-    if stated is None or counts is None or stated != [list(size) for size in sizes if size is not None]:
-        return False
+def rle_areas(
+    masks: Sequence[Any], sizes: Sequence[tuple[int, int] | None]
+) -> npt.NDArray[np.float64] | None:
+    """float64 (N,): pixels of RLEs that fill exactly (height, width) of their images, compressed or not."""
+    stated, counts = None, None
+    if _only(masks, dict) and None not in sizes:
+        stated, counts = column(masks, "size"), column(masks, "counts")
+    if stated is None or counts is None or stated != [list(size or ()) for size in sizes]:
+        return None
     pixels = [height * width for height, width in stated]
     if max(pixels, default=0) >= MOST_PIXELS:
-        return False
-    text, plain = [], True
-    for mask, runs, area in zip(masks, counts, pixels, strict=True):
-        if type(runs) is str:
-            text.append((mask, runs, area))
-        else:
-            plain = plain and type(runs) is list and _only(runs, int) and min(runs, default=-1) >= 0
-            plain = plain and sum(runs) == area
-    return plain and _are_compressed(text)
+        return None
+    lists = [type(runs) is list for runs in counts]
+    letters = [runs for runs, plain in zip(counts, lists, strict=True) if not plain]
+    filled = _only(letters, str) and _fill_compressed(
+        letters, [area for area, plain in zip(pixels, lists, strict=True) if not plain]
+    )
+    for runs, area, plain in zip(counts, pixels, lists, strict=True) if any(lists) else ():
+        filled = filled and (
+            not plain or (_only(runs, int) and min(runs, default=-1) >= 0 and sum(runs) == area)
+        )
+    try:  # refuses runs below 0, and more than the size holds
+        return rle.area(list(masks)).astype(np.float64) if filled else None
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
-def _are_compressed(masks: Sequence[tuple[dict[str, Any], str, int]]) -> bool:
-    """Whether RLEs, each with its letters and its number of pixels, have runs that fill these pixels."""
-    if not masks:
-        return True
-    whole, ends = "".join(runs for _, runs, _ in masks), "".join(runs[-1:] for _, runs, _ in masks)
-    if not whole.isascii() or len(ends) < len(masks) or max(ends) >= chr(_END):
+def _fill_compressed(counts: Sequence[str], pixels: Sequence[int]) -> bool:
+    """Whether the letters are run lengths that fill so many pixels or more, each."""
+    whole, ends = "".join(counts), "".join([runs[-1:] for runs in counts])
+    if len(ends) < len(counts) or not whole.isascii() or max(ends, default="0") >= chr(_END):
         return False
     letters = np.frombuffer(whole.encode("ascii"), dtype=np.uint8)
-    if letters.min() < _FIRST or letters.max() >= _BEYOND:
+    if len(letters) and (letters.min() < _FIRST or letters.max() >= _BEYOND):
         return False
-    try:
-        rle.area([mask for mask, _, _ in masks])  # refuses runs below 0, and more than the size holds
-    except (ValueError, TypeError, OverflowError):
-        return False
-    return not any(_fits({"size": [1, pixels - 1], "counts": runs}) for _, runs, pixels in masks)
-
-
-def _fits(mask: dict[str, Any]) -> bool:
-    """Whether the runs take no more than the size; the codec counts missing ones at the end as zeros."""
-    try:
-        rle.area(mask)
-    except ValueError:
-        return False
+    for runs, area in zip(counts, pixels, strict=True):
+        try:
+            rle.area({"size": [1, area - 1], "counts": runs})
+        except ValueError:
+            continue  # too many for one pixel less
+        return False  # the codec would count missing ones as zeros
     return True
 
 

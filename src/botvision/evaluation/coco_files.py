@@ -5,15 +5,17 @@ Here such a record ends the evaluation with one line that names it.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import hotcoco
+import numpy as np
 from hotcoco import mask as rle
 
-from botvision.evaluation.coco_bulk import usual_annotations, usual_results
+from botvision.evaluation.coco_bulk import Annotations, usual_annotations, usual_results
 from botvision.evaluation.coco_checks import box_of, known_id, mask_trouble, number_of, size_of, whole_id
 
 Kind = Literal["bbox", "segm"]
@@ -75,20 +77,23 @@ def read_truth(truth: CocoTruth | Mapping[str, Any] | str | Path) -> CocoTruth:
     data = truth if isinstance(truth, Mapping) else read_json(truth)
     if not isinstance(data, Mapping):
         raise ValueError(f"{name}: expected an object with images, annotations and categories")
-    images = {record["id"]: size_of(record) for record in _records(data, "images", name)}
-    names = {r["id"]: str(r.get("name", r["id"])) for r in _records(data, "categories", name)}
+    images = {record["id"]: size_of(record) for record in _with_ids(data, "images", name)}
+    names = {r["id"]: str(r.get("name", r["id"])) for r in _with_ids(data, "categories", name)}
     if not names:
         raise ValueError(f"{name}: no categories, expected at least one")
-    annotations, no_masks = _annotations(data, images, names, name)
-    pictures = [{"id": key, **_sides(size)} for key, size in images.items()]
-    kinds = [{"id": key, "name": text} for key, text in sorted(names.items())]
-    coco = hotcoco.COCO({"images": pictures, "annotations": annotations, "categories": kinds})
-    holders: dict[int, list[int]] = {key: [] for key in sorted(names)}
-    for annotation in annotations:
-        if not annotation["iscrowd"]:
-            holders[annotation["category_id"]].append(annotation["image_id"])
-    categories = tuple(Category(k, names[k], len(set(found)), len(found)) for k, found in holders.items())
-    return CocoTruth(name, coco, images, categories, no_masks)
+    found, no_masks = _annotations(data, images, names, name)
+    coco = hotcoco.COCO.from_arrays(
+        [{"id": key, **_sides(size)} for key, size in images.items()],
+        [{"id": key, "name": text} for key, text in sorted(names.items())],
+        np.array(found.images, dtype=np.int64),
+        np.array(found.categories, dtype=np.int64),
+        found.boxes,
+        ids=np.arange(1, len(found.images) + 1),
+        area=found.areas,
+        iscrowd=found.crowd.astype(np.int64),
+        segmentation=found.masks,
+    )
+    return CocoTruth(name, coco, images, _counted(names, found), no_masks)
 
 
 def read_results(
@@ -113,12 +118,12 @@ def kinds_in(results: Sequence[Mapping[str, Any]], truth: CocoTruth) -> list[Kin
     return [kind for kind in KINDS if kind == "bbox" or truth.no_masks is None]
 
 
-def checked_results(
+def load_results(
     results: Sequence[Mapping[str, Any]], truth: CocoTruth, kind: Kind, name: str
-) -> list[dict[str, Any]]:
-    """Return the records with the fields of one kind alone.
+) -> hotcoco.COCO:
+    """Return hotcoco's index of the results, with the fields of one kind alone.
 
-    A box beside a mask must not stay: the size of a result, and with it AP by size, would be the box's.
+    A box beside a mask must not count: the size of a result, and with it AP by size, would be the box's.
 
     Raises:
         ValueError: One line that names the first record that cannot be used, and why.
@@ -126,7 +131,10 @@ def checked_results(
     categories = {category.id for category in truth.categories}
     usual = usual_results(results, truth.sizes, categories, masks=kind == "segm")
     if usual is not None:
-        return usual
+        loaded = truth.coco.load_res(usual.rows, segmentation=usual.masks)
+        if usual.areas is not None:
+            loaded.update_anns(ids=np.arange(1, len(results) + 1), area=usual.areas)
+        return loaded
     field = FIELDS[kind]
     checked = []
     for number, record in enumerate(results, 1):
@@ -142,7 +150,7 @@ def checked_results(
                 raise ValueError(trouble)
             value = record["segmentation"]
         checked.append({"image_id": image, "category_id": category, "score": score, field: value})
-    return checked
+    return truth.coco.load_res(checked)
 
 
 def read_json(path: str | Path) -> Any:  # noqa: ANN401
@@ -157,25 +165,36 @@ def read_json(path: str | Path) -> Any:  # noqa: ANN401
         raise ValueError(f"{path}: not valid JSON ({error})") from None
 
 
-def _records(
-    data: Mapping[str, Any], key: str, name: str, unique: bool = True
-) -> Iterator[Mapping[str, Any]]:
-    """Go through the objects of a list; their ids are whole numbers and different, where that matters."""
+def _records(data: Mapping[str, Any], key: str, name: str) -> Sequence[Mapping[str, Any]]:
+    """A list of objects."""
     records = data.get(key)
     if not isinstance(records, Sequence) or isinstance(records, str):
         raise ValueError(f"{name}: expected a list of {key}, found {type(records).__name__}")
+    if not set(map(type, records)) <= {dict}:
+        for number, record in enumerate(records, 1):
+            if not isinstance(record, Mapping):
+                raise ValueError(f"{name}: {key} number {number} is no object")
+    return records
+
+
+def _with_ids(data: Mapping[str, Any], key: str, name: str) -> Iterator[Mapping[str, Any]]:
+    """Go through a list of objects whose ids are whole numbers and different."""
     seen: set[int] = set()
-    for number, record in enumerate(records, 1):
-        if not isinstance(record, Mapping):
-            raise ValueError(f"{name}: {key} number {number} is no object")
-        if unique:
-            identity = whole_id(record, "id", f"{name}: {key} number {number}")
-            if identity in seen:
-                raise ValueError(
-                    f"{name}: {key} number {number} has id {identity}, which another one has, too"
-                )
-            seen.add(identity)
+    for number, record in enumerate(_records(data, key, name), 1):
+        identity = whole_id(record, "id", f"{name}: {key} number {number}")
+        if identity in seen:
+            raise ValueError(f"{name}: {key} number {number} has id {identity}, which another one has, too")
+        seen.add(identity)
         yield record
+
+
+def _counted(names: Mapping[int, str], found: Annotations) -> tuple[Category, ...]:
+    """The categories with what there is of them, crowds aside."""
+    pairs = zip(found.categories, found.images, found.crowd.tolist(), strict=True)
+    objects = [(category, image) for category, image, crowd in pairs if not crowd]
+    instances = Counter(category for category, _ in objects)
+    images = Counter(category for category, _ in set(objects))
+    return tuple(Category(key, names[key], images[key], instances[key]) for key in sorted(names))
 
 
 def _annotations(
@@ -183,39 +202,35 @@ def _annotations(
     images: Mapping[int, tuple[int, int] | None],
     categories: Mapping[int, str],
     name: str,
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Return checked annotations, numbered from 1, and why their masks cannot be used (None if they can)."""
-    records = list(_records(data, "annotations", name, unique=False))
+) -> tuple[Annotations, str | None]:
+    """Return checked annotations, and why their masks cannot be used (None if they can)."""
+    records = _records(data, "annotations", name)
     usual = usual_annotations(records, images, set(categories))
     if usual is not None:
         return usual, None
-    annotations: list[dict[str, Any]] = []
     no_masks: str | None = None
+    own, kinds, boxes, areas = [], [], [], []
     for number, record in enumerate(records, 1):
         where = f"{name}: annotation {record.get('id', f'number {number}')}"
-        image = known_id(record, "image_id", images, where)
-        box = box_of(record, where)
-        trouble = mask_trouble(record, images[image], where)
+        own.append(known_id(record, "image_id", images, where))
+        boxes.append(box_of(record, where))
+        trouble = mask_trouble(record, images[own[-1]], where)
         no_masks = no_masks or trouble
         if record.get("area") is not None:
             area = number_of(record, "area", where)
         else:
-            area = box[2] * box[3] if trouble else _pixels(record["segmentation"], images[image])
-        annotations.append(
-            {
-                "id": number,
-                "image_id": image,
-                "category_id": known_id(record, "category_id", categories, where),
-                "bbox": box,
-                "area": area,
-                "iscrowd": int(bool(record.get("iscrowd"))),
-                "segmentation": record.get("segmentation"),
-            }
-        )
-    if no_masks is not None:  # what cannot be used must not disturb the boxes
-        for annotation in annotations:
-            del annotation["segmentation"]
-    return annotations, no_masks
+            area = (
+                boxes[-1][2] * boxes[-1][3] if trouble else _pixels(record["segmentation"], images[own[-1]])
+            )
+        areas.append(area)
+        kinds.append(known_id(record, "category_id", categories, where))
+    crowd = np.array([bool(record.get("iscrowd")) for record in records], dtype=np.bool_)
+    # what cannot be used must not disturb the boxes
+    masks = None if no_masks is not None else [record.get("segmentation") for record in records]
+    found = Annotations(
+        own, kinds, np.array(boxes, dtype=np.float64).reshape(-1, 4), np.array(areas), crowd, masks
+    )
+    return found, no_masks
 
 
 def _sides(size: tuple[int, int] | None) -> dict[str, int]:
