@@ -4,7 +4,8 @@ The operation begins where queries, keys and values are projected, and ends befo
 
     out_i = sum_j softmax_j((q_i . k_j + q_i . (Rh[yj - yi] + Rw[xj - xi])) / sqrt(D)) v_j
 
-Ours, the einsum formula and the floor take (B, N, L, D). PyPI's and timm's layers take the (B, 3C, H, W) map
+Ours, the einsum formula and the floor take (B, N, L, D), as views of the channels-last map of a 1x1
+convolution. PyPI's and timm's layers take the (B, 3C, H, W) map
 of their 1x1 convolution, which is replaced by nothing: what they do to the layout is part of what they are.
 
 Shape legend: B batch, N heads, H W rows and columns of the map, L = H*W cells, D head width, C = N*D.
@@ -133,8 +134,9 @@ def draw(case: Case) -> Inputs:
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, device=case.device)
 
-    shape = (case.batch, case.heads, case.cells, case.width)
-    q, k, v = (normal(*shape).to(DTYPES[case.dtype]).requires_grad_(case.training) for _ in range(3))
+    # as a 1x1 convolution of a channels-last map gives them: side by side for each cell
+    joined = normal(case.batch, case.cells, 3, case.heads, case.width).to(DTYPES[case.dtype])
+    q, k, v = (part.requires_grad_(case.training) for part in joined.permute(2, 0, 3, 1, 4).unbind(0))
     wide = torch.promote_types(torch.float32, q.dtype)
     height, width = (normal(2 * cells - 1, case.width).to(wide) * case.width**-0.5 for cells in case.grid)
     return Inputs(q, k, v, height, width)

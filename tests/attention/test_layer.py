@@ -185,6 +185,7 @@ def test_who_rewrites_computations_finds_operations_of_torch(
 ) -> None:
     """Tracing, exporting and function transforms do not know an autograd function of ours."""
     monkeypatch.setattr("botvision.attention.kernels._LARGE_MAP", largest)
+    monkeypatch.setattr("botvision.attention.kernels._SMALL_MAP", 0)
     layer = MHSA2d(16, heads=2, kernel=kernel).double()
     x = torch.randn(2, 16, 5, 6, dtype=torch.float64)
     with torch.no_grad():

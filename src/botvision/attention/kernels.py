@@ -44,7 +44,8 @@ def attend(
         v: (B, N, L, D) values.
         terms: what the logits consist of.
         dropout: probability with which an attention weight is dropped.
-        kernel: "auto" or the name of one.
+        kernel: "auto" or the name of one. "tiled" has no gradients of gradients; where dropout, compilers,
+            exporters or transforms of functions ask for torch's own operations, another takes its place.
 
     Raises:
         ValueError: neither content nor position, or an unknown kernel.
@@ -54,12 +55,11 @@ def attend(
     if kernel not in KERNELS:
         raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel!r}")
     if kernel == "auto":
-        training = torch.is_grad_enabled() and q.requires_grad
-        kernel = choose(q.device.type, q.dtype, terms.grid, q.shape[-1], training)
+        kernel = choose(q.device.type, q.dtype, terms.grid, q.shape[-1])
     if kernel == "reference":
         return attend_reference(q, k, v, terms, dropout)[0]
     if kernel == "tiled":
-        if dropout == 0 and not _rewritten():
+        if dropout == 0 and not _rewritten() and q.device.type != "meta":
             return attend_tiled(q, k, v, terms)
         # with dropout torch's attention is quadratic unless it comes in chunks; without, one operation does
         small = terms.grid[0] * terms.grid[1] <= _LARGE_MAP
@@ -76,9 +76,7 @@ def attend(
     return (_masked if kernel == "mask" else _chunked)(queries, k, v, logits, dropout)
 
 
-def choose(
-    device: str, dtype: torch.dtype, grid: tuple[int, int], head_dim: int, training: bool
-) -> KernelName:
+def choose(device: str, dtype: torch.dtype, grid: tuple[int, int], head_dim: int) -> KernelName:
     """The kernel for a case, by the measurements in results/attention_cpu.md.
 
     On a CPU tiles are fastest at every size in bf16, and in fp32 on large maps; on small ones the products
@@ -92,7 +90,6 @@ def choose(
         dtype: of the queries.
         grid: (height, width) in cells.
         head_dim: width of a head.
-        training: whether gradients are wanted.
     """
     half = dtype in (torch.float16, torch.bfloat16)
     cells = grid[0] * grid[1]

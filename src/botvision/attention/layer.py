@@ -28,7 +28,8 @@ class MHSA2d(nn.Module):
         convention: "paper" scales both terms by D^-0.5; "timm" scales the content only, which is what weights
             of timm's BottleneckAttn were trained with.
         dropout: probability with which an attention weight is dropped in training.
-        kernel: "auto", or the name of one of `botvision.attention.kernels.KERNELS`.
+        kernel: "auto", or the name of one of `botvision.attention.kernels.KERNELS`; see there. Gradients of
+            gradients on a CPU want "chunked" or "mask".
 
     Raises:
         ValueError: `dim` is not a multiple of `heads`, or an unknown name or impossible probability.

@@ -29,7 +29,8 @@ def attend_tiled(q: Tensor, k: Tensor, v: Tensor, terms: Terms) -> Tensor:
     """The output (B, N, L, D) of `attend_reference` without dropout; arguments as there.
 
     It lies in memory as (B, L, N, D), so that a channels-last feature map needs no copy. Gradients of
-    gradients are not defined.
+    gradients are not defined: the other kernels have them. In bf16 logits and weights are rounded to bf16, as
+    in the formula written out in bf16; torch's fused attention keeps them in fp32.
     """
     dtype, rows = q.dtype, terms.position
     # fp16 would overflow where logits add up, and few CPUs multiply it fast
@@ -40,8 +41,10 @@ def attend_tiled(q: Tensor, k: Tensor, v: Tensor, terms: Terms) -> Tensor:
         rows is not None and rows.relative,
         None if terms.sizes is None else terms.sizes.tolist(),
     )
+    # weights that take little beside the activations of a network are kept rather than made again
+    keep = torch.is_grad_enabled() and q.shape[2] <= 8 * q.shape[3]
     tables = () if rows is None else (rows.height.to(inside), rows.width.to(inside))
-    return _Tiled.apply(spec, q.to(inside), k.to(inside), v.to(inside), *tables).to(dtype)
+    return _Tiled.apply(spec, keep, q.to(inside), k.to(inside), v.to(inside), *tables).to(dtype)
 
 
 class _Spec(NamedTuple):
@@ -89,10 +92,11 @@ class _Context(FunctionCtx):
 
 class _Tiled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: _Context, spec: _Spec, q: Tensor, k: Tensor, v: Tensor, *tables: Tensor) -> Tensor:
+    def forward(
+        ctx: _Context, spec: _Spec, keep: bool, q: Tensor, k: Tensor, v: Tensor, *tables: Tensor
+    ) -> Tensor:
         logits, kept = _Logits(spec, tables), []
-        # weights that take little beside the activations of a network are kept rather than made again
-        keep = any(ctx.needs_input_grad) and q.shape[2] <= 8 * q.shape[3]
+        keep = keep and any(ctx.needs_input_grad)
         out, room = _like_a_map(v), None if keep else _Room()
         with torch.autocast(q.device.type, enabled=False):
             for tiles in logits.groups(q):
@@ -114,7 +118,7 @@ class _Tiled(torch.autograd.Function):
         q, k, v, *rest = ctx.saved_tensors
         logits = _Logits(ctx.spec, tuple(rest[: ctx.tables]))
         with torch.autocast(q.device.type, enabled=False):
-            return (None, *_backward(grads[0], (q, k, v), logits, rest[ctx.tables :]))
+            return (None, None, *_backward(grads[0], (q, k, v), logits, rest[ctx.tables :]))
 
 
 def _backward(

@@ -26,21 +26,21 @@ NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d, SyncBatchNormAct, Fro
 def fold_batch_norm(model: M, example: Any = None, *, inplace: bool = False) -> M:  # noqa: ANN401
     """The same function of images without the batch norms that directly follow a convolution, in eval mode.
 
-    Which these are is found by a run on shapes: the norm must be the only one that takes what the convolution
+        Which these are is found by a run on shapes: the norm must be the only one that takes what the convolution
     gives. Frozen norms count, too. Outputs are equal up to rounding. All other layers stay, and so do names,
-    hooks of convolutions, device and dtype; an activation that a norm of timm's carries takes the norm's
-    place. The result is for inference: its state dict has other entries, and training would go on without
-    the norms.
+        device and dtype; an activation that a norm of timm's carries takes the norm's place. Hooks of convolutions
+        stay and see the normalised map, those of norms go. The result is for inference: its state dict has other
+        entries, and training would go on without the norms.
 
-    Args:
-        model: any network in which convolutions (`nn.Conv2d`) and batch norms alternate: ours, timm's,
-            torchvision's, or a part of one.
-        example: what `model` is called with, as meta tensors in any structure; default: a (1, C, 64, 64)
-            image.
-        inplace: change `model` itself; by default a copy is changed.
+        Args:
+            model: any network in which convolutions (`nn.Conv2d`) and batch norms alternate: ours, timm's,
+                torchvision's, or a part of one.
+            example: what `model` is called with, as meta tensors in any structure; default: a (1, C, 64, 64)
+                image.
+            inplace: change `model` itself; by default a copy is changed.
 
-    Raises:
-        ValueError: the model does not run on the example.
+        Raises:
+            ValueError: the model does not run on the example.
     """
     if not inplace:
         model = copy.deepcopy(model)
@@ -71,7 +71,7 @@ class _Watch(TorchFunctionMode):
             if type(module) is nn.Conv2d:
                 module.register_forward_hook(lambda _m, _args, out, name=name: self._give(name, out))
             elif _is_norm(module):
-                module.register_forward_pre_hook(lambda _m, args, name=name: self._enter(name, args[0]))
+                module.register_forward_pre_hook(lambda _m, args, name=name: self._enter(name, args))
                 module.register_forward_hook(lambda *_: self._leave())
 
     def __torch_function__(
@@ -92,9 +92,10 @@ class _Watch(TorchFunctionMode):
         self.takers.setdefault(name, set())
         self._made[id(out)] = (name, out)
 
-    def _enter(self, name: str, x: Tensor) -> None:
+    def _enter(self, name: str, args: tuple[Any, ...]) -> None:
         self._inside = name
-        self.sources.setdefault(name, set()).add(self._made.get(id(x), (None, x))[0])
+        source = self._made[id(args[0])][0] if args and id(args[0]) in self._made else None
+        self.sources.setdefault(name, set()).add(source)
 
     def _leave(self) -> None:
         self._inside = None
@@ -108,7 +109,7 @@ def _pairs(model: nn.Module, example: Any) -> dict[str, str]:  # noqa: ANN401
     try:
         with torch.no_grad(), watch:
             out = twin(example)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # networks fail on shapes in any way
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{type(model).__name__} does not run on the example: {reason}") from None
     watch.take(out)
