@@ -221,22 +221,38 @@ class _Logits(NamedTuple):
 
     def weights(self, tile: _Tile, queries: Tensor, keys: Tensor, room: _Room | None) -> Tensor:
         """(G, M, L) softmax of the logits of (G, M, D) queries with `keys`, in `room` if there is one."""
-        parts = [queries] if self.spec.content else []
-        if self.folded:
-            parts += [part.flatten(1, 2) for part in self._position(tile, queries)]
-        if parts:
-            logits = _times(torch.cat(parts, 2) if len(parts) > 1 else queries, keys, room)
-        else:
-            logits = queries.new_zeros(*queries.shape[:2], keys.shape[1])
-        spread = self._spread(logits)
         if self.tables and not self.folded:
-            rows, columns = self._position(tile, queries)
-            spread.add_(rows.unsqueeze(-1)).add_(columns.unsqueeze(-2))
+            logits = self._added(tile, queries, keys, room)
+        else:
+            parts = [queries] if self.spec.content else []
+            if self.folded:
+                parts += [part.flatten(1, 2) for part in self._position(tile, queries)]
+            logits = _times(torch.cat(parts, 2) if len(parts) > 1 else queries, keys, room)
+        spread = self._spread(logits)
         if self.spec.sizes is not None:
             height, width = self.spec.sizes[tile.images.start]
             spread[..., height:, :] = float("-inf")
             spread[..., width:] = float("-inf")
         return torch.softmax(logits, -1, out=logits)
+
+    def _added(self, tile: _Tile, queries: Tensor, keys: Tensor, room: _Room | None) -> Tensor:
+        """(G, M, L) logits, position added to the product; in half precision the product to position, which
+        rounds once."""
+        rows, columns = (
+            part.unsqueeze(dim) for part, dim in zip(self._position(tile, queries), (-1, -2), strict=True)
+        )
+        if self.spec.content and _onednn(queries):
+            logits = _times(queries, keys, room)
+            self._spread(logits).add_(rows).add_(columns)
+            return logits
+        shape = *queries.shape[:2], math.prod(self.spec.grid)
+        logits = queries.new_empty(shape) if room is None else room.take(queries, *shape)
+        torch.add(rows, columns, out=self._spread(logits))
+        if self.spec.content and len(keys) == 1:
+            torch.addmm(logits[0], queries[0], keys[0].mT, out=logits[0])
+        elif self.spec.content:
+            torch.baddbmm(logits, queries, keys.mT, out=logits)
+        return logits
 
     def backward(
         self, tile: _Tile, of_logits: Tensor, queries: Tensor, keys: Tensor, of_tables: "_Logits"

@@ -26,11 +26,11 @@ NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d, SyncBatchNormAct, Fro
 def fold_batch_norm(model: M, example: Any = None, *, inplace: bool = False) -> M:  # noqa: ANN401
     """The same function of images without the batch norms that directly follow a convolution, in eval mode.
 
-        Which these are is found by a run on shapes: the norm must be the only one that takes what the convolution
-    gives. Frozen norms count, too. Outputs are equal up to rounding. All other layers stay, and so do names,
-        device and dtype; an activation that a norm of timm's carries takes the norm's place. Hooks of convolutions
-        stay and see the normalised map, those of norms go. The result is for inference: its state dict has other
-        entries, and training would go on without the norms.
+    Which these are is found by a run on shapes: the norm must be the only one that takes what the
+    convolution gives. Frozen norms count, too. Outputs are equal up to rounding. All other layers stay, and
+    so do names, device and dtype; an activation that a norm of timm's carries takes the norm's place. Hooks
+    of convolutions stay and see the normalised map, those of norms go. The result is for inference: its
+    state dict has other entries, and training would go on without the norms.
 
         Args:
             model: any network in which convolutions (`nn.Conv2d`) and batch norms alternate: ours, timm's,
