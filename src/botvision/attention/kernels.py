@@ -22,8 +22,8 @@ KERNELS: tuple[KernelName, ...] = ("auto", "reference", "mask", "folded", "chunk
 
 # Mask of one chunk that stays in a core's second-level cache, in bytes.
 _CHUNK_BYTES = 1 << 21
-# Cells up to which a quadratic mask pays: in fp32 on a CPU, and elsewhere.
-_SMALL_MAP, _LARGE_MAP = 256, 1024
+# Cells up to which a quadratic mask pays: in bf16 and in fp32 on a CPU, and elsewhere.
+_TINY_MAP, _SMALL_MAP, _LARGE_MAP = 16, 256, 1024
 
 
 class AxisLogits(NamedTuple):
@@ -79,7 +79,7 @@ def attend(
 def choose(device: str, dtype: torch.dtype, grid: tuple[int, int], head_dim: int) -> KernelName:
     """The kernel for a case, by the measurements in results/attention_cpu.md.
 
-    On a CPU tiles are fastest at every size in bf16, and in fp32 on large maps; on small ones the products
+    On a CPU tiles are fastest in bf16 but for tiny maps, and in fp32 on large ones; on small ones products
     are too small for oneDNN to win back what its calls cost, and the mask is as fast or a little faster.
 
     On GPUs the rule follows arithmetic, not measurements: a mask costs little up to 32x32 cells; beyond,
@@ -94,7 +94,7 @@ def choose(device: str, dtype: torch.dtype, grid: tuple[int, int], head_dim: int
     half = dtype in (torch.float16, torch.bfloat16)
     cells = grid[0] * grid[1]
     if device == "cpu":
-        return "tiled" if dtype == torch.bfloat16 or cells > _SMALL_MAP else "mask"
+        return "tiled" if cells > (_TINY_MAP if dtype == torch.bfloat16 else _SMALL_MAP) else "mask"
     if cells <= _LARGE_MAP:
         return "mask"
     return "folded" if half and head_dim + sum(grid) <= 256 else "chunked"
