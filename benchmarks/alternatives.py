@@ -148,7 +148,11 @@ def has_compiler() -> bool:
 
 def main() -> None:
     """Measure, write, and print the table."""
-    args = arguments(__doc__ or "").parse_args()
+    parser = arguments(__doc__ or "")
+    parser.set_defaults(device="cpu")
+    args = parser.parse_args()
+    if args.device != "cpu":
+        parser.error("--device must be cpu: tiles are how CPUs compute the attention")
     sides, width = ((3, 5), 16) if args.smoke else ((14, 32, 64), 128)
     cases = [
         Case("tiled", (side, side), dtype=dtype, width=width) for side in sides for dtype in ("fp32", "bf16")

@@ -83,7 +83,7 @@ FULL = Plan(
 SMOKE = Plan(
     times=[(3, 1), (5, 2), (6, 1)],
     layers=[(4, 2)],
-    memory=[(6, "auto", "fp32", False), (6, "einsum", "fp32", False)],
+    memory=[(side, name, "fp32", False) for side in (6, 24) for name in ("auto", "einsum")],
     limits=Limits(large=6, small=(3, 5)),
     width=16,
     least=2,

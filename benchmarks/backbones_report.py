@@ -48,7 +48,7 @@ def body(times: Sequence[Row], fixed: Sequence[Row], memory: Sequence[Row], name
         shown = [_without(row, "device", "size", "dtype", "pass") for row in fixed]
         parts += [f"## {TIMM}{names.fixed} and ours", note, table(shown)]
     if memory:
-        note = "Of a first run in a process of its own, beyond weights and images. Channels-last."
+        note = "Of one run in a process of its own, beyond weights and images. Channels-last."
         parts += ["## Peak extra memory, MB", note]
         parts += [table([_without(row, "device") for row in memory])]
     lines = list(asked(times, fixed, names))

@@ -20,6 +20,7 @@ import gc
 import io
 import json
 import math
+import random
 import statistics
 import sys
 import time
@@ -90,8 +91,9 @@ def interleaved(
 ) -> dict[str, Times]:
     """Times of contenders that take turns, so that a busy moment of the machine meets them all.
 
-    Each repetition runs every contender once; who is first moves on by one each time. Where a GPU is in
-    use, its queue is empty when a clock starts or stops.
+    Each repetition runs every contender once, in an order drawn anew (from a fixed seed): whoever always
+    followed the same one would always find its caches. Where a GPU is in use, its queue is empty when a
+    clock starts or stops.
 
     Args:
         runs: what to run, by contender.
@@ -105,6 +107,7 @@ def interleaved(
             run()
     names = list(runs)
     times: dict[str, list[float]] = {name: [] for name in names}
+    order = random.Random(0)
     end = time.perf_counter() + seconds
     collecting = gc.isenabled()
     gc.disable()  # a collection would be charged to whoever happens to run
@@ -112,8 +115,7 @@ def interleaved(
         for repetition in range(most):
             if repetition >= least and time.perf_counter() >= end:
                 break
-            first = repetition % len(names)
-            for name in names[first:] + names[:first]:
+            for name in order.sample(names, len(names)):
                 times[name].append(_milliseconds(runs[name]))
             gc.collect(1)
     finally:

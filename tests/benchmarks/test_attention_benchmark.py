@@ -79,11 +79,18 @@ def test_einsum_formula_against_the_definition() -> None:
 
 @pytest.mark.parametrize("name", LAYERS[1:])
 def test_layers_agree(name: str) -> None:
-    case = Case("ours", (3, 5), batch=2, heads=2, width=16)
-    expected = layer(case).forward()
-    found = layer(replace(case, contender=name)).forward()
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    """In outputs and in the gradients of the feature map."""
+    case = Case("ours", (3, 5), batch=2, training=True, heads=2, width=16)
+    weights = torch.randn(2, 32, 3, 5)
+    ours, theirs = layer(case), layer(replace(case, contender=name))
+    expected, found = ours.forward(), theirs.forward()
     assert found.shape == (2, 32, 3, 5)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    of_expected, of_found = (
+        torch.autograd.grad(out, computation.leaves[0], weights)[0]
+        for out, computation in ((expected, ours), (found, theirs))
+    )
+    torch.testing.assert_close(of_found, of_expected, rtol=1e-4, atol=1e-4)
 
 
 def test_timm_layer_carried_over_with_its_convention() -> None:
@@ -131,9 +138,10 @@ def test_smoke(tmp_path: Path, monkeypatch, capsys) -> None:
         assert float(row["auto / einsum"]) > 0
     layers = json.loads((tmp_path / "layer_attention_cpu.json").read_text())["rows"]
     assert all(row[name] > 0 for row in layers for name in LAYERS)
-    (memory,) = csv.DictReader((tmp_path / "memory_attention_cpu.csv").read_text().splitlines())
-    assert float(memory["auto"]) >= 0
-    assert float(memory["einsum"]) >= 0
+    memory = list(csv.DictReader((tmp_path / "memory_attention_cpu.csv").read_text().splitlines()))
+    assert [row["grid"] for row in memory] == ["6x6", "24x24"]
+    # the formula holds the logits of four heads, the tiles those of one
+    assert float(memory[1]["einsum"]) >= 4 * 4 * 24**4 / 1e6 > float(memory[1]["auto"]) > 0
     text = (tmp_path / "attention_cpu.md").read_text()
     assert text.count("\n## ") == 4
     assert text.rstrip().endswith(capsys.readouterr().out.rstrip())
@@ -191,6 +199,7 @@ def test_what_was_asked() -> None:
         ("14x14, slowest of 2 cases (bf16, forward, batch 8): time, ours / einsum", "1.010", "<= 1", "no"),
         ("64x64, fp32, forward: peak memory, ours / einsum", "0.125", "<= 0.125", "yes"),
         ("32x32 to 128x128, fp32, forward: exponent of memory over cells", "1.292", "< 1.15", "no"),
+        ("64x64 to 128x128, fp32, forward: exponent of memory over cells", "1.292", "< 1.15", "no"),
     ]
 
 
@@ -208,7 +217,7 @@ def test_the_whole_run_answers_everything_that_was_asked() -> None:
         key = (side, dtype, training)
         memory.setdefault(key, memory_row(side, dtype, ways[training], 1.0, None))[name] = 1.0
     lines = [str(line["what"]) for line in asked(times, list(memory.values()), plan.limits)]
-    assert len(lines) == len(set(lines)) == 6 + 2 + 4 + 4
+    assert len(lines) == len(set(lines)) == 6 + 2 + 4 + 8
     assert {(14, 1), (32, 1), (64, 1), (80, 1)} <= set(plan.times)
     assert sum("32x32 to 128x128" in line for line in lines) == 4
 

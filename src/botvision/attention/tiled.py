@@ -342,4 +342,5 @@ def _onednn(x: Tensor) -> bool:
     """Whether single products of `x` go to oneDNN: torch's own in fp32 are MKL's, which leave half of an AMD
     core's vector width unused."""
     usable = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
-    return usable and x.dtype == torch.float32 and x.device.type == "cpu"
+    suits = x.dtype == torch.float32 and x.device.type == "cpu"
+    return suits and usable and hasattr(torch.ops.mkldnn, "_linear_pointwise")
