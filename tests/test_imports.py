@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "backbones": {"atomic", "attention"},
     "detection": {"atomic", "attention", "backbones"},
     "data": {"atomic"},
-    "evaluation": set(),
+    "evaluation": {"atomic"},
     "draw": {"atomic"},
     "draw_curves": {"draw", "evaluation"},
     "draw_labels": {"draw"},

@@ -29,6 +29,11 @@ def test_hand_worked_case_with_three_classes():
     assert metrics.loss == pytest.approx(
         (4 * -math.log(math.exp(2) / total) + 2 * math.log(total)) / 6, rel=1e-6
     )
+    said = evaluator.predictions()
+    assert said.predicted.tolist() == [0, 0, 1, 1, 0, 2]
+    assert said.target.tolist() == [0, 0, 0, 1, 2, 2]
+    evaluator.reset()
+    assert len(evaluator.predictions().target) == 0
 
 
 def test_top5_of_seven_classes():

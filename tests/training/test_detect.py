@@ -17,6 +17,7 @@ from botvision.data.detection import open_detection
 from botvision.data.shapes import ShapesSource
 from botvision.detection.weights import load_detector
 from botvision.evaluation.coco import evaluate_coco
+from botvision.evaluation.coco_matches import load_matches
 from botvision.training import detect, history
 from botvision.training.checkpoint import read_state
 from botvision.training.config import build_config
@@ -100,6 +101,10 @@ def test_numbers_are_those_of_the_written_results(run: Path):
         assert float(read_rows(run / "metrics.csv")[-1][f"val_{name}_ap"]) == pytest.approx(
             again.ap, abs=1e-9
         )
+        matches = load_matches(run / "matches.npz", kind)
+        assert matches is not None
+        everything = np.ones((1, len(matches.images)), dtype=np.int64)
+        assert matches.average_precision(everything)[0] == pytest.approx(again.ap, abs=1e-12)
 
 
 def test_the_averaged_weights_are_kept(run: Path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from botvision.evaluation.predictions import load_predictions
 from botvision.training import history, run
 from botvision.training.config import ConfigError
 from botvision.training.results import evaluate, evaluation_files
@@ -40,6 +41,7 @@ def test_evaluate_takes_other_data_but_not_other_training(whole_run: Path, tmp_p
     other = json.loads((folder / "eval-train-num_images-20.json").read_text())
     assert (other["count"], other["split"]) == (20, "train")
     assert (folder / "confusion-train-num_images-20.png").is_file()
+    assert len(load_predictions(folder / "predictions-train-num_images-20.npz").target) == 20
     assert (folder / "eval.json").read_bytes() == own
     with pytest.raises(ConfigError, match=r"optim\.lr: an evaluation takes only"):
         evaluate(folder, overrides={"optim.lr": 1})

@@ -16,6 +16,7 @@ from torch import nn
 from botvision.backbones import load_model
 from botvision.backbones.variants import create_model
 from botvision.data.classification import ClassificationDataset, open_splits
+from botvision.evaluation.predictions import load_predictions
 from botvision.training import classify, run
 from botvision.training.checkpoint import read_state
 from botvision.training.classify import Classification
@@ -29,7 +30,7 @@ from tests.training.runs import tiny
 
 FOLDER = {
     "config.yaml", "versions.json", "metrics.csv", "steps.csv", "eval.json", "summary.json",
-    "curves.png", "confusion.png", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+    "curves.png", "confusion.png", "predictions.npz", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
     "model/model.safetensors", "model/model.json",
 }  # fmt: skip
 
@@ -53,6 +54,9 @@ def test_summary_and_evaluation_say_the_same_as_the_best_row(whole_run: Path):
     assert summary["top1"] == evaluation["top1"]
     assert summary["loss"] == evaluation["loss"] == pytest.approx(float(best["val_loss"]), rel=1e-6)
     assert np.trace(evaluation["confusion"]) / 40 == summary["top1"]
+    said = load_predictions(whole_run / "predictions.npz")
+    assert said.accuracy(np.ones((1, 40), dtype=int)).tolist() == [summary["top1"]]
+    assert np.bincount(said.target).tolist() == [sum(row) for row in evaluation["confusion"]]
     model = create_model("botnet14_tiny", num_classes=5, img_size=16, stem="cifar")
     assert summary["params"] == sum(parameter.numel() for parameter in model.parameters())
     assert (summary["epochs"], summary["steps"], summary["batch_size"]) == (3, 18, 16)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from botvision.evaluation.predictions import Predictions
+
 
 @dataclass(frozen=True)
 class ClassificationMetrics:
@@ -50,7 +52,7 @@ class ClassificationMetrics:
 
 
 class ClassificationEvaluator:
-    """Collects batches; holds counts, not logits, so its size does not grow with the data.
+    """Collects batches; holds counts and eight bytes an image, not logits.
 
     Attributes:
         not_finite: images with a logit that is NaN or infinite; they have no place in a ranking.
@@ -68,6 +70,7 @@ class ClassificationEvaluator:
         self.in_top5 = torch.zeros((), dtype=torch.int64)
         self.loss_sum = torch.zeros((), dtype=torch.float64)
         self.not_finite = 0
+        self._said = [torch.empty(0, 2, dtype=torch.int32)]
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
         """Add a batch.
@@ -97,6 +100,7 @@ class ClassificationEvaluator:
         ranked = logits.argsort(dim=1, descending=True, stable=True)
         pairs = torch.bincount(targets * k + ranked[:, 0], minlength=k * k)
         self.confusion += pairs.view(k, k)
+        self._said.append(torch.stack([ranked[:, 0], targets], dim=1).int())
         self.in_top5 += (ranked[:, :5] == targets[:, None]).any(dim=1).sum()
         self.loss_sum += F.cross_entropy(logits, targets, reduction="sum").double()
 
@@ -122,6 +126,11 @@ class ClassificationEvaluator:
             confusion=tuple(tuple(row) for row in self.confusion.tolist()),
             classes=self.classes,
         )
+
+    def predictions(self) -> Predictions:
+        """Predicted and true class of each image, in the order in which they were added."""
+        said = torch.cat(self._said).numpy()
+        return Predictions(said[:, 0], said[:, 1])
 
 
 def _plain(value: float) -> float | None:

@@ -46,6 +46,7 @@ class Evaluation:
         scores: By metric name.
         images: Evaluated; None if it is not known.
         label: In tables, e.g. "160x160"; empty for `at` as a number.
+        per_image: Its ``matches-*.npz`` or ``predictions-*.npz``, if there is one, for intervals over images.
     """
 
     axis: str
@@ -53,6 +54,7 @@ class Evaluation:
     scores: Mapping[str, float]
     images: int | None = None
     label: str = ""
+    per_image: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from botvision.backbones.weights import LoadReport, load_model, load_weights, sa
 from botvision.data.cache import Progress
 from botvision.data.classification import ClassificationDataset, Splits, open_split, open_splits
 from botvision.evaluation.classification import ClassificationEvaluator, ClassificationMetrics
+from botvision.evaluation.predictions import save_predictions
 from botvision.training.history import write_json
 from botvision.training.learner import ADVICE, DivergedError, EpochResult, Learner
 from botvision.training.optim import Schedule
@@ -152,8 +153,8 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
             classes=splits.classes, image_size=list(config.data.size), mean=list(config.data.mean),
             std=list(config.data.std), crop=config.data.crop_of_eval, task=config.task,
         )  # fmt: skip
-        metrics = self._measure(model, splits.val)
-        _write(folder / "eval.json", folder / "confusion.png", metrics, "val", splits.val.name)
+        found = self._measure(model, splits.val)
+        metrics = _write((folder / "eval.json", folder / "confusion.png"), found, "val", splits.val.name)
         draw.learning_curves(folder / "metrics.csv", folder / "curves.png", config.train.label_smoothing)
         cost = count(model, config.data.size)
         measured = {key: metrics.to_dict()[key] for key in ("top1", "top5", "loss")}
@@ -167,9 +168,7 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
     ) -> ClassificationMetrics:
         model, description = load_model(folder / "model")
         chosen = open_split(self.config.data, split, description["classes"], self.config.train.seed)
-        metrics = self._measure(model, chosen, progress)
-        _write(*files, metrics, split, chosen.name)
-        return metrics
+        return _write(files, self._measure(model, chosen, progress), split, chosen.name)
 
     def _kwargs(self, num_classes: int) -> dict[str, Any]:
         """Arguments of `create_model`: the recipe's, the number of classes, the image size."""
@@ -181,7 +180,7 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
     @torch.inference_mode()
     def _measure(
         self, model: nn.Module, data: ClassificationDataset, progress: Progress | None = None
-    ) -> ClassificationMetrics:
+    ) -> ClassificationEvaluator:
         """Same order, batch and precision as the validation after each epoch: the same numbers."""
         config = self.config
         device = resolve_device(config.train.device)
@@ -197,9 +196,17 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
             done += len(targets)
             if progress is not None:
                 progress("evaluating", done, len(data))
-        return evaluator.compute()
+        return evaluator
 
 
-def _write(table: Path, picture: Path, metrics: ClassificationMetrics, split: str, data: str) -> None:
+def _write(
+    files: tuple[Path, Path], found: ClassificationEvaluator, split: str, data: str
+) -> ClassificationMetrics:
+    """Writes JSON, picture, and beside them what was said of each image."""
+    table, picture = files
+    metrics = found.compute()
+    label = table.stem.removeprefix("eval")
+    save_predictions(found.predictions(), table.with_name(f"predictions{label}.npz"))
     write_json(table, {"split": split, "data": data, **metrics.to_dict()})
     draw.confusion_matrix(metrics.confusion, list(metrics.classes), picture)
+    return metrics

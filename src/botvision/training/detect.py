@@ -29,6 +29,7 @@ from botvision.detection.options import needs_weights
 from botvision.detection.weights import load_detector, save_detector, warm_start
 from botvision.draw_curves import detection_curves, precision_recall
 from botvision.evaluation.coco_files import read_truth
+from botvision.evaluation.coco_matches import save_matches
 from botvision.training.detections import DetectionMetrics, Results
 from botvision.training.history import write_json
 from botvision.training.learner import EpochResult, Learner
@@ -235,6 +236,7 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
         table, picture = files
         label = table.stem.removeprefix("eval")
         write_json(table.with_name(f"results{label}.json"), results.records)
+        save_matches(results.matches(), table.with_name(f"matches{label}.npz"))
         parts = {part.kind: part.to_dict() for part in (metrics.bbox, metrics.segm) if part is not None}
         write_json(table, {"split": split, "data": data.name, **parts})
         precision_recall([part for part in (metrics.bbox, metrics.segm) if part is not None], picture)

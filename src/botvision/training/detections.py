@@ -12,7 +12,8 @@ from botvision.data.detection import DetectionDataset
 from botvision.data.results import arrays_of
 from botvision.draw_overlay import Objects, Pair, truth_and_prediction_sheet
 from botvision.evaluation.coco import CocoMetrics, evaluate_coco, to_results
-from botvision.evaluation.coco_files import CocoTruth, read_truth
+from botvision.evaluation.coco_files import CocoTruth, Kind, read_truth
+from botvision.evaluation.coco_matches import Matches, match_coco
 from botvision.training.learner import ADVICE, DivergedError
 
 SHEET_IMAGES = 12
@@ -99,3 +100,8 @@ class Results:
         boxes = evaluate_coco(self._truth, self.records, "bbox", self._most)
         masks = evaluate_coco(self._truth, self.records, "segm", self._most) if self._masks else None
         return DetectionMetrics(boxes, masks)
+
+    def matches(self) -> dict[Kind, Matches]:
+        """Returns which detections match which objects, image by image."""
+        kinds: tuple[Kind, ...] = ("bbox", "segm") if self._masks else ("bbox",)
+        return {kind: match_coco(self._truth, self.records, kind, self._most) for kind in kinds}

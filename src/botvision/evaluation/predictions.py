@@ -1,0 +1,55 @@
+"""What a classifier said of each image: from these its accuracy follows for any sample of the images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from botvision.atomic import replacing
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """N images in the order of their split.
+
+    Attributes:
+        predicted: int32 (N,), class with the highest logit.
+        target: int32 (N,), class of the ground truth.
+    """
+
+    predicted: npt.NDArray[np.int32]
+    target: npt.NDArray[np.int32]
+
+    def accuracy(self, weights: npt.NDArray[np.integer]) -> np.ndarray:
+        """Return top-1 of samples of the images.
+
+        Args:
+            weights: Whole numbers (S, N): how often each sample has each image. All ones is the data set.
+
+        Returns:
+            float64 (S,), fractions; not-a-number for a sample without images.
+        """
+        right = weights[:, self.predicted == self.target].sum(axis=1, dtype=np.int64)
+        with np.errstate(invalid="ignore"):
+            return right / weights.sum(axis=1, dtype=np.int64)
+
+
+def save_predictions(predictions: Predictions, path: str | Path) -> None:
+    """Write a compressed ``.npz``, all of it or nothing."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, predicted=predictions.predicted, target=predictions.target)
+
+
+def load_predictions(path: str | Path) -> Predictions:
+    """Read what `save_predictions` wrote.
+
+    Raises:
+        ValueError: The file is not such a file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Predictions(arrays["predicted"], arrays["target"])
+    except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
+        raise ValueError(f"{path}: not a file of predictions ({' '.join(str(error).split())})") from None
