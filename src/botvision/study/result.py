@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+Place = tuple[str, float]  # axis, position on it
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -232,6 +234,19 @@ class StudyOutcome:
             if metric.name == name:
                 return metric
         raise KeyError(name)
+
+
+def score_of(run: SeedRun, metric: str, place: Place | None = None) -> float | None:
+    """Return a run's own score, or that of its evaluation at a place; None if it has none."""
+    if place is None:
+        return run.scores.get(metric)
+    found = evaluation_at(run, place)
+    return None if found is None else found.scores.get(metric)
+
+
+def evaluation_at(run: SeedRun, place: Place) -> Evaluation | None:
+    """Return the run's evaluation at a place; None if there is none."""
+    return next((entry for entry in run.evaluations if (entry.axis, entry.at) == place), None)
 
 
 def _once(names: Sequence[str | int], where: str) -> None:

@@ -1,0 +1,203 @@
+"""Means, intervals and verdicts against numbers worked by hand and tables of Student's t."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.evaluation.scenes import random_scene
+from tests.study.outcomes import cifar, keep_predictions, run
+
+from botvision.evaluation.coco import evaluate_coco
+from botvision.evaluation.coco_matches import match_coco, save_matches
+from botvision.evaluation.predictions import Predictions, save_predictions
+from botvision.study.bootstrap import Bootstrap
+from botvision.study.result import Arm, Claim, Metric, StudyOutcome
+from botvision.study.statistics import Interval, difference, judge, spread, student, t_quantile
+
+
+@pytest.mark.parametrize(
+    ("freedom", "printed"),
+    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (9, 2.262), (10, 2.228), (30, 2.042),
+     (120, 1.980)],
+)  # fmt: skip
+def test_quantiles_are_those_of_printed_tables(freedom: int, printed: float):
+    assert t_quantile(0.975, freedom) == pytest.approx(printed, abs=5e-4)
+
+
+def test_other_quantiles():
+    assert t_quantile(0.95, 2) == pytest.approx(2.920, abs=5e-4)
+    assert t_quantile(0.995, 3) == pytest.approx(5.841, abs=5e-4)
+    assert t_quantile(0.5, 4) == pytest.approx(0.0, abs=1e-9)
+    for wrong in ((0.4, 2), (1.0, 2), (0.9, 0)):
+        with pytest.raises(ValueError, match=r"expected 0\.5 to 1"):
+            t_quantile(*wrong)
+
+
+def test_interval_of_three_values():
+    # 1, 2, 3: mean 2, standard deviation 1, reach 4.3027 / sqrt(3) = 2.4842
+    found = student([1.0, 2.0, 3.0])
+    assert found is not None
+    assert (found.low, found.high) == (pytest.approx(-0.4842, abs=1e-4), pytest.approx(4.4842, abs=1e-4))
+    assert student([1.0]) is None
+    assert student([0.5, 0.5]) == Interval(0.5, 0.5)
+
+
+def test_spread():
+    found = spread([0.70, 0.74, 0.72])
+    assert found is not None
+    assert (found.n, found.mean, found.sd) == (3, pytest.approx(0.72), pytest.approx(0.02))
+    assert spread([0.7]) is not None
+    assert spread([0.7]).sd is None  # pyrefly: ignore[missing-attribute]
+    assert spread([]) is None
+
+
+def test_difference_is_taken_over_shared_seeds():
+    outcome = cifar({"r": [0.70, 0.72], "bot": [0.73, 0.73, 0.99]})
+    found = difference(outcome.arm("bot"), outcome.arm("r"), "top1")
+    assert found is not None
+    assert found.pairs == {0: pytest.approx(0.03), 1: pytest.approx(0.01)}  # seed 2 has no partner
+    assert found.mean == pytest.approx(0.02)
+    assert found.sd == pytest.approx(0.02 / math.sqrt(2))
+    assert found.over_seeds is not None  # 0.02 -+ 12.7062 * 0.01
+    assert found.over_seeds.high == pytest.approx(0.147062, abs=1e-6)
+    assert found.over_images is None
+    assert difference(outcome.arm("bot"), outcome.arm("r"), "ap") is None
+
+
+def test_difference_at_a_place_of_an_axis():
+    outcome = cifar({"r": [0.70, 0.72], "bot": [0.73, 0.73]})
+    found = difference(outcome.arm("bot"), outcome.arm("r"), "top1", place=("size", 48.0))
+    assert found is not None
+    assert found.mean == pytest.approx(0.02)
+    assert difference(outcome.arm("bot"), outcome.arm("r"), "top1", place=("size", 7.0)) is None
+
+
+def test_images_of_accuracy(tmp_path: Path):
+    """90 against 70 of 100: the 20 images that differ vary as a binomial, sd 0.04; about 0.2 -+ 0.078."""
+    outcome = cifar({"r": [0.70, 0.70], "bot": [0.90, 0.90]}, tmp_path)
+    keep_predictions(outcome)
+    found = difference(outcome.arm("bot"), outcome.arm("r"), "top1", Bootstrap(4000))
+    assert found is not None
+    assert found.over_images is not None
+    assert (found.images, found.no_images) == (100, "")
+    assert found.over_images.low == pytest.approx(0.2 - 1.96 * 0.04, abs=0.011)
+    assert found.over_images.high == pytest.approx(0.2 + 1.96 * 0.04, abs=0.011)
+
+
+def test_equal_predictions_have_an_interval_without_width(tmp_path: Path):
+    outcome = cifar({"r": [0.70], "bot": [0.70]}, tmp_path)
+    keep_predictions(outcome)
+    found = difference(outcome.arm("bot"), outcome.arm("r"), "top1", Bootstrap())
+    assert found is not None
+    assert found.over_images == Interval(0.0, 0.0)
+
+
+def detector(tmp_path: Path, name: str, seed: int, metric: str = "mask_ap") -> Arm:
+    scene = random_scene(7, images=30)
+    rng = np.random.default_rng(seed)
+    results = [r for r in scene.results if rng.random() < 0.7]
+    folder = tmp_path / f"{name}-s0"
+    matches = {kind: match_coco(scene.truth, results, kind) for kind in ("bbox", "segm")}
+    save_matches(matches, folder / "matches.npz")  # pyrefly: ignore[bad-argument-type]
+    score = evaluate_coco(scene.truth, results, "segm").ap
+    return Arm(name, name, (run(0, {metric: score}, folder),))
+
+
+def test_images_of_average_precision(tmp_path: Path):
+    r, bot = detector(tmp_path, "r", 0), detector(tmp_path, "bot", 1)
+    found = difference(bot, r, "mask_ap", Bootstrap(500))
+    assert found is not None
+    assert found.over_images is not None
+    assert found.over_images.low < found.mean < found.over_images.high
+    assert found.images == 30
+    again = difference(bot, r, "mask_ap", Bootstrap(500))
+    assert again == found  # the draws are fixed
+    reverse = difference(r, bot, "mask_ap", Bootstrap(500))
+    assert reverse is not None
+    assert reverse.over_images is not None
+    assert reverse.over_images.low == pytest.approx(-found.over_images.high)
+    assert reverse.over_images.high == pytest.approx(-found.over_images.low)
+
+
+def test_says_why_there_is_no_interval_over_images(tmp_path: Path):
+    def reason(outcome: StudyOutcome) -> str:
+        found = difference(outcome.arm("bot"), outcome.arm("r"), "top1", Bootstrap(50))
+        assert found is not None
+        assert found.over_images is None
+        return found.no_images
+
+    outcome = cifar({"r": [0.70], "bot": [0.90]}, tmp_path)
+    assert reason(outcome) == "the runs kept nothing of single images"
+    keep_predictions(outcome)
+    other = cifar({"r": [0.70], "bot": [0.80]}, tmp_path)
+    assert reason(other) == "bot-s0/predictions.npz does not give the run's score"
+    said = Predictions(np.full(10, 3, np.int32), np.array([3] * 9 + [1], np.int32))
+    save_predictions(said, tmp_path / "bot-s0" / "predictions.npz")
+    assert reason(outcome) == "the runs were not measured on the same images"
+    (tmp_path / "r-s0" / "predictions.npz").write_bytes(b"?")
+    assert "not a file of predictions" in reason(outcome)
+    loss = replace(outcome.arm("r").runs[0], scores={"loss": 1.0})
+    found = difference(Arm("a", "a", (loss,)), Arm("b", "b", (loss,)), "loss", Bootstrap(50))
+    assert found is not None
+    assert found.no_images == "loss is not known for single images"
+
+
+def verdict(top1: dict[str, list[float]], folder: Path | None = None):
+    outcome = cifar(top1, folder or Path("runs"))
+    if folder is not None:
+        keep_predictions(outcome)
+    return judge(outcome, outcome.claims[0], "top1", Bootstrap(500))
+
+
+def test_a_claim_that_held():
+    found = verdict({"r": [0.70, 0.71, 0.72], "bot": [0.73, 0.74, 0.75]})
+    assert found.word == "held"
+    assert found.sentence == (
+        "top-1 of BOT +3.00 points against R, mean of 3 pairs of runs (95 % interval +3.00 to +3.00 over "
+        "seeds): held."
+    )
+    assert found.published == pytest.approx(0.01)
+
+
+def test_a_claim_that_did_not_hold():
+    found = verdict({"r": [0.73, 0.74, 0.76], "bot": [0.70, 0.71, 0.72]})
+    assert found.word == "did not hold"
+    # differences -3, -3, -4: mean -3.33, sd 0.577, reach 4.3027 * 0.577 / 1.732 = 1.434
+    assert "-3.33 points" in found.sentence
+    assert "-4.77 to -1.90 over seeds" in found.sentence
+
+
+def test_an_interval_with_zero_tells_nothing():
+    found = verdict({"r": [0.70, 0.71, 0.72], "bot": [0.71, 0.70, 0.75]})
+    assert found.word == "could not be told"
+    assert found.sentence.endswith("could not be told, the interval includes zero.")
+
+
+def test_both_intervals_must_exclude_zero(tmp_path: Path):
+    found = verdict({"r": [0.70, 0.70, 0.70], "bot": [0.71, 0.71, 0.71]}, tmp_path)
+    assert found.word == "could not be told"  # one image of a hundred
+    assert found.sentence.endswith("could not be told, the interval over images includes zero.")
+    assert verdict({"r": [0.70, 0.70], "bot": [0.90, 0.90]}, tmp_path).word == "held"
+    assert verdict({"r": [0.90, 0.90], "bot": [0.70, 0.70]}, tmp_path).word == "did not hold"
+    found = verdict({"r": [0.90, 0.71], "bot": [0.70, 0.90]}, tmp_path)
+    assert found.sentence.endswith("both intervals include zero.")
+
+
+def test_one_pair_tells_nothing_and_no_pair_says_so():
+    assert verdict({"r": [0.70], "bot": [0.90]}).sentence == (
+        "top-1 of BOT +20.00 points against R, one pair of runs: could not be told, one pair says nothing of "
+        "other trainings."
+    )
+    assert verdict({"r": [0.70], "bot": []}).word == "could not be told"
+    assert verdict({"r": [0.70], "bot": []}).difference is None
+
+
+def test_a_claim_at_a_place():
+    outcome = cifar({"r": [0.70, 0.71], "bot": [0.73, 0.74]})
+    claim = Claim("Also when enlarged.", "bot", "r", ("top1",), "us", axis="size", at=48.0)
+    found = judge(outcome, claim, "top1")
+    assert found.word == "held"
+    assert found.published is None  # that of the whole is none for this place
+    assert isinstance(found.metric, Metric)
