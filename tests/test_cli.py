@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from botvision import cli, manual
+from botvision.complaints import one_line
 from botvision.training.config import recipe_names
 from tests.terminal import complaint
 
@@ -157,7 +158,7 @@ def test_missing_files_and_folders_are_named(capsys, tmp_path):
 
 
 def test_os_errors_name_the_file_without_a_number():
-    assert cli._one_line(PermissionError(13, "Permission denied", "/etc/x")) == "/etc/x: permission denied"
+    assert one_line(PermissionError(13, "Permission denied", "/etc/x")) == "/etc/x: permission denied"
 
 
 def test_missing_extra_says_how_to_install_it(capsys, monkeypatch):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from botvision.backbones.surgery import Surgery, from_resnet
     from botvision.backbones.variants import BoTNet, create_model, list_models
     from botvision.backbones.weights import from_timm_botnet, load_model, load_weights, save_model
+    from botvision.deploy.attention_maps import attention_maps
     from botvision.detection.mask_rcnn import faster_rcnn, mask_rcnn
     from botvision.detection.weights import load_backbone, load_detector, save_detector, warm_start
 
@@ -34,6 +35,7 @@ _HOME = {
     "load_model": "botvision.backbones.weights",
     "load_weights": "botvision.backbones.weights",
     "save_model": "botvision.backbones.weights",
+    "attention_maps": "botvision.deploy.attention_maps",
     "faster_rcnn": "botvision.detection.mask_rcnn",
     "load_backbone": "botvision.detection.weights",
     "load_detector": "botvision.detection.weights",
@@ -46,6 +48,7 @@ __all__ = [
     "BoTNet",
     "MHSA2d",
     "Surgery",
+    "attention_maps",
     "cost",
     "create_model",
     "faster_rcnn",

@@ -20,6 +20,7 @@ from typing import Any
 
 from botvision import manual, report, report_evaluation
 from botvision.arguments import Overrides, UsageError, build_parser, means_results, split_overrides
+from botvision.complaints import lacks_memory, one_line
 
 EXTRAS = dict.fromkeys(
     ("lightning", "torchdata", "hotcoco", "matplotlib", "tensorboard", "yaml", "tqdm"), "train"
@@ -57,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _complain(f'{package} is not installed: pip install "botvision[{EXTRAS[package]}]"')
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        if debug or (isinstance(error, RuntimeError) and not _lacks_memory(error)):
+        if debug or (isinstance(error, RuntimeError) and not lacks_memory(error)):
             raise
-        return _complain(_one_line(error))
+        return _complain(one_line(error))
 
 
 def _dispatch(words: list[str]) -> int:
@@ -195,6 +196,15 @@ def _predict(args: argparse.Namespace, _: Overrides) -> int:
     return predict(args, print, _complain)
 
 
+def _attend(args: argparse.Namespace, _: Overrides) -> int:
+    _must_exist(args.run, kind="run folder")
+    for path in args.images:
+        _must_exist(path)
+    from botvision.attend_command import attend
+
+    return attend(args, print, _complain)
+
+
 def _cost(args: argparse.Namespace, overrides: Overrides) -> int:
     if len(args.size) > 2:
         raise UsageError(f"--size: expected a side, or height and width, got {len(args.size)} numbers")
@@ -223,7 +233,7 @@ def _cost_of(
     try:
         model = create_model(name, **{**sized, **given})
     except (TypeError, AssertionError, RuntimeError) as error:
-        if _lacks_memory(error):
+        if lacks_memory(error):
             raise
         raise ValueError(f"model {name} with {dict(given)}: {str(error) or type(error).__name__}") from error
     time = None
@@ -285,22 +295,6 @@ def _complain(text: str, code: int = 2) -> int:
     return code
 
 
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"
-    if _lacks_memory(error):
-        return "out of memory; try a smaller batch (train: --train.batch_size) or smaller images"
-    return str(error) or type(error).__name__
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Whether memory ran out: numpy's and Python's way to say so, CUDA's, or that of torch on a CPU."""
-    words = ("out of memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in words)
-    )
-
-
 def _dotted_hint(word: str, command: str | None) -> str:
     """For ``--epochs``, written without its section, name the key that was meant."""
     if command != "train":
@@ -331,7 +325,7 @@ def _how_to_go_on(out: Path) -> str:
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Overrides], int]] = {
     run.__name__.removeprefix("_"): run
-    for run in (_check, _convert, _train, _eval, _predict, _cost, _compare, _recipes, _models)
+    for run in (_check, _convert, _train, _eval, _predict, _attend, _cost, _compare, _recipes, _models)
 }
 
 if __name__ == "__main__":

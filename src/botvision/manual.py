@@ -21,6 +21,7 @@ SUMMARIES = {
     "train": "train what a recipe says, into a run folder",
     "eval": "evaluate the weights that a run kept (train.keep: last or best), or a file of COCO results",
     "predict": "classify images, or find the objects in them: JSON, and a picture with labels for each",
+    "attend": "what attention looks at in images: maps of each head and block, distances, positions",
     "cost": "what a model costs, stage by stage: parameters, multiply-adds, time of a step",
     "compare": "finished runs as one table: mean and spread over seeds, difference to the first",
     "recipes": "list the recipes that come with botvision, or all values of one",
@@ -61,6 +62,12 @@ botvision predict runs/first photos/ more/cat.png --out labelled --topk 3
 botvision predict runs/first photos/ --no-pictures --device cuda
 botvision predict runs/shapes photos/ --score 0.3        # a detector: results.json for COCO's tools, too
 botvision predict runs/shapes val2017/ --truth annotations/instances_val2017.json --max-detections 300
+""",
+    "attend": """
+botvision attend runs/first photo.jpg                      # from the middle of the image
+botvision attend runs/first photo.jpg --at 120,85          # from row 120, column 85
+botvision attend runs/first photo.jpg --at 120,85 --at 40,200 --block 3 --out attention/photo
+botvision attend runs/first photos/ --head 1               # maps of one head; distances over all images
 """,
     "cost": """
 botvision cost botnet50 --size 1024 --vs resnet50
@@ -105,6 +112,14 @@ HELP = {
     "predict --batch": "images a step (default: 32; a detector 4)",
     "predict --device": "cpu, cuda, ... (default: a GPU if there is one)",
     "predict --no-pictures": "write the JSON files alone",
+    "attend run": "a run folder, or the model/ folder in it",
+    "attend images": "image files, or folders (searched to the bottom)",
+    "attend --at": "pixel whose cell is the query, height first; several times for several queries (default: "
+    "the middle of what the network sees)",
+    "attend --block": "maps of this block alone, numbered from 1 as they run (default: all)",
+    "attend --head": "maps of this head alone, numbered from 1 (default: all, and their mean)",
+    "attend --out": "folder for pictures/, distance.png, position.png, attention.json (default: attention)",
+    "attend --device": "cpu, cuda, ... (default: a GPU if there is one)",
     "cost model": "a name that botvision models lists, or any ResNet of timm",
     "cost --size": "side, or height and width, in pixels (default: 224)",
     "cost --vs": "set a second model beside it",
@@ -134,6 +149,13 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
     return value
+
+
+def pixel(text: str) -> tuple[int, int]:
+    row, found, column = text.partition(",")
+    if not (found and row.strip().isdecimal() and column.strip().isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected a pixel y,x such as 120,85, got {text!r}")
+    return int(row), int(column)
 
 
 def fraction(text: str) -> float:
@@ -176,6 +198,15 @@ ARGUMENTS: Mapping[str, Mapping[str, dict[str, Any]]] = {
         "--batch": {"metavar": "N", "type": positive},
         "--device": {"metavar": "NAME", "default": "auto"},
         "--no-pictures": {"action": "store_true"},
+    },
+    "attend": {
+        "run": {"metavar": "RUN"},
+        "images": {"metavar": "IMAGE", "nargs": "+"},
+        "--at": {"metavar": "Y,X", "type": pixel, "action": "append"},
+        "--block": {"metavar": "K", "type": positive},
+        "--head": {"metavar": "H", "type": positive},
+        "--out": {"metavar": "DIR", "default": "attention"},
+        "--device": {"metavar": "NAME", "default": "auto"},
     },
     "cost": {
         "model": {"metavar": "MODEL"},

@@ -87,23 +87,21 @@ class MHSA2d(nn.Module):
         Raises:
             ValueError: x has other channels, or `sizes` does not fit the batch.
         """
-        q, k, v, terms = self._project(x, sizes)
+        q, k, v, terms = self.project(x, sizes)
         out = attend(q, k, v, terms, self.dropout if self.training else 0.0, self.kernel)
         out = out.transpose(1, 2).reshape(x.shape[0], *terms.grid, self.dim).permute(0, 3, 1, 2)
         return out if _channels_last(x) else out.contiguous()
 
     def attention_map(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """(B, N, H*W, H*W) weights by the reference: query cells, then key cells, both row by row."""
-        return attend_reference(*self._project(x, sizes))[1]
+        return attend_reference(*self.project(x, sizes))[1]
 
-    def extra_repr(self) -> str:
-        return (
-            f"{self.dim}, heads={self.heads}, position={self.mode!r}, convention={self.convention!r}, "
-            f"dropout={self.dropout}, kernel={self.kernel!r}"
-        )
+    def project(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Terms]:
+        """What `attend` and `attend_reference` take for a (B, C, H, W) map, as `forward` hands it to them.
 
-    def _project(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Terms]:
-        """Scaled queries, keys and values (B, N, H*W, D), and the terms in the queries' scale."""
+        Returns:
+            Scaled queries, keys and values (B, N, H*W, D), and the terms in the queries' scale.
+        """
         if x.ndim != 4 or x.shape[1] != self.dim:
             raise ValueError(f"expected a (B, {self.dim}, H, W) feature map, got {tuple(x.shape)}")
         if sizes is not None and sizes.shape != (x.shape[0], 2):
@@ -120,6 +118,12 @@ class MHSA2d(nn.Module):
         if rows is not None and self.convention == "timm":
             rows = rows.scaled(1 / self.scale)
         return q * self.scale, k, v, Terms(grid, rows, self.mode != "position", sizes)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.dim}, heads={self.heads}, position={self.mode!r}, convention={self.convention!r}, "
+            f"dropout={self.dropout}, kernel={self.kernel!r}"
+        )
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ where the per-picture way costs more than a small network's training step.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,17 +37,46 @@ def resize_and_crop(image: Tensor, size: Size, crop: float = 1.0) -> Tensor:
     Returns:
         uint8 (3, *size).
     """
-    height, width = image.shape[-2:]
-    if (height, width) == size:
+    if tuple(image.shape[-2:]) == tuple(size):
         return image
-    scale = max(size[0] / crop / height, size[1] / crop / width)
+    cut = cut_of((image.shape[-2], image.shape[-1]), size, crop)
+    image = F.crop(image, *cut.first, *cut.kept)
+    return F.crop(F.resize(image, list(cut.scaled), antialias=True), *cut.second, *size)
+
+
+class Cut(NamedTuple):
+    """What `resize_and_crop` takes of a picture, all (y, x) or (height, width) in pixels.
+
+    Attributes:
+        first: upper left corner of the part that is scaled; (0, 0) but for extreme strips.
+        kept: size of that part.
+        scaled: size that it is scaled to.
+        second: upper left corner, in the scaled part, of what the network is shown.
+    """
+
+    first: Size
+    kept: Size
+    scaled: Size
+    second: Size
+
+
+def cut_of(hw: Size, size: Size, crop: float = 1.0) -> Cut:
+    """What `resize_and_crop` does to a picture of `hw`."""
+    if tuple(hw) == tuple(size):
+        return Cut((0, 0), hw, hw, (0, 0))
+    scale = max(size[0] / crop / hw[0], size[1] / crop / hw[1])
     # No more of a strip than needed: scaled whole, one of 1x9000 pixels would take gigabytes.
-    keep = [math.ceil(STRIP * wanted / crop / scale) for wanted in size]
-    if height > keep[0] or width > keep[1]:
-        height, width = min(height, keep[0]), min(width, keep[1])
-        image = F.center_crop(image, [height, width])
-    scaled = [max(size[0], round(height * scale)), max(size[1], round(width * scale))]
-    return F.center_crop(F.resize(image, scaled, antialias=True), list(size))
+    most = [math.ceil(STRIP * wanted / crop / scale) for wanted in size]
+    kept = (hw[0], hw[1])
+    if hw[0] > most[0] or hw[1] > most[1]:
+        kept = (min(hw[0], most[0]), min(hw[1], most[1]))
+    scaled = (max(size[0], round(kept[0] * scale)), max(size[1], round(kept[1] * scale)))
+    return Cut(_corner(hw, kept), kept, scaled, _corner(scaled, size))
+
+
+def _corner(outer: Size, inner: Size) -> Size:
+    """Upper left corner of the middle, rounded as torchvision's centre crop does."""
+    return round((outer[0] - inner[0]) / 2.0), round((outer[1] - inner[1]) / 2.0)
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -1,0 +1,115 @@
+"""Where the cells of a feature map lie in the image that a network was shown; height before width."""
+
+import math
+from dataclasses import dataclass
+
+from botvision.data.transforms import cut_of
+
+Pair = tuple[float, float]
+Hw = tuple[int, int]
+Box = tuple[float, float, float, float]
+"""Top, left, bottom, right edges in pixels of the image, whose first pixel lies from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How an image lies in a network's input: input = image * scale - offset, in pixels, on both axes.
+
+    Cell (r, c) of a map with stride s stands for the input's rows r*s to (r+1)*s and columns c*s to (c+1)*s,
+    as far as the image goes. (What a cell has seen is wider: its receptive field.)
+
+    Attributes:
+        size: (height, width) of the image.
+        scale: input pixels for a pixel of the image, (y, x).
+        offset: where the image's part that is seen begins, in input pixels, (y, x).
+        seen: (height, width) of the input that the image fills, from the upper left; beyond is padding.
+        canvas: (height, width) of the input.
+    """
+
+    size: Hw
+    scale: Pair
+    offset: Pair
+    seen: Hw
+    canvas: Hw
+
+    @classmethod
+    def whole(cls, size: Hw) -> "View":
+        """The image is the input."""
+        return cls(size, (1.0, 1.0), (0.0, 0.0), size, size)
+
+    @classmethod
+    def fitted(cls, size: Hw, seen: Hw, canvas: Hw) -> "View":
+        """The image, scaled to `seen`, lies in the upper left corner of a canvas, as detectors have it."""
+        return cls(size, (seen[0] / size[0], seen[1] / size[1]), (0.0, 0.0), seen, canvas)
+
+    @classmethod
+    def cropped(cls, size: Hw, shown: Hw, crop: float = 1.0) -> "View":
+        """The middle of the image, as `resize_and_crop` takes it for classifiers."""
+        cut = cut_of(size, shown, crop)
+        scale = (cut.scaled[0] / cut.kept[0], cut.scaled[1] / cut.kept[1])
+        offset = (cut.first[0] * scale[0] + cut.second[0], cut.first[1] * scale[1] + cut.second[1])
+        return cls(size, scale, offset, shown, shown)
+
+    @property
+    def middle(self) -> Hw:
+        """Row and column of the pixel in the middle of what is seen."""
+        top, left, bottom, right = self.visible
+        return int((top + bottom) / 2), int((left + right) / 2)
+
+    @property
+    def visible(self) -> Box:
+        """The part of the image that the network sees."""
+        return self._box((0.0, 0.0), self.seen)
+
+    def stride(self, grid: Hw) -> int:
+        """Input pixels for a cell of a map of `grid` cells: maps round up, so it is the one that fits."""
+        for power in range(max(self.canvas).bit_length() + 1):
+            if all(math.ceil(side / 2**power) == n for side, n in zip(self.canvas, grid, strict=True)):
+                return 2**power
+        raise ValueError(
+            f"a map of {grid[0]}x{grid[1]} cells of an input of {self.canvas[0]}x{self.canvas[1]} pixels: "
+            "expected half, a quarter, ... of it, rounded up"
+        )
+
+    def cells(self, stride: int) -> Hw:
+        """(height, width) in cells of what belongs to the image."""
+        return math.ceil(self.seen[0] / stride), math.ceil(self.seen[1] / stride)
+
+    def cell(self, at: Hw, stride: int) -> Hw:
+        """Row and column of the cell in which a pixel of the image, its middle that is, lies.
+
+        Raises:
+            ValueError: a pixel outside the image, or in a part that the network does not see.
+        """
+        text = f"at {at[0]},{at[1]}"
+        if not all(0 <= place < side for place, side in zip(at, self.size, strict=True)):
+            height, width = self.size
+            raise ValueError(
+                f"{text}: outside the image, whose y is 0 to {height - 1} and whose x is 0 to {width - 1}"
+            )
+        inside = [(p + 0.5) * s - o for p, s, o in zip(at, self.scale, self.offset, strict=True)]
+        if not all(0 <= place < side for place, side in zip(inside, self.seen, strict=True)):
+            top, left, bottom, right = (round(edge) for edge in self.visible)
+            raise ValueError(
+                f"{text}: not in the middle part of the image that the network sees, "
+                f"y {top} to {bottom - 1} and x {left} to {right - 1}"
+            )
+        return int(inside[0] // stride), int(inside[1] // stride)
+
+    def box(self, cell: Hw, stride: int) -> Box:
+        """The part of the image that a cell stands for, cut at the border of what is seen."""
+        corner = (cell[0] * stride, cell[1] * stride)
+        end = [min((n + 1) * stride, side) for n, side in zip(cell, self.seen, strict=True)]
+        return self._box(corner, (end[0], end[1]))
+
+    def extent(self, stride: int) -> Box:
+        """What all cells together stand for, the last ones whole: it may end beyond the image."""
+        rows, columns = self.cells(stride)
+        return self._box((0.0, 0.0), (rows * stride, columns * stride))
+
+    def _box(self, corner: Pair, end: Pair) -> Box:
+        (top, left), (bottom, right) = (
+            [(place + o) / s for place, o, s in zip(point, self.offset, self.scale, strict=True)]
+            for point in (corner, end)
+        )
+        return top, left, bottom, right
