@@ -142,10 +142,15 @@ def _shifted(queries: Tensor, table: Tensor) -> Tensor:
 
 
 def _masked(q: Tensor | None, k: Tensor, v: Tensor, logits: AxisLogits, dropout: float) -> Tensor:
-    """Position as an additive mask: (B, N, L, L) is held once, the softmax is not."""
+    """Position as an additive mask: (B, N, L, L) is held once, the softmax is not unless for gradients."""
     if q is None:
         q = k.new_zeros((*logits.rows.shape[:3], k.shape[-1]))
     mask = (logits.rows.unsqueeze(-1) + logits.columns.unsqueeze(-2)).flatten(3)
+    full = mask.dtype in (torch.float32, torch.float64)
+    if full and dropout == 0 and mask.device.type == "cpu" and mask.requires_grad:
+        # the fused kernel of CPUs has no gradient of a mask: torch's way around is slower than the formula
+        sums = torch.baddbmm(mask.flatten(0, 1), q.flatten(0, 1), k.flatten(0, 1).mT)
+        return torch.bmm(sums.softmax(-1), v.flatten(0, 1)).unflatten(0, mask.shape[:2])
     return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=1.0)
 
 
