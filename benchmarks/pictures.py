@@ -1,4 +1,4 @@
-"""Cost against size, log-log, one line a contender."""
+"""Pictures of measurements: cost against size, one line a contender; and bars."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000"),
     *("#5b2a86", "#7a4a12", "#8a8a8a"),
 )
+REST = "#b8c0cc"  # bars of the others
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "<")
 DASHES = ("-", "--", ":")
 
@@ -69,6 +70,47 @@ def loglog(
     figure.legend(
         [entries[name] for name in ordered], ordered, loc="outside right upper", frameon=False, fontsize=9
     )
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK, fontweight="bold")
+    return figure
+
+
+def bars(
+    rows: Sequence[Row], value: str, by: str, panel: str, title: str = "", bold: Sequence[str] = ()
+) -> "Figure":
+    """Draw one bar a row, each panel on a scale of its own from zero.
+
+    Args:
+        rows: a positive number under `value`.
+        value: column of the lengths; also the axis' label.
+        by: column that names the bar.
+        panel: column whose values stand side by side, two a line.
+        title: of the whole.
+        bold: values of `by` whose bars have the colour.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    panels = list(dict.fromkeys(str(row[panel]) for row in rows))
+    most = max(sum(str(row[panel]) == name for row in rows) for name in panels)
+    lines = (len(panels) + 1) // 2
+    figure = Figure(figsize=(11, (0.34 * most + 0.9) * lines + 0.4), dpi=120, layout="constrained")
+    grid = figure.subplots(lines, 2, squeeze=False)
+    for axes, name in zip(grid.flat, panels, strict=False):
+        shown = [row for row in rows if str(row[panel]) == name]
+        names, lengths = [str(row[by]) for row in shown], [float(str(row[value])) for row in shown]
+        colours = [COLOURS[0] if contender in bold else REST for contender in names]
+        drawn = axes.barh(names, lengths, color=colours, height=0.7)
+        axes.bar_label(drawn, [f"{length:,.0f}" for length in lengths], padding=3, fontsize=8, color=INK)
+        style_axes(axes, name)
+        axes.invert_yaxis()  # in the order of the rows
+        axes.margins(x=0.16)  # room for the last number
+        axes.grid(visible=False)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+        axes.set_xlabel(value, fontsize=9, color=PALE_INK)
+    for axes in list(grid.flat)[len(panels) :]:
+        axes.remove()
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK, fontweight="bold")
     return figure

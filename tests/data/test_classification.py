@@ -14,7 +14,7 @@ from botvision.data.classification import DataConfig, open_split, open_splits
 from botvision.data.draws import keys, uniform
 from botvision.data.errors import DataError
 from botvision.data.sources import list_folder
-from botvision.data.transforms import flip_crop, normalise, resize_and_crop
+from botvision.data.transforms import flip_crop, moves_of, normalise, resize_and_crop
 
 BOTH = {"train/cat": 3, "train/dog": 2, "val/cat": 1, "val/dog": 2}
 
@@ -185,16 +185,24 @@ def test_reflection_needs_a_border_smaller_than_the_image():
 def test_flip_crop_equals_torchvision_picture_by_picture(mode):
     images = torch.randint(0, 256, (40, 3, 9, 14), dtype=torch.uint8)
     draws = uniform(3, 1, 0, np.arange(40))
-    fast = flip_crop(images, draws, padding=4, mode=mode)
+    fast = flip_crop(images, moves_of(draws, 4), padding=4, mode=mode)
     for image, (down, right, mirror), out in zip(images, draws, fast, strict=True):
         slow = F.pad(image, [4], padding_mode="constant" if mode == "zeros" else "reflect")
         slow = F.crop(slow, int(down * 9), int(right * 9), 9, 14)
         assert torch.equal(F.horizontal_flip(slow) if mirror < 0.5 else slow, out)
 
 
+def test_moves_are_equally_frequent():
+    moves = moves_of(uniform(3, 0, 1, np.arange(200 * 5 * 5 * 2)), padding=2)
+    counts = np.zeros((5, 5, 2), dtype=int)
+    np.add.at(counts, tuple(moves.T), 1)
+    assert counts.min() > 200 - 5 * 200**0.5  # the standard deviation of a count is 14
+    assert counts.max() < 200 + 5 * 200**0.5
+
+
 def test_flip_crop_without_border_only_mirrors():
     images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    out = flip_crop(images, np.array([[0.9, 0.9, 0.9], [0.9, 0.9, 0.1]]), padding=0)
+    out = flip_crop(images, np.array([[0, 0, 0], [0, 0, 1]]), padding=0)
     assert torch.equal(out[0], images[0])
     assert torch.equal(out[1], images[1].flip(-1))
 

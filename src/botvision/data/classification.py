@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -25,11 +26,13 @@ from botvision.data.labels import (
     split_folders,
     spread,
 )
+from botvision.data.placed import PlacedImages, fits
 from botvision.data.sources import VAL_NAMES, ImageSource, list_folder, list_zip
 from botvision.data.transforms import (
     borrowed_generator,
     build_transforms,
     flip_crop,
+    moves_of,
     normalise,
     resize_and_crop,
 )
@@ -76,6 +79,7 @@ class ClassificationDataset(Dataset[Any]):
         self._fixed_size = not train or config.whole_batches
         self._cache: ImageCache | None = None
         self._prepared = False
+        self._on_device: PlacedImages | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -104,6 +108,23 @@ class ClassificationDataset(Dataset[Any]):
         limit = self.config.cache_bytes if self.config.cache == "auto" else None
         self._cache = fill_cache(self._decoded, len(self), limit, f"reading {self.name}", progress)
         self._prepared = True
+
+    def place(self, device: torch.device) -> None:
+        """Make the same batches on a device from now on, if its memory has room for all images.
+
+        Nothing changes where images are not cached, are augmented one by one, or come from loader processes.
+        """
+        self.prepare()
+        stack = None if self._cache is None else self._cache.stack
+        if self.placed or stack is None or not self._fixed_size or self.config.num_workers:
+            return
+        if fits(stack, device):
+            self._on_device = PlacedImages(stack, self.targets, self.config, device)
+
+    @property
+    def placed(self) -> bool:
+        """Whether batches are made on a device, so that there is nothing to send."""
+        return self._on_device is not None
 
     def verify(self, progress: Progress | None = None, at_most: int = VERIFIED) -> bool:
         """Read every image once, unless the cache has: a broken one is found before the first step.
@@ -144,6 +165,8 @@ class ClassificationDataset(Dataset[Any]):
         """
         pairs = np.array([(0, key) if isinstance(key, int) else key for key in wanted], dtype=np.int64)
         epochs, indices = pairs[:, 0], torch.from_numpy(pairs[:, 1].copy())
+        if self._on_device is not None:
+            return self._on_device.batch(indices, self._moves(epochs, indices))
         make = self._whole_batch if self._fixed_size else self._one_by_one
         images = make(epochs, indices)
         return images, self.targets[indices], indices
@@ -164,10 +187,16 @@ class ClassificationDataset(Dataset[Any]):
             images = torch.from_numpy(self._cache.stack.numpy()[indices.numpy()])  # torch: 50 times slower
         else:
             images = torch.stack([self._pixels(index) for index in indices.tolist()])
-        if self.train and config.augment == "flip_crop":
-            draws = uniform(3, self.seed, epochs, indices.numpy())
-            images = flip_crop(images, draws, config.padding, config.pad_mode)
+        moves = self._moves(epochs, indices)
+        if moves is not None:
+            images = flip_crop(images, moves, config.padding, config.pad_mode)
         return normalise(images, config.mean, config.std)
+
+    def _moves(self, epochs: np.ndarray, indices: Tensor) -> npt.NDArray[np.int64] | None:
+        """(B, 3) for :func:`flip_crop`; None where images are not augmented that way."""
+        if not self.train or self.config.augment != "flip_crop":
+            return None
+        return moves_of(uniform(3, self.seed, epochs, indices.numpy()), self.config.padding)
 
     def _one_by_one(self, epochs: np.ndarray, indices: Tensor) -> Tensor:
         seeds = keys(self.seed, epochs, indices.numpy()) >> np.uint64(1)  # torch's seeds are signed

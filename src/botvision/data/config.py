@@ -40,7 +40,7 @@ class DataConfig:
         cache: keep decoded images in memory: "auto" (if they fit into `cache_bytes`), "memory" (always) or
             "none".
         cache_bytes: limit of "auto", for each split.
-        num_workers: loader processes; 0 is fastest for cached flip_crop.
+        num_workers: loader processes; 0 is fastest for cached flip_crop: a GPU then makes the batches itself.
     """
 
     source: Source = "auto"

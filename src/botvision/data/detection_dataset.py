@@ -39,7 +39,10 @@ class DetectionDataset(Dataset[Any]):
         name: data set and split, for messages and tables.
         categories: ascending by id; category k is label k + 1.
         skipped: problems for which images or annotations were left out.
+        placed: batches are made in this process's memory, on no device.
     """
+
+    placed = False
 
     def __init__(
         self, source: CocoSource, indices: Sequence[int], config: DetectionDataConfig, *,

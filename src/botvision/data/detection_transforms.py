@@ -20,9 +20,8 @@ from botvision.data.masks import Rle, decode, rle_boxes
 from botvision.data.packed import pack, unpack
 
 DRAWS = 7  # scale, top, left, mirror, brightness, contrast, saturation
-SPARE = (
-    1.5  # resampled from a JPEG decoded this much too large, pixels are less than one grey level off in mean
-)
+# Resampled from a JPEG decoded this many times too large, pixels are less than one grey level off in mean.
+SPARE = 1.5
 LARGEST_SCALED = 6  # times the window: beyond, torch's whole image costs more than Pillow's slower window
 
 

@@ -24,6 +24,9 @@ class BatchedDataset(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def placed(self) -> bool: ...
+
     def __len__(self) -> int: ...
 
     def prepare(self, progress: Progress | None = None) -> None: ...
@@ -172,7 +175,7 @@ def build_loader(
             num_workers=num_workers,
             collate_fn=_as_is,
             drop_last=drop_last,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_available() and not dataset.placed,
             generator=torch.Generator(),  # or every pass would draw a base seed from the global one
             persistent_workers=num_workers > 0,
         )

@@ -8,12 +8,13 @@ where the per-picture way costs more than a small network's training step.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from botvision.data.config import DataConfig
 
 Size = tuple[int, int]
+PadMode = Literal["zeros", "reflect"]
 STRIP = 16  # what a picture would have beyond so many times the wanted side is cut off before it is scaled
 
 
@@ -81,38 +83,52 @@ def _corner(outer: Size, inner: Size) -> Size:
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 (..., 3, H, W) with values 0..255 to float32, (value / 255 - mean) / std by channel."""
-    means = torch.tensor(mean, dtype=torch.float32).mul_(255).view(-1, 1, 1)
-    stds = torch.tensor(std, dtype=torch.float32).mul_(255).view(-1, 1, 1)
+    means, stds = scales(mean, std)
     return images.to(torch.float32).sub_(means).div_(stds)
 
 
+def scales(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation for values 0..1 to float32 (3, 1, 1) each, for values 0..255."""
+    means, stds = (
+        torch.tensor(values, dtype=torch.float32).mul_(255).view(-1, 1, 1) for values in (mean, std)
+    )
+    return means, stds
+
+
+def moves_of(draws: npt.NDArray[np.float64], padding: int) -> npt.NDArray[np.int64]:
+    """What is done to pictures that are shifted within a border, and mirrored half of the time.
+
+    Args:
+        draws: (B, 3) uniform in [0, 1): shift down, shift right, mirror.
+        padding: border in pixels on every side.
+
+    Returns:
+        (B, 3): first row and column of the padded picture that remain, 0..2 * padding, and 1 for mirrored.
+    """
+    return np.concatenate([draws[:, :2] * (2 * padding + 1), draws[:, 2:] < 0.5], axis=1).astype(np.int64)
+
+
 def flip_crop(
-    images: Tensor, draws: npt.NDArray[np.float64], padding: int = 4, mode: str = "zeros"
+    images: Tensor, moves: npt.NDArray[np.int64], padding: int = 4, mode: PadMode = "zeros"
 ) -> Tensor:
-    """Mirror half of the pictures and shift each within a padded border; one batch at once.
+    """Shift each picture within a padded border, and mirror some; one batch at once, on the CPU.
 
     Args:
         images: uint8 (B, C, H, W).
-        draws: (B, 3) uniform in [0, 1): shift down, shift right, mirror.
-        padding: border in pixels on every side; shifts are 0..2 * padding.
+        moves: (B, 3), as :func:`moves_of` gives them for the same padding.
+        padding: border in pixels on every side.
         mode: "zeros" (black) or "reflect" (mirrored without repeating the edge pixel).
 
     Returns:
         uint8 (B, C, H, W), new memory.
     """
-    count, channels, height, width = images.shape
-    if mode == "zeros":
-        padded = np.zeros((count, channels, height + 2 * padding, width + 2 * padding), dtype=np.uint8)
-        padded[:, :, padding : padding + height, padding : padding + width] = images.numpy()
-    else:
-        border = [(0, 0), (0, 0), (padding, padding), (padding, padding)]
-        padded = np.pad(images.numpy(), border, mode="reflect")
-    shifts = (draws[:, :2] * (2 * padding + 1)).astype(np.int64)
+    count, _, height, width = images.shape
+    padded = pad(images, [padding] * 4, mode="constant" if mode == "zeros" else mode).numpy()
     # A view of all possible windows: numpy copies the chosen ones row by row, torch would go pixel by pixel.
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
-    out = windows[np.arange(count), :, shifts[:, 0], shifts[:, 1]]
-    mirrored = draws[:, 2] < 0.5
-    out[mirrored] = out[mirrored][..., ::-1]
+    out = windows[np.arange(count), :, moves[:, 0], moves[:, 1]]
+    mirrored = moves[:, 2] > 0
+    out[mirrored] = torch.from_numpy(out[mirrored]).flip(-1).numpy()  # numpy: three times slower
     return torch.from_numpy(out)
 
 

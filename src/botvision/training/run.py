@@ -125,8 +125,8 @@ def _prepare(config: AnyRunConfig, fresh: bool, tell: Callable[[str], None]) -> 
         if left_out:
             tell(f"{split.name}: {len(left_out)} problems passed over, the first: {left_out[0].line}")
     train_loader, val_loader = task.loader(splits.train, train=True), task.loader(splits.val, train=False)
-    for loader in (train_loader, val_loader):
-        loader.pin_memory = device.type == "cuda"
+    for loader, split in ((train_loader, splits.train), (val_loader, splits.val)):
+        loader.pin_memory = device.type == "cuda" and not split.placed
     waiting = len(splits.train) - len(train_loader) * config.train.batch_size
     if waiting > 0.1 * len(splits.train):
         tell(
