@@ -22,8 +22,8 @@ KERNELS: tuple[KernelName, ...] = ("auto", "reference", "mask", "folded", "chunk
 
 # Mask of one chunk that stays in a core's second-level cache, in bytes.
 _CHUNK_BYTES = 1 << 21
-# Cells up to which a quadratic mask pays: in bf16 and in fp32 on a CPU, and elsewhere.
-_TINY_MAP, _SMALL_MAP, _LARGE_MAP = 16, 256, 1024
+# Cells up to which a quadratic mask pays: on a CPU of a batch in bf16, of a map in fp32; elsewhere of a map.
+_TINY_BATCH, _SMALL_MAP, _LARGE_MAP = 128, 256, 1024
 
 
 class AxisLogits(NamedTuple):
@@ -55,7 +55,9 @@ def attend(
     if kernel not in KERNELS:
         raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel!r}")
     if kernel == "auto":
-        kernel = choose(q.device.type, q.dtype, terms.grid, q.shape[-1])
+        # a batch of unknown size must not become a condition of a compiled or exported program
+        batch = 1 if _rewritten() else q.shape[0]
+        kernel = choose(q.device.type, q.dtype, terms.grid, q.shape[-1], batch)
     if kernel == "reference":
         return attend_reference(q, k, v, terms, dropout)[0]
     if kernel == "tiled":
@@ -76,10 +78,12 @@ def attend(
     return (_masked if kernel == "mask" else _chunked)(queries, k, v, logits, dropout)
 
 
-def choose(device: str, dtype: torch.dtype, grid: tuple[int, int], head_dim: int) -> KernelName:
+def choose(
+    device: str, dtype: torch.dtype, grid: tuple[int, int], head_dim: int, batch: int = 1
+) -> KernelName:
     """The kernel for a case, by the measurements in results/attention_cpu.md.
 
-    On a CPU tiles are fastest in bf16 but for tiny maps, and in fp32 on large ones; on small ones products
+    On a CPU tiles are fastest in bf16 but for few cells, and in fp32 on large maps; on small ones products
     are too small for oneDNN to win back what its calls cost, and the mask is as fast or a little faster.
 
     On GPUs the rule follows arithmetic, not measurements: a mask costs little up to 32x32 cells; beyond,
@@ -90,11 +94,13 @@ def choose(device: str, dtype: torch.dtype, grid: tuple[int, int], head_dim: int
         dtype: of the queries.
         grid: (height, width) in cells.
         head_dim: width of a head.
+        batch: images.
     """
     half = dtype in (torch.float16, torch.bfloat16)
     cells = grid[0] * grid[1]
     if device == "cpu":
-        return "tiled" if cells > (_TINY_MAP if dtype == torch.bfloat16 else _SMALL_MAP) else "mask"
+        few = batch * cells <= _TINY_BATCH if dtype == torch.bfloat16 else cells <= _SMALL_MAP
+        return "mask" if few else "tiled"
     if cells <= _LARGE_MAP:
         return "mask"
     return "folded" if half and head_dim + sum(grid) <= 256 else "chunked"
