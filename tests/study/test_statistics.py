@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.evaluation.scenes import random_scene
-from tests.study.outcomes import cifar, keep_predictions, run
 
 from botvision.evaluation.coco import evaluate_coco
 from botvision.evaluation.coco_matches import match_coco, save_matches
@@ -15,6 +13,8 @@ from botvision.evaluation.predictions import Predictions, save_predictions
 from botvision.study.bootstrap import Bootstrap
 from botvision.study.result import Arm, Claim, Metric, StudyOutcome
 from botvision.study.statistics import Interval, difference, judge, spread, student, t_quantile
+from tests.evaluation.scenes import random_scene
+from tests.study.outcomes import cifar, keep_predictions, run
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_claim_that_held():
     assert found.word == "held"
     assert found.sentence == (
         "top-1 of BOT +3.00 points against R, mean of 3 pairs of runs (95 % interval +3.00 to +3.00 over "
-        "seeds): held."
+        "seeds)."
     )
     assert found.published == pytest.approx(0.01)
 
@@ -172,23 +172,22 @@ def test_a_claim_that_did_not_hold():
 def test_an_interval_with_zero_tells_nothing():
     found = verdict({"r": [0.70, 0.71, 0.72], "bot": [0.71, 0.70, 0.75]})
     assert found.word == "could not be told"
-    assert found.sentence.endswith("could not be told, the interval includes zero.")
+    assert found.sentence.endswith(" over seeds): the interval includes zero.")
 
 
 def test_both_intervals_must_exclude_zero(tmp_path: Path):
     found = verdict({"r": [0.70, 0.70, 0.70], "bot": [0.71, 0.71, 0.71]}, tmp_path)
     assert found.word == "could not be told"  # one image of a hundred
-    assert found.sentence.endswith("could not be told, the interval over images includes zero.")
+    assert found.sentence.endswith("over images): the one over images includes zero.")
     assert verdict({"r": [0.70, 0.70], "bot": [0.90, 0.90]}, tmp_path).word == "held"
     assert verdict({"r": [0.90, 0.90], "bot": [0.70, 0.70]}, tmp_path).word == "did not hold"
     found = verdict({"r": [0.90, 0.71], "bot": [0.70, 0.90]}, tmp_path)
-    assert found.sentence.endswith("both intervals include zero.")
+    assert found.sentence.endswith(": both include zero.")
 
 
 def test_one_pair_tells_nothing_and_no_pair_says_so():
     assert verdict({"r": [0.70], "bot": [0.90]}).sentence == (
-        "top-1 of BOT +20.00 points against R, one pair of runs: could not be told, one pair says nothing of "
-        "other trainings."
+        "top-1 of BOT +20.00 points against R, one pair of runs: it says nothing of other trainings."
     )
     assert verdict({"r": [0.70], "bot": []}).word == "could not be told"
     assert verdict({"r": [0.70], "bot": []}).difference is None
@@ -199,5 +198,6 @@ def test_a_claim_at_a_place():
     claim = Claim("Also when enlarged.", "bot", "r", ("top1",), "us", axis="size", at=48.0)
     found = judge(outcome, claim, "top1")
     assert found.word == "held"
+    assert "top-1 of BOT at image size (pixels) 48 +3.00 points" in found.sentence
     assert found.published is None  # that of the whole is none for this place
     assert isinstance(found.metric, Metric)

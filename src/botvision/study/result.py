@@ -37,6 +37,11 @@ class Axis:
     name: str
     title: str
 
+    @property
+    def words(self) -> str:
+        """The title within a sentence."""
+        return self.title[:1].lower() + self.title[1:]
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -226,6 +231,13 @@ class StudyOutcome:
         for arm in self.arms:
             if arm.name == name:
                 return arm
+        raise KeyError(name)
+
+    def axis(self, name: str) -> Axis:
+        """Return the axis of that name. Raises KeyError: there is none."""
+        for axis in self.axes:
+            if axis.name == name:
+                return axis
         raise KeyError(name)
 
     def metric(self, name: str) -> Metric:

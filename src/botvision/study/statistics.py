@@ -72,7 +72,7 @@ class Verdict:
     """What our runs say of a claim, by one metric.
 
     Attributes:
-        sentence: With the numbers.
+        sentence: The numbers, and why they tell nothing if they do not; to be read after `word`.
         difference: Of the arm that is said to be better; None if no pair of runs is there.
         published: The same difference in the source, as a fraction; None if it has none.
     """
@@ -147,31 +147,36 @@ def judge(outcome: StudyOutcome, claim: Claim, metric: str, bootstrap: Bootstrap
         published = better.published[metric] - worse.published[metric]
     found = difference(better, worse, metric, bootstrap, place)
     if found is None:
-        sentence = f"{measured.title}: no pair of finished runs with the same seed, could not be told."
+        sentence = f"{measured.title}: no pair of finished runs with the same seed."
         return Verdict(claim, measured, "could not be told", sentence, None, published)
-    intervals = {"seeds": found.over_seeds, "images": found.over_images}
-    known = {name: interval for name, interval in intervals.items() if interval is not None}
-    signs = {interval.sign for interval in known.values()}
     n = len(found.pairs)
-    text = f"{measured.title} of {better.label} {points(found.mean)} points against {worse.label}"
+    where = "" if place is None else f" at {outcome.axis(place[0]).words} {place[1]:g}"
+    text = f"{measured.title} of {better.label}{where} {points(found.mean)} points against {worse.label}"
     text += f", mean of {n} pairs of runs" if n > 1 else ", one pair of runs"
-    if known:
-        ranges = [f"{points(i.low)} to {points(i.high)} over {name}" for name, i in known.items()]
-        text += f" (95 % interval {', '.join(ranges)})"
-    word: Word = "could not be told"
+    known = {"seeds": found.over_seeds, "images": found.over_images}
+    ranges = [
+        f"{points(i.low)} to {points(i.high)} over {name}" for name, i in known.items() if i is not None
+    ]
+    text += f" (95 % interval {', '.join(ranges)})" if ranges else ""
+    word, reason = _word(found)
+    return Verdict(claim, measured, word, f"{text}{reason and ': '}{reason}.", found, published)
+
+
+def _word(found: Difference) -> tuple[Word, str]:
+    """What a difference says of the claim that it is above zero, and why it says nothing if it does not."""
     if found.over_seeds is None:
-        reason = "could not be told, one pair says nothing of other trainings"
-    elif signs == {1}:
-        word = reason = "held"
-    elif signs == {-1}:
-        word = reason = "did not hold"
-    else:
-        zero = [name for name, interval in known.items() if interval.sign == 0]
-        which = f"the interval over {zero[0]} includes" if len(zero) == 1 else "both intervals include"
-        reason = f"could not be told, {which} zero" if zero else "could not be told, the intervals disagree"
-        if len(known) == 1:
-            reason = "could not be told, the interval includes zero"
-    return Verdict(claim, measured, word, f"{text}: {reason}.", found, published)
+        return "could not be told", "it says nothing of other trainings"
+    signs = {"seeds": found.over_seeds.sign}
+    if found.over_images is not None:
+        signs["images"] = found.over_images.sign
+    if set(signs.values()) == {1}:
+        return "held", ""
+    if set(signs.values()) == {-1}:
+        return "did not hold", ""
+    zero = [name for name, sign in signs.items() if sign == 0]
+    if len(zero) == len(signs):
+        return "could not be told", "the interval includes zero" if len(zero) == 1 else "both include zero"
+    return "could not be told", f"the one over {zero[0]} includes zero" if zero else "the intervals disagree"
 
 
 def points(fraction: float) -> str:

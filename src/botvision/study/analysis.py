@@ -1,0 +1,144 @@
+"""Everything that a report says, computed once: spreads, differences to the baselines, verdicts."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from botvision.study.bootstrap import LEVEL, Bootstrap
+from botvision.study.result import Arm, Place, StudyOutcome, evaluation_at, score_of
+from botvision.study.statistics import Difference, Spread, Verdict, difference, judge, spread
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A study and what follows from it.
+
+    Attributes:
+        spreads: By arm and metric, over seeds; without those that no run has.
+        differences: By arm and metric, against the arm's baseline; without those that have no pair of runs.
+        verdicts: One for each claim and each of its metrics.
+        resamples: Of the bootstrap over images.
+    """
+
+    outcome: StudyOutcome
+    spreads: Mapping[tuple[str, str], Spread]
+    differences: Mapping[tuple[str, str], Difference]
+    verdicts: tuple[Verdict, ...]
+    resamples: int
+
+    def places(self, axis: str) -> list[float]:
+        """Positions on an axis that any run was measured at, ascending."""
+        runs = (run for arm in self.outcome.arms for run in arm.runs)
+        return sorted({entry.at for run in runs for entry in run.evaluations if entry.axis == axis})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``json.dump``: scores as fractions, run folders by their last part."""
+        outcome = self.outcome
+        return {
+            "name": outcome.name,
+            "title": outcome.title,
+            "question": outcome.question,
+            "scale": outcome.scale,
+            "interval": f"{100 * LEVEL:g} %",
+            "resamples": self.resamples,
+            "verdicts": [_verdict(entry) for entry in self.verdicts],
+            "arms": [self._arm(arm) for arm in outcome.arms],
+            "common": dict(outcome.common),
+            "environment": dict(outcome.environment),
+            "commands": list(outcome.commands),
+            "warnings": list(outcome.warnings),
+            "notes": list(outcome.notes),
+        }
+
+    def _arm(self, arm: Arm) -> dict[str, Any]:
+        metrics = [metric.name for metric in self.outcome.metrics]
+        return {
+            "name": arm.name,
+            "label": arm.label,
+            "baseline": arm.baseline,
+            "settings": dict(arm.settings),
+            "scores": {
+                m: asdict(self.spreads[arm.name, m]) for m in metrics if (arm.name, m) in self.spreads
+            },
+            "differences": {
+                m: _difference(self.differences[arm.name, m])
+                for m in metrics
+                if (arm.name, m) in self.differences
+            },
+            "published": dict(arm.published),
+            "source": arm.source,
+            "trained_at": dict(arm.trained_at),
+            "runs": [
+                {
+                    "seed": run.seed,
+                    "folder": run.folder.name,
+                    "scores": dict(run.scores),
+                    "cost": asdict(run.cost),
+                    "images": run.images,
+                    "hardware": run.hardware,
+                    "evaluations": [
+                        {"axis": e.axis, "at": e.at, "images": e.images, "scores": dict(e.scores)}
+                        for e in run.evaluations
+                    ],
+                }
+                for run in arm.runs
+            ],
+        }
+
+
+def analyse(outcome: StudyOutcome, bootstrap: Bootstrap | None = None) -> Analysis:
+    """Work out what a study says; seconds of bootstrap where runs kept what they made of single images."""
+    bootstrap = bootstrap or Bootstrap()
+    spreads: dict[tuple[str, str], Spread] = {}
+    differences: dict[tuple[str, str], Difference] = {}
+    for arm in outcome.arms:
+        for metric in outcome.metrics:
+            found = spread_of(arm, metric.name)
+            if found is not None:
+                spreads[arm.name, metric.name] = found
+            if arm.baseline is None:
+                continue
+            against = difference(arm, outcome.arm(arm.baseline), metric.name, bootstrap)
+            if against is not None:
+                differences[arm.name, metric.name] = against
+    verdicts = tuple(
+        judge(outcome, claim, metric, bootstrap) for claim in outcome.claims for metric in claim.metrics
+    )
+    return Analysis(outcome, spreads, differences, verdicts, bootstrap.resamples)
+
+
+def spread_of(arm: Arm, metric: str, place: Place | None = None) -> Spread | None:
+    """Return mean and standard deviation over the arm's runs that have the score; None if none has it."""
+    values = (score_of(run, metric, place) for run in sorted(arm.runs, key=lambda run: run.seed))
+    return spread([value for value in values if value is not None])
+
+
+def label_of(outcome: StudyOutcome, place: Place) -> str:
+    """Return how a position is called in tables."""
+    for arm in outcome.arms:
+        for run in arm.runs:
+            found = evaluation_at(run, place)
+            if found is not None and found.label:
+                return found.label
+    return f"{place[1]:g}"
+
+
+def _difference(found: Difference) -> dict[str, Any]:
+    return {**asdict(found), "pairs": {str(seed): value for seed, value in found.pairs.items()}}
+
+
+def _verdict(found: Verdict) -> dict[str, Any]:
+    claim = found.claim
+    return {
+        "claim": claim.text,
+        "source": claim.source,
+        "better": claim.better,
+        "worse": claim.worse,
+        "axis": claim.axis,
+        "at": claim.at,
+        "metric": found.metric.name,
+        "verdict": found.word,
+        "sentence": found.sentence,
+        "published": found.published,
+        "difference": None if found.difference is None else _difference(found.difference),
+    }

@@ -1,0 +1,217 @@
+"""A study's numbers as tables: rows of strings, which become Markdown here and HTML on the page."""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from botvision.report import percent, short, table
+from botvision.study.analysis import Analysis, label_of, spread_of
+from botvision.study.bootstrap import LEVEL
+from botvision.study.result import Arm, Axis, Metric
+from botvision.study.statistics import Difference, Interval, Spread, Verdict, points
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table.
+
+    Attributes:
+        title: Above it.
+        align: "l" or "r" for each column.
+        note: Below it; may be empty.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    align: str
+    note: str = ""
+
+    def to_markdown(self) -> str:
+        """Return the table alone, without a final newline."""
+        return table(self.header, self.rows, self.align)
+
+
+def results_grid(analysis: Analysis) -> Grid:
+    """Return the arms with cost, scores, differences to their baselines and what was published."""
+    outcome = analysis.outcome
+    header = ["arm", "n"]
+    published = any(arm.published for arm in outcome.arms)
+    for metric in outcome.metrics:
+        header += [f"{metric.title} (%)", "difference (points)"]
+        header += ["published (%)"] if published else []
+    header += ["params (1e6)", "M.Adds (1e9)", "step (ms)", "peak (MB)"]
+    header += ["source of the published"] if published else []
+    rows = []
+    for arm in outcome.arms:
+        row = [arm.label, str(len(arm.runs))]
+        for metric in outcome.metrics:
+            key = arm.name, metric.name
+            row += [_spread_cell(analysis.spreads.get(key)), _difference_cell(analysis.differences.get(key))]
+            row += [_published_cell(analysis, arm, metric)] if published else []
+        rows.append((*row, *_cost_cells(arm), *([arm.source] if published else [])))
+    align = "l" + "r" * (len(header) - 1 - published) + "l" * published
+    note = f"Mean ± sample standard deviation over n seeds. {_baselines(analysis)}In parentheses: the "
+    note += f"{100 * LEVEL:g} % interval over seeds, by Student's t."
+    note += " Published: elsewhere, at its own scale; not to be compared in height." if published else ""
+    if any(metric.name.endswith("_ap") for metric in outcome.metrics):
+        note += " AP: mean over IoU .50:.95. M.Adds of a detector: backbone and neck."
+    return Grid("Results", tuple(header), tuple(rows), align, note)
+
+
+def differences_grid(analysis: Analysis) -> Grid | None:
+    """Return every difference with both of its intervals; None if there is none."""
+    outcome, rows, reasons = analysis.outcome, [], []
+    for metric in outcome.metrics:
+        for arm in outcome.arms:
+            found = analysis.differences.get((arm.name, metric.name))
+            if found is None or arm.baseline is None:
+                continue
+            seeds = ", ".join(points(value) for value in found.pairs.values())
+            cells = [arm.label, outcome.arm(arm.baseline).label, metric.title, points(found.mean), seeds]
+            cells += [_interval(found.over_seeds), _interval(found.over_images)]
+            rows.append((*cells, "" if found.images is None else f"{found.images:,}"))
+            reasons += [found.no_images] if found.no_images else []
+    if not rows:
+        return None
+    header = ("arm", "against", "metric", "mean", "by seed", "over seeds", "over images", "images")
+    note = f"Points. {100 * LEVEL:g} % intervals: over seeds by Student's t over the pairs of runs with the "
+    note += (
+        "same seed (a bootstrap of so few values knows nothing of their tails); over images by a bootstrap "
+    )
+    note += (
+        f"of {analysis.resamples:,} samples of the images, the same for all runs, of the mean over the pairs."
+    )
+    note += " No interval is corrected for there being several."
+    for reason in dict.fromkeys(reasons):
+        note += f" No interval over images where {reason}."
+    return Grid("Differences", header, tuple(rows), "lllrrrrr", note)
+
+
+def places_grid(analysis: Analysis, axis: Axis, metric: Metric) -> Grid | None:
+    """Return a score along an axis, one row an arm; None if no run has it there."""
+    outcome = analysis.outcome
+    places = [(axis.name, at) for at in analysis.places(axis.name)]
+    rows = []
+    for arm in outcome.arms:
+        spreads = [spread_of(arm, metric.name, place) for place in places]
+        if any(spreads):
+            marks = [" *" if arm.trained_at.get(axis.name) == at else "" for _, at in places]
+            rows.append((arm.label, *(_spread_cell(s) + m for s, m in zip(spreads, marks, strict=True))))
+    if not rows:
+        return None
+    header = ("arm", *(label_of(outcome, place) for place in places))
+    note = "Mean ± sample standard deviation over seeds."
+    note += " * where it was trained." if any(cell.endswith(" *") for row in rows for cell in row) else ""
+    title = f"{metric.title} (%) by {axis.words}"
+    return Grid(title, header, tuple(rows), "l" + "r" * len(places), note)
+
+
+def runs_grid(analysis: Analysis) -> Grid:
+    """Return every run: nothing is averaged away."""
+    outcome = analysis.outcome
+    titles = [f"{metric.title} (%)" for metric in outcome.metrics]
+    rows = []
+    for arm in outcome.arms:
+        for run in sorted(arm.runs, key=lambda run: run.seed):
+            scores = [percent(run.scores.get(metric.name)) for metric in outcome.metrics]
+            seconds = run.cost.train_seconds
+            minutes = "" if seconds is None else f"{seconds / 60:.1f}"
+            images = "" if run.images is None else f"{run.images:,}"
+            rows.append((run.folder.name, arm.label, str(run.seed), *scores, images, minutes))
+    header = ("run", "arm", "seed", *titles, "images", "training (min)")
+    return Grid("Every run", header, tuple(rows), "llr" + "r" * (len(titles) + 2))
+
+
+def settings_grid(analysis: Analysis) -> Grid | None:
+    """Return the settings in which the arms differ; None if none is named."""
+    arms = analysis.outcome.arms
+    keys = list(dict.fromkeys(key for arm in arms for key in arm.settings))
+    if not keys:
+        return None
+    rows = tuple((arm.label, *(str(arm.settings.get(key, "")) for key in keys)) for arm in arms)
+    return Grid("What differs", ("arm", *keys), rows, "l" * (len(keys) + 1))
+
+
+def facts_grid(title: str, facts: Iterable[tuple[str, str]]) -> Grid:
+    """Return names with their values."""
+    return Grid(title, ("", ""), tuple((name, str(value)) for name, value in facts), "ll")
+
+
+def to_markdown(analysis: Analysis) -> str:
+    """Return the whole report as Markdown; ends with a newline."""
+    outcome = analysis.outcome
+    parts = [f"# {outcome.title} ({outcome.scale} scale)", outcome.question]
+    parts += ["\n".join(f"- Warning: {text}" for text in outcome.warnings)] if outcome.warnings else []
+    if analysis.verdicts:
+        parts += ["## What became of the claims", "\n".join(map(verdict_line, analysis.verdicts))]
+    grids = [results_grid(analysis), differences_grid(analysis)]
+    grids += [places_grid(analysis, axis, metric) for axis in outcome.axes for metric in outcome.metrics]
+    grids += [runs_grid(analysis), settings_grid(analysis)]
+    for grid in grids:
+        if grid is not None:
+            parts += [f"## {grid.title}", grid.to_markdown()]
+            parts += [grid.note] if grid.note else []
+    facts = [*outcome.common.items(), *outcome.environment.items()]
+    if facts:
+        parts += ["## Setting", "\n".join(f"- {name}: {value}" for name, value in facts)]
+    if outcome.notes:
+        parts.append("\n".join(f"- Note: {text}" for text in outcome.notes))
+    if outcome.commands:
+        parts += ["## Again", "\n".join(f"    {command}" for command in outcome.commands)]
+    return "\n\n".join(parts) + "\n"
+
+
+def verdict_line(verdict: Verdict) -> str:
+    """Return one line of Markdown: the claim, what became of it, the numbers."""
+    line = f'- "{verdict.claim.text}" ({verdict.claim.source}): **{verdict.word}**. {verdict.sentence}'
+    return line if verdict.published is None else f"{line} Published: {100 * verdict.published:+.1f} points."
+
+
+def _baselines(analysis: Analysis) -> str:
+    names = dict.fromkeys(arm.baseline for arm in analysis.outcome.arms if arm.baseline)
+    if not names:
+        return ""
+    labels = [analysis.outcome.arm(name).label for name in names]
+    against = labels[0] if len(labels) == 1 else f"the arm's baseline ({', '.join(labels)})"
+    return f"Difference: against {against}, mean ± standard deviation over pairs of runs with the same seed. "
+
+
+def _cost_cells(arm: Arm) -> list[str]:
+    costs = [run.cost for run in arm.runs]
+    if not costs:
+        return [""] * 4
+    steps = [cost.step_ms for cost in costs if cost.step_ms is not None]
+    peaks = [cost.peak_mb for cost in costs if cost.peak_mb is not None]
+    return [
+        short(costs[0].params / 1e6),
+        short(costs[0].macs / 1e9),
+        f"{statistics.fmean(steps):.1f}" if steps else "",
+        f"{statistics.fmean(peaks):,.0f}" if peaks else "",
+    ]
+
+
+def _spread_cell(found: Spread | None) -> str:
+    if found is None:
+        return ""
+    return percent(found.mean) + ("" if found.sd is None else f" ± {percent(found.sd)}")
+
+
+def _difference_cell(found: Difference | None) -> str:
+    if found is None:
+        return ""
+    text = points(found.mean) + ("" if found.sd is None else f" ± {percent(found.sd)}")
+    return text if found.over_seeds is None else f"{text} ({_interval(found.over_seeds)})"
+
+
+def _published_cell(analysis: Analysis, arm: Arm, metric: Metric) -> str:
+    value = arm.published.get(metric.name)
+    if value is None:
+        return ""
+    text = f"{100 * value:.1f}"
+    against = analysis.outcome.arm(arm.baseline).published.get(metric.name) if arm.baseline else None
+    return text if against is None else f"{text} ({100 * (value - against):+.1f})"
+
+
+def _interval(found: Interval | None) -> str:
+    return "" if found is None else f"{points(found.low)} to {points(found.high)}"
