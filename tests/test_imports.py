@@ -19,6 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"atomic"},
     "evaluation": {"atomic"},
     "draw": {"atomic"},
+    "draw_breakdown": {"draw", "evaluation"},
     "draw_curves": {"draw", "evaluation"},
     "draw_attention": {"draw"},
     "draw_labels": {"draw"},
@@ -29,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "scoring": {"atomic", "draw_curves", "evaluation"},
     "training": {
         *("atomic", "bars", "backbones", "data", "detection", "evaluation"),
-        *("draw", "draw_curves", "draw_overlay"),
+        *("draw", "draw_breakdown", "draw_curves", "draw_overlay"),
     },
     "study": {"atomic", "draw", "evaluation", "report"},
     "deploy": {
@@ -72,6 +73,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "evaluation": {"torch", "numpy", "yaml", "hotcoco"},
     "draw": {"matplotlib", "numpy", "PIL"},
     "draw_attention": {"matplotlib", "numpy", "PIL"},
+    "draw_breakdown": {"matplotlib", "numpy", "PIL"},
     "draw_curves": {"matplotlib", "numpy"},
     "draw_labels": {"numpy", "PIL"},
     "draw_overlay": {"numpy", "PIL"},

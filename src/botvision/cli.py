@@ -164,14 +164,16 @@ def _eval(args: argparse.Namespace, overrides: Overrides) -> int:
     if means_results(args, overrides):
         return _eval_results(args)
     from botvision.bars import CountBar
-    from botvision.training.results import evaluate, evaluation_files
+    from botvision.training.results import breakdown_file, evaluate, evaluation_files
 
     split = args.split or "val"
     with CountBar() as bar:
         metrics = evaluate(args.run, split, overrides, bar)
     print(report_evaluation.metrics_tables(metrics))
-    written = evaluation_files(Path(args.run), split, overrides)
-    print(f"\nwritten: {written[0]}, {written[1]}")
+    written = [*evaluation_files(Path(args.run), split, overrides)]
+    if getattr(metrics, "breakdown", None) is not None:
+        written.append(breakdown_file(written[1], metrics.breakdown.name))
+    print(f"\nwritten: {', '.join(map(str, written))}")
     print(f"next: botvision compare {shlex.quote(args.run)} OTHER_RUN")
     return 0
 

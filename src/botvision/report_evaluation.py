@@ -1,4 +1,4 @@
-"""COCO's numbers as tables: the twelve, and those of each class; strings only."""
+"""An evaluation as tables: COCO's twelve numbers, those of each class, accuracy by distance; strings only."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,6 +7,7 @@ from botvision import report
 from botvision.report import table
 
 if TYPE_CHECKING:  # for their names alone: they bring torch
+    from botvision.evaluation.classification import Breakdown
     from botvision.evaluation.coco import ClassMetrics, CocoMetrics
 
 LISTED_CLASSES = 100  # of more, the lowest
@@ -21,7 +22,8 @@ def metrics_tables(metrics: Any) -> str:  # noqa: ANN401
             latter None without masks.
     """
     if not hasattr(metrics, "bbox"):
-        return report.metrics_table(metrics)
+        parts = [report.metrics_table(metrics)]
+        return "\n\n".join(parts + [breakdown_table(metrics.breakdown)] * (metrics.breakdown is not None))
     return coco_tables([found for found in (metrics.bbox, metrics.segm) if found is not None])
 
 
@@ -49,6 +51,15 @@ def coco_tables(metrics: "Sequence[CocoMetrics]") -> str:
     )
     legend += "above 96x96."
     return "\n\n".join([_class_table(metrics), precision, recall, legend])
+
+
+def breakdown_table(found: "Breakdown") -> str:
+    """Return accuracy in each interval of a quantity, in percent, with its standard error."""
+    bounds = zip(found.edges[:-1], found.edges[1:], strict=True)
+    names = [f"{low:g} to {high:g}" for low, high in bounds]
+    numbers = zip(found.count, map(tenth, found.top1), map(tenth, found.error), strict=True)
+    rows = [[name, *cells] for name, cells in zip(names, numbers, strict=True)]
+    return table([f"{found.name} ({found.unit})", "images", "top-1 (%)", "± (standard error)"], rows, "lrrr")
 
 
 def tenth(fraction: float) -> str:

@@ -116,3 +116,62 @@ def test_wrong_shapes_and_targets():
         evaluator.update(torch.zeros(2, 2), torch.tensor([0, 2]))
     with pytest.raises(ValueError, match="no images"):
         evaluator.compute()
+
+
+QUANTITY = ("distance", "px", (0.0, 10.0, 20.0, 40.0))
+
+
+def test_hand_worked_breakdown():
+    # distances 0, 9.9 | 10, 19, 10 | -: right, wrong | right, right, wrong | no image
+    evaluator = ClassificationEvaluator(["a", "b"], QUANTITY)
+    evaluator.update(one_hot([0, 1], 2), torch.tensor([0, 0]), torch.tensor([0.0, 9.9]))
+    evaluator.update(one_hot([1, 1, 0], 2), torch.tensor([1, 1, 1]), torch.tensor([10.0, 19.0, 10.0]))
+    found = evaluator.compute().breakdown
+    assert found is not None
+    assert (found.count, found.right) == ((2, 3, 0), (1, 2, 0))
+    assert found.top1[:2] == pytest.approx((1 / 2, 2 / 3))
+    assert found.error[:2] == pytest.approx((math.sqrt(1 / 8), math.sqrt(2 / 27)))
+    assert math.isnan(found.top1[2])
+    assert math.isnan(found.error[2])
+    values = json.loads(json.dumps(evaluator.compute().to_dict(), allow_nan=False))["top1_by_distance"]
+    assert (values["name"], values["unit"], values["edges"]) == ("distance", "px", [0, 10, 20, 40])
+    assert (values["count"], values["right"]) == ([2, 3, 0], [1, 2, 0])
+    assert values["top1"] == pytest.approx([1 / 2, 2 / 3, None])
+    evaluator.reset()
+    evaluator.update(one_hot([0], 2), torch.tensor([0]), torch.tensor([39.0]))
+    assert evaluator.compute().breakdown.count == (0, 0, 1)  # pyrefly: ignore[missing-attribute]
+
+
+def test_the_breakdown_adds_up_to_the_whole_in_any_batches():
+    torch.manual_seed(0)
+    logits, targets, values = torch.randn(200, 3), torch.randint(0, 3, (200,)), 40 * torch.rand(200)
+    whole, parts = (ClassificationEvaluator(list("abc"), QUANTITY) for _ in range(2))
+    whole.update(logits, targets, values)
+    for chunk in torch.arange(200).split(17):
+        parts.update(logits[chunk], targets[chunk], values[chunk])
+    assert whole.compute().breakdown == parts.compute().breakdown
+    found, metrics = whole.compute().breakdown, whole.compute()
+    assert found is not None
+    assert sum(found.count) == metrics.count
+    assert sum(found.right) / metrics.count == metrics.top1
+    right = logits.argmax(1) == targets
+    far = values >= 20
+    assert found.top1[2] == pytest.approx(float(right[far].float().mean()))
+
+
+def test_without_a_quantity_there_is_no_breakdown():
+    evaluator = ClassificationEvaluator(["a", "b"])
+    evaluator.update(one_hot([0], 2), torch.tensor([0]))
+    assert evaluator.compute().breakdown is None
+    assert not any(key.startswith("top1_by") for key in evaluator.compute().to_dict())
+
+
+def test_values_that_fit_no_interval():
+    evaluator = ClassificationEvaluator(["a", "b"], QUANTITY)
+    for value in (-1.0, 40.0, math.nan):
+        with pytest.raises(ValueError, match=r"values of the quantity reach from .* expected 0 to below 40"):
+            evaluator.update(one_hot([0], 2), torch.tensor([0]), torch.tensor([value]))
+    with pytest.raises(ValueError, match=r"have shape none, expected \(1,\)"):
+        evaluator.update(one_hot([0], 2), torch.tensor([0]))
+    with pytest.raises(ValueError, match="expected 2 or more, ascending"):
+        ClassificationEvaluator(["a", "b"], ("distance", "px", (1.0, 1.0)))

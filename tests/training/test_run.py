@@ -170,7 +170,7 @@ def test_the_average_follows_its_formula():
     config = tiny(train__ema_decay=0.5)
     linear, norm = nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2)
     module = classify.Classifier(
-        nn.Sequential(linear, norm), config, Schedule(peak=0.1, total=1), open_splits(config.data).train
+        nn.Sequential(linear, norm), config, Schedule(peak=0.1, total=1), open_splits(config.data)
     )
     averaged: Any = module.evaluated
     assert module.ema is not None

@@ -13,10 +13,11 @@ from torch.utils.data import Dataset
 
 from botvision.data import archives
 from botvision.data.cache import ImageCache, Progress, fill_cache
-from botvision.data.config import DataConfig
+from botvision.data.config import DRAWN, DataConfig
+from botvision.data.drawn import open_drawn
 from botvision.data.draws import keys, uniform
 from botvision.data.errors import DataError
-from botvision.data.generated import CLASSES, GeneratedSource
+from botvision.data.grouping import Grouping
 from botvision.data.labels import (
     Labelled,
     Subset,
@@ -27,7 +28,7 @@ from botvision.data.labels import (
     spread,
 )
 from botvision.data.placed import PlacedImages, fits
-from botvision.data.sources import VAL_NAMES, ImageSource, list_folder, list_zip
+from botvision.data.sources import VAL_NAMES, list_folder, list_zip
 from botvision.data.transforms import (
     borrowed_generator,
     build_transforms,
@@ -56,24 +57,24 @@ class ClassificationDataset(Dataset[Any]):
         name: data set and split, for messages and tables.
         classes: names (K).
         targets: int64 (N), class of every image.
+        grouping: a quantity of every image by which accuracy is broken down, if there is one.
     """
 
     def __init__(
-        self, source: ImageSource, targets: Tensor, classes: list[str], config: DataConfig, *,
-        train: bool, seed: int = 0, name: str = "images",
-    ) -> None:  # fmt: skip
+        self, part: Labelled, config: DataConfig, *, train: bool, seed: int = 0, name: str = "images"
+    ) -> None:
         """Take the parts; :func:`open_splits` has them.
 
         Args:
-            source: N images.
-            targets: int64 (N).
-            classes: names (K).
+            part: N images, their classes and names of those.
             config: size, augmentation, normalisation, cache.
             train: augment.
             seed: of the augmentation.
             name: for messages.
         """
-        self.source, self.targets, self.classes, self.name = source, targets, classes, name
+        self.part, self.name = part, name
+        self.source, self.targets, self.classes = part.source, part.targets, part.classes
+        self.grouping: Grouping | None = part.grouping
         self.config, self.train, self.seed = config, train, seed
         self._transform = build_transforms(config, train)
         self._fixed_size = not train or config.whole_batches
@@ -135,7 +136,7 @@ class ClassificationDataset(Dataset[Any]):
         Raises:
             DataError: one line with the name of the first image that is broken.
         """
-        if self._cache is not None or self.config.source == "generated":
+        if self._cache is not None or self.config.source in DRAWN:
             return True
         if len(self) > at_most:
             return False
@@ -239,8 +240,8 @@ def open_splits(config: DataConfig, seed: int = 0) -> Splits:
             a class of validation that training lacks, no validation images.
     """
     kind = resolve_source(config)
-    if kind == "generated":
-        name, parts = f"generated ({config.num_classes} classes)", _generated(config)
+    if kind in DRAWN:
+        name, parts = open_drawn(config)
     elif kind in ("cifar10", "cifar100"):
         root = Path(str(config.root))
         parts = {
@@ -292,8 +293,8 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
             return _dataset(part, config, f"{root.name or root} {folder}")
         if split == "test":
             raise DataError(f"{root}: no test/ folder, expected test/<class>/<image>")
-    elif split == "test" and kind == "generated":
-        raise DataError("generated data have no test split, expected val or train")
+    elif split == "test" and kind in DRAWN:
+        raise DataError(f"{kind} data have no test split, expected val or train")
     splits = open_splits(config, seed)
     if splits.classes != classes:
         raise DataError(
@@ -301,18 +302,17 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
         )
     if split != "train":
         return splits.val
-    train = splits.train
-    return ClassificationDataset(train.source, train.targets, classes, config, train=False, name=train.name)
+    return ClassificationDataset(splits.train.part, config, train=False, name=splits.train.name)
 
 
 def _dataset(
     part: Labelled, config: DataConfig, name: str, train: bool = False, seed: int = 0
 ) -> ClassificationDataset:
-    source, targets = part.source, part.targets
-    if config.limit is not None and config.limit < len(targets):
-        kept = spread(targets, config.limit)
-        source, targets = Subset(source, kept), targets[kept]
-    return ClassificationDataset(source, targets, part.classes, config, train=train, seed=seed, name=name)
+    if config.limit is not None and config.limit < len(part.targets):
+        kept = spread(part.targets, config.limit)
+        grouping = part.grouping and part.grouping.take(kept)
+        part = Labelled(Subset(part.source, kept), part.targets[kept], part.classes, grouping)
+    return ClassificationDataset(part, config, train=train, seed=seed, name=name)
 
 
 def resolve_source(config: DataConfig) -> str:
@@ -321,8 +321,8 @@ def resolve_source(config: DataConfig) -> str:
     Raises:
         DataError: one line, if `root` is missing or fits none.
     """
-    if config.source == "generated":
-        return "generated"
+    if config.source in DRAWN:
+        return config.source
     if config.root is None:
         raise DataError(
             "data.root is not set, expected a folder or zip (or data.source generated, which needs none)"
@@ -334,11 +334,3 @@ def resolve_source(config: DataConfig) -> str:
         if archives.cifar_folder(root, kind) is not None:
             return kind
     return "zip" if root.is_file() else "folder"
-
-
-def _generated(config: DataConfig) -> dict[str, Labelled]:
-    parts = {}
-    for split, count in (("train", config.num_images), ("val", config.num_val_images)):
-        source = GeneratedSource(config.generated_seed, split, count, config.num_classes, config.size)
-        parts[split] = Labelled(source, source.targets, list(CLASSES[: config.num_classes]))
-    return parts

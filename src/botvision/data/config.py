@@ -5,9 +5,13 @@ from typing import Literal
 
 from botvision.data.errors import DataError
 
-Source = Literal["auto", "folder", "zip", "cifar10", "cifar100", "generated"]
+Source = Literal["auto", "folder", "zip", "cifar10", "cifar100", "generated", "long_range"]
+DRAWN = ("generated", "long_range")
 
 MAX_GENERATED_CLASSES = 10
+
+# Distances of two glyphs, in short sides: nearer ones would overlap, farther ones lie outside the picture.
+NEAREST, FARTHEST = 0.1, 0.875
 
 
 @dataclass(frozen=True)
@@ -16,17 +20,20 @@ class DataConfig:
 
     Attributes:
         source: where images come from; "auto" looks at what `root` is (a folder, a zip, a folder holding an
-            official CIFAR archive). "generated" draws them and needs no files.
+            official CIFAR archive). "generated" draws them and needs no files: ten outlines; so does
+            "long_range": two small glyphs, of the same kind or not, near each other or far apart.
         root: the folder or zip: `train/<class>/...` and `val/` or `test/` of the same form.
         image_size: network input in pixels, one number for a square or (height, width).
         val_fraction: part of the training images held back for validation, class by class; used only where
             the data have no `val` or `test` split. The choice depends on the file list, not on the seed.
         download: fetch CIFAR where it is missing.
         limit: use at most so many images of each split, spread evenly over the classes.
-        num_classes: generated data: number of classes, 2..10.
-        num_images: generated data: training images.
-        num_val_images: generated data: validation images.
-        generated_seed: generated data: which data set is drawn; the run's seed does not change it.
+        num_classes: generated data: number of classes, 2..10 (long_range has two).
+        num_images: drawn data: training images.
+        num_val_images: drawn data: validation images.
+        generated_seed: drawn data: which data set is drawn; the run's seed does not change it.
+        distances: long_range: ascending edges of the intervals of distance, in short sides of the picture,
+            0.1..0.875; each interval has as many images.
         augment: "none"; "flip_crop": mirrored, and shifted within a border of `padding` pixels (small
             images); "imagenet": random resized crop, mirrored.
         padding: border of flip_crop in pixels.
@@ -53,6 +60,7 @@ class DataConfig:
     num_images: int = 8000
     num_val_images: int = 2000
     generated_seed: int = 0
+    distances: tuple[float, ...] = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
     augment: Literal["none", "flip_crop", "imagenet"] = "none"
     padding: int = 4
     pad_mode: Literal["zeros", "reflect"] = "zeros"
@@ -80,6 +88,12 @@ class DataConfig:
             (2 <= self.num_classes <= MAX_GENERATED_CLASSES, "num_classes", self.num_classes, "2..10"),
             (self.num_images >= 1, "num_images", self.num_images, "at least 1"),
             (self.num_val_images >= 1, "num_val_images", self.num_val_images, "at least 1"),
+            (
+                _are_edges(self.distances),
+                "distances",
+                list(self.distances),
+                f"two or more ascending edges within {NEAREST}..{FARTHEST}",
+            ),
             (self.padding >= 0, "padding", self.padding, "at least 0 pixels"),
             (
                 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1,
@@ -99,9 +113,9 @@ class DataConfig:
                 f"less than the image's side ({min(height, width)} pixels) when it is reflected",
             ),
         ]
-        if self.source == "generated" and self.root is not None:
+        if self.source in DRAWN and self.root is not None:
             raise DataError(
-                f"data.root: {self.root} is not used, since data.source is generated (drawn images); "
+                f"data.root: {self.root} is not used, since data.source is {self.source} (drawn images); "
                 "expected a recipe for data of your own"
             )
         for fine, key, value, expected in checks:
@@ -125,3 +139,8 @@ class DataConfig:
     def whole_batches(self) -> bool:
         """Whether training images need only a fixed resize and what can be done to whole batches at once."""
         return self.augment in ("none", "flip_crop") and not self.randaugment and not self.random_erase
+
+
+def _are_edges(distances: tuple[float, ...]) -> bool:
+    ascending = len(distances) > 1 and list(distances) == sorted(set(distances))
+    return ascending and distances[0] >= NEAREST and distances[-1] <= FARTHEST

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from botvision.data.draws import uniform
 from botvision.data.errors import DataError
+from botvision.data.grouping import Grouping
 from botvision.data.sources import TRAIN_NAMES, VAL_NAMES, ImageSource, Listing, counts_as_image
 
 
@@ -32,11 +33,15 @@ class Subset:
 
 @dataclass(frozen=True)
 class Labelled:
-    """One split as its source has it: images, int64 targets (N), names of the classes (K)."""
+    """One split as its source has it: images, int64 targets (N), names of the classes (K).
+
+    `grouping` is a quantity of the images by which accuracy is broken down, where the source has one.
+    """
 
     source: ImageSource
     targets: Tensor
     classes: list[str]
+    grouping: Grouping | None = None
 
 
 def split_folders(listing: Listing) -> dict[str, str]:

@@ -8,22 +8,28 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from botvision import draw
+from botvision.atomic import replacing
 from botvision.backbones.cost import count
 from botvision.backbones.variants import VARIANTS, create_model
 from botvision.backbones.weights import LoadReport, load_model, load_weights, save_model
 from botvision.data.cache import Progress
 from botvision.data.classification import ClassificationDataset, Splits, open_split, open_splits
+from botvision.draw_breakdown import accuracy_by_group, picture_table
 from botvision.evaluation.classification import ClassificationEvaluator, ClassificationMetrics
 from botvision.evaluation.predictions import save_predictions
 from botvision.training.history import write_json
 from botvision.training.learner import ADVICE, DivergedError, EpochResult, Learner
 from botvision.training.optim import Schedule
+from botvision.training.results import breakdown_file
 from botvision.training.schema import ConfigError
 from botvision.training.settings import RunConfig
 from botvision.training.task import Task, resolve_device
+
+EXAMPLES = 2  # images of each class and interval in the picture of them
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images (B, 3, H, W) float32, targets (B,) int64, indices (B,) int64
 
@@ -35,14 +41,12 @@ class Classifier(Learner):
         model: logits (B, K) from images (B, 3, H, W).
         config: of the run.
         schedule: learning rate as a function of the optimiser step.
-        data: training images, which give errors their names and the evaluation its classes.
+        splits: training images, which give errors their names, and those to measure on.
     """
 
-    def __init__(
-        self, model: nn.Module, config: RunConfig, schedule: Schedule, data: ClassificationDataset
-    ) -> None:
-        super().__init__(model, config, schedule, data.name_of)
-        self.evaluator = ClassificationEvaluator(data.classes)
+    def __init__(self, model: nn.Module, config: RunConfig, schedule: Schedule, splits: Splits) -> None:
+        super().__init__(model, config, schedule, splits.train.name_of)
+        self.evaluator, self.quantity = evaluator_of(splits.val), splits.val.grouping
         self._validated = False
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -61,8 +65,9 @@ class Classifier(Learner):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Hands logits and targets to the evaluator, which has the result at the end of the epoch."""
-        images, targets, _ = batch
-        self.evaluator.update(self.evaluated(self._arrange(images)), targets)
+        images, targets, indices = batch
+        values = None if self.quantity is None else self.quantity.values[indices.cpu()]
+        self.evaluator.update(self.evaluated(self._arrange(images)), targets, values)
 
     def on_validation_epoch_end(self) -> None:
         """Raises DivergedError for logits that are not finite, before the epoch counts as one."""
@@ -139,7 +144,7 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
         return super().loader(data, train)
 
     def learner(self, model: nn.Module, schedule: Schedule, splits: Splits) -> Classifier:
-        return Classifier(model, self.config, schedule, splits.train)
+        return Classifier(model, self.config, schedule, splits)
 
     def epoch_text(self, row: Mapping[str, float]) -> str:
         if not math.isfinite(row["val_top1"]):
@@ -161,9 +166,14 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
         )  # fmt: skip
         found = self._measure(model, splits.val)
         metrics = _write((folder / "eval.json", folder / "confusion.png"), found, "val", splits.val.name)
+        _draw_examples(folder, splits.val)
         draw.learning_curves(folder / "metrics.csv", folder / "curves.png", config.train.label_smoothing)
         cost = count(model, config.data.size)
-        measured = {key: metrics.to_dict()[key] for key in ("top1", "top5", "loss")}
+        measured = {
+            key: value
+            for key, value in metrics.to_dict().items()
+            if key in ("top1", "top5", "loss") or key.startswith("top1_by_")
+        }
         summary = {**facts, **measured, "params": cost.params, "macs": cost.macs,
                    "val_held_back": splits.held_back}  # fmt: skip
         write_json(folder / "summary.json", summary)
@@ -193,16 +203,23 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
         loader: Iterable[Batch] = self.loader(data, train=False)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         model = model.to(device, memory_format=layout).eval()  # pyrefly: ignore[no-matching-overload]
-        evaluator = ClassificationEvaluator(data.classes)
+        evaluator, quantity = evaluator_of(data), data.grouping
         done = 0
-        for images, targets, _ in loader:
+        for images, targets, indices in loader:
             with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16-mixed"):
                 logits = model(images.to(device, memory_format=layout))
-            evaluator.update(logits, targets)
+            evaluator.update(logits, targets, None if quantity is None else quantity.values[indices.cpu()])
             done += len(targets)
             if progress is not None:
                 progress("evaluating", done, len(data))
         return evaluator
+
+
+def evaluator_of(data: ClassificationDataset) -> ClassificationEvaluator:
+    """Returns what counts the right answers on a split, by the quantity of its images if they have one."""
+    known = data.grouping
+    quantity = None if known is None else (known.name, known.unit, known.edges)
+    return ClassificationEvaluator(data.classes, quantity)
 
 
 def _write(
@@ -215,4 +232,27 @@ def _write(
     save_predictions(found.predictions(), table.with_name(f"predictions{label}.npz"))
     write_json(table, {"split": split, "data": data, **metrics.to_dict()})
     draw.confusion_matrix(metrics.confusion, list(metrics.classes), picture)
+    if metrics.breakdown is not None:
+        out = breakdown_file(picture, metrics.breakdown.name)
+        accuracy_by_group({split: metrics.breakdown}, out, 1 / len(metrics.classes))
     return metrics
+
+
+def _draw_examples(folder: Path, data: ClassificationDataset) -> None:
+    """Writes a picture of images of each class in each interval of the quantity, if the data have one."""
+    known = data.grouping
+    if known is None:
+        return
+    headings, rows = [f"{low:g} to {high:g} {known.unit}" for low, high in known.intervals()], []
+    for k, name in enumerate(data.classes):
+        mine = [(known.groups() == g) & (data.targets == k) for g in range(len(headings))]
+        found = [chosen.nonzero()[:, 0].tolist() for chosen in mine]
+        for i in range(EXAMPLES):  # the first ones of all intervals could be of the same kind
+            chosen = [images[(g + i) % len(images)] if images else None for g, images in enumerate(found)]
+            rows.append((name, [None if j is None else _picture(data, j) for j in chosen]))
+    with replacing(folder / f"examples_by_{known.name}.png") as temporary:
+        picture_table(rows, headings).save(temporary, "PNG")
+
+
+def _picture(data: ClassificationDataset, index: int) -> Image.Image:
+    return Image.fromarray(data.picture(index).permute(1, 2, 0).numpy())

@@ -124,6 +124,11 @@ def evaluation_files(
     return folder / f"eval{label}.json", folder / f"{task_of(config).picture}{label}.png"
 
 
+def breakdown_file(picture: Path, name: str) -> Path:
+    """Returns the picture of accuracy by a quantity, beside the confusion of the same evaluation."""
+    return picture.with_name(picture.name.replace("confusion", f"by_{name}", 1))
+
+
 def _listed(keys: tuple[str, ...]) -> str:
     words = [f"{key}*" if key.endswith(".") else key for key in keys]
     return f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,198 @@
+"""A classification task whose evidence lies far apart: are two small glyphs of the same kind?
+
+Each of the two glyphs has one of four kinds (an outline and a colour that belong together), lies on textured
+ground among grey strokes, and turns as it likes. The distance between the two is the dial: the larger one of
+their offsets down and across, in other words the side of the smallest square window that holds both centres.
+Label, kinds and the interval of the distance take turns, so that they are independent of each other; place,
+angle and ground are drawn by counters. Image i of a split is a function of (seed, split, i) and the settings.
+
+What one glyph looks like, and so every statistic of a single place, is the same for both labels. A network
+whose logits are a sum over windows that never hold both glyphs (what convolutions with average pooling and
+one linear layer are beyond their receptive field) is a function g(first) + g(second) of the two kinds. Cross
+entropy is convex and the task the same under every permutation of the kinds, so no such sum has a lower loss
+than the constant. (Counting right answers instead, a sum tuned by hand could reach two in three.) Whatever
+looks at all places together before its last nonlinearity can tell: attention, but also a maximum over the
+picture, or an average followed by two layers.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from botvision.data.config import FARTHEST
+from botvision.data.draws import uniform
+from botvision.data.generated import OUTLINES, texture, turned
+from botvision.data.grouping import Grouping
+
+Array = npt.NDArray[np.floating[Any]]
+
+CLASSES = ("same", "different")
+KINDS = ("orange disc", "blue cross", "green triangle", "purple bar")
+_BAR = 7  # the stroke's outline in OUTLINES
+_OUTLINES = (0, 5, 3, _BAR)  # of the kinds
+_COLOURS = np.array([[255, 150, 20], [40, 130, 255], [20, 205, 130], [215, 95, 225]], dtype=np.float32) / 255
+_RADIUS = 0.047  # of a glyph, in short sides: 6 pixels at 128
+_MARGIN = (1 - FARTHEST) / 2  # from a glyph's centre to the edge of the picture
+_SPLITS = {"train": 0, "val": 1}
+_SALT = 0x10C6  # other pictures than the other drawn tasks of the same seed
+_STROKES = 3
+# Columns of an image's random numbers.
+_PLACE, _GROUND, _COLOUR, _GLYPH = 0, 5, 10, 14
+_STROKE = _GLYPH + 2 * 2
+_COUNT = _STROKE + 6 * _STROKES
+_CHUNK = 16  # images drawn at once: their planes stay in the processor's cache
+
+
+class LongRangeSource:
+    """`count` drawn images; a block of 2 G 12 images, G intervals of distance, is balanced in every respect.
+
+    Attributes:
+        targets: int64 (N,), 0 same, 1 different.
+        kinds: int64 (N, 2), which of :data:`KINDS` the two glyphs are.
+        grouping: distance of every image in pixels.
+    """
+
+    def __init__(
+        self, seed: int, split: str, count: int, size: tuple[int, int], distances: tuple[float, ...]
+    ) -> None:
+        """Choose the data set.
+
+        Args:
+            seed: which one.
+            split: "train" or "val".
+            count: number of images.
+            size: (height, width) in pixels.
+            distances: ascending edges of the intervals that distances are drawn from, each as often, in short
+                sides of the picture; 0.1 (glyphs nearly touch) to 0.875.
+        """
+        self.seed, self.split, self.size = seed, split, size
+        turn, groups = np.arange(count), len(distances) - 1
+        targets, group, pair = turn % 2, turn // 2 % groups, turn // (2 * groups)
+        others = len(KINDS) - 1
+        first = np.where(targets == 0, pair % len(KINDS), pair // others % len(KINDS))
+        second = np.where(targets == 0, first, (first + 1 + pair % others) % len(KINDS))
+        self.targets, self.kinds = torch.from_numpy(targets), torch.from_numpy(np.stack([first, second], 1))
+        edges = np.array(distances) * min(size)
+        low, high = edges[:-1][group], edges[1:][group]
+        part = uniform(1, seed, _SALT, _SPLITS[split] + len(_SPLITS), turn)[:, 0]
+        values = np.minimum(low + part * (high - low), np.nextafter(high, low))
+        self.grouping = Grouping("distance", "px", tuple(edges.tolist()), torch.from_numpy(values))
+        self._previous, self._ahead_from, self._ahead = -1, 0, torch.empty(0)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def name_of(self, index: int) -> str:
+        label, distance = CLASSES[int(self.targets[index])], float(self.grouping.values[index])
+        return f"long_range/{self.split}/{label}/{index:06d} ({distance:.0f} px)"
+
+    def load(self, index: int) -> Tensor:
+        """uint8 (3, H, W); asked for in ascending order, sixteen are drawn at once, several times faster."""
+        ascending, self._previous = index == self._previous + 1, index
+        start = index - self._ahead_from
+        if not 0 <= start < len(self._ahead):
+            if not ascending:
+                return self.load_many(torch.tensor([index]))[0]
+            stop = min(index + _CHUNK, len(self))
+            self._ahead, self._ahead_from, start = self.load_many(torch.arange(index, stop)), index, 0
+        return self._ahead[start]
+
+    def load_many(self, indices: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) for int64 (B,)."""
+        parts = []
+        for chunk in indices.split(_CHUNK):
+            draws = self._draws(chunk)
+            centres = self._centres(chunk, draws[:, _PLACE : _PLACE + 5])
+            parts.append(draw(self.kinds[chunk].numpy(), centres, draws.astype(np.float32), self.size))
+        return torch.from_numpy(np.concatenate(parts))
+
+    def centres(self, indices: Tensor) -> Tensor:
+        """Places (y, x) of the two glyphs in pixels, float64 (B, 2, 2), of int64 (B,)."""
+        return torch.from_numpy(self._centres(indices, self._draws(indices)[:, _PLACE : _PLACE + 5]))
+
+    def _draws(self, indices: Tensor) -> Array:
+        return uniform(_COUNT, self.seed, _SALT, _SPLITS[self.split], indices.numpy())
+
+    def _centres(self, indices: Tensor, draws: Array) -> Array:
+        """The larger offset is the distance, down or across; the smaller one is anything up to it."""
+        far = self.grouping.values[indices].double().numpy()
+        near = (2 * draws[:, 0] - 1) * far
+        far = np.where(draws[:, 1] * 2 % 1 < 0.5, far, -far)
+        down = draws[:, 1] < 0.5
+        offset = np.stack([np.where(down, far, near), np.where(down, near, far)], 1)
+        room = np.array(self.size) - 2 * _MARGIN * min(self.size) - np.abs(offset)
+        first = _MARGIN * min(self.size) + np.maximum(-offset, 0) + draws[:, 2:4] * room
+        return np.stack([first, first + offset], 1)
+
+
+def draw(
+    kinds: npt.NDArray[np.int64], centres: Array, draws: Array, size: tuple[int, int]
+) -> npt.NDArray[np.uint8]:
+    """Draw a batch.
+
+    Args:
+        kinds: (B, 2) in 0..3.
+        centres: (B, 2, 2), y and x of both glyphs in pixels.
+        draws: (B, 36) uniform in [0, 1).
+        size: (height, width) in pixels.
+
+    Returns:
+        uint8 (B, 3, H, W).
+    """
+    height, width = size
+    short = min(size)
+    y = ((np.arange(height, dtype=np.float32) + 0.5 - height / 2) / (short / 2))[None, :, None]
+    x = ((np.arange(width, dtype=np.float32) + 0.5 - width / 2) / (short / 2))[None, None, :]
+    grey = 0.25 + 0.35 * draws[:, _COLOUR, None] + 0.1 * (draws[:, _COLOUR + 1 : _COLOUR + 4] - 0.5)
+    planes = grey[:, :, None, None] + texture(y, x, draws[:, _GROUND : _GROUND + 5])[:, None]
+    for first in range(_STROKE, _COUNT, 6):
+        own = draws[:, first : first + 6]
+        place = own[:, :2] * (np.array(size) - 2 * _MARGIN * short) + _MARGIN * short
+        shade = np.where(own[:, 2] < 0.5, 0.05, 0.8) + 0.15 * own[:, 3]
+        radius = (0.6 + 0.6 * own[:, 5]) * _RADIUS * short
+        _lay(planes, np.full(len(kinds), _BAR), place, own[:, 4], radius, shade[:, None])
+    for glyph in range(2):
+        own = draws[:, _GLYPH + 2 * glyph : _GLYPH + 2 * glyph + 2]
+        colour = _COLOURS[kinds[:, glyph]] * (0.85 + 0.15 * own[:, 1:])
+        radius = np.full(len(kinds), _RADIUS * short)
+        _lay(planes, np.array(_OUTLINES)[kinds[:, glyph]], centres[:, glyph], own[:, 0], radius, colour)
+    return (planes.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _lay(
+    planes: Array,
+    outlines: npt.NDArray[np.int64],
+    centres: Array,
+    turns: Array,
+    radii: Array,
+    colours: Array,
+) -> None:
+    """Lay one shape on every picture of (B, 3, H, W); only the square around it is touched.
+
+    Args:
+        planes: changed in place.
+        outlines: (B,), numbers in OUTLINES.
+        centres: (B, 2), y and x in pixels.
+        turns: (B,), angle in whole turns.
+        radii: (B,) in pixels.
+        colours: (B, 3), or (B, 1) for greys.
+    """
+    height, width = planes.shape[2:]
+    side = min(height, width, 2 * int(np.ceil(radii.max())) + 3)
+    corner = np.floor(centres - side / 2 + 0.5).astype(np.int64)
+    corner = corner.clip(0, [height - side, width - side])
+    steps = np.arange(side, dtype=np.float32) + 0.5
+    top, left = (centres - corner).astype(np.float32).T
+    u, v = turned(steps[None, :, None], steps[None, None, :], top, left, 2 * np.pi * turns, radii)
+    edge = np.empty_like(u)
+    for k in np.unique(outlines):
+        mine = outlines == k
+        edge[mine] = OUTLINES[k](u[mine], v[mine])
+    cover = (0.5 - edge * radii[:, None, None]).clip(0, 1)[:, None]
+    squares = np.lib.stride_tricks.sliding_window_view(planes, (side, side), axis=(2, 3), writeable=True)
+    chosen = np.arange(len(planes)), slice(None), corner[:, 0], corner[:, 1]
+    patch = squares[chosen]
+    squares[chosen] = patch + cover * (colours[:, :, None, None] - patch)
