@@ -70,7 +70,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "backbones": {"torch", "timm", "safetensors"},
     "detection": {"torch", "torchvision", "timm", "safetensors"},
     "data": {"torch", "torchvision", "torchdata", "numpy", "PIL", "hotcoco", "yaml"},
-    "evaluation": {"torch", "numpy", "yaml", "hotcoco"},
+    "evaluation": {"torch", "numpy", "yaml", "hotcoco", "msgspec"},
     "draw": {"matplotlib", "numpy", "PIL"},
     "draw_attention": {"matplotlib", "numpy", "PIL"},
     "draw_breakdown": {"matplotlib", "numpy", "PIL"},

@@ -12,7 +12,7 @@ from hotcoco import mask as rle
 
 import evaluation
 import shared_data
-from evaluation import FROM_FILES, PARTS, Scene, body, contenders, difference, multiplied, repeated, shifted
+from evaluation import PARTS, Scene, body, contenders, difference, multiplied, repeated, shifted, threads
 from tests.evaluation.scenes import random_scene
 
 DATA = Path(os.environ.get("BOTVISION_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -31,10 +31,10 @@ def test_contenders_give_equal_numbers(part: str, tmp_path: Path) -> None:
     many = repeated(multiplied(scene(), 3, np.random.default_rng(0)), 2, np.random.default_rng(1))
     runs = contenders(many, part, tmp_path)
     assert list(runs) == ["ours", "pycocotools"]
-    assert len(runs["ours"]()) == (24 if part == FROM_FILES else 12)
+    assert len(runs["ours"]()) == 12
     assert difference(runs) <= evaluation.TOLERANCE
     assert difference(runs) <= evaluation.TOLERANCE  # no contender has changed what the next run reads
-    runs["ours"] = lambda: [0.5] * (24 if part == FROM_FILES else 12)
+    runs["ours"] = lambda: [0.5] * 12
     assert difference(runs) > 0.01
 
 
@@ -71,7 +71,8 @@ def test_smoke_run(tmp_path: Path, monkeypatch, capsys) -> None:
     for row in rows:
         assert (row["images"], row["detections"]) == ("100", "734")
         assert all(
-            0 < float(row[name]) < math.inf for name in ("ours, ms", "pycocotools, ms", "times faster")
+            0 < float(row[name]) < math.inf
+            for name in ("ours, ms", "pycocotools, ms", "times faster", "matching alone, ms")
         )
         assert float(row["largest difference"]) <= evaluation.TOLERANCE
     text = (tmp_path / "evaluation.md").read_text()
@@ -80,10 +81,25 @@ def test_smoke_run(tmp_path: Path, monkeypatch, capsys) -> None:
 
 
 def test_what_was_asked() -> None:
-    row = {"images": 2000, "detections": 5, "part": "bbox", "times faster": 9.96}
+    row = {
+        "images": 2000, "detections": 5, "part": "bbox", "ours, ms": 80.0, "times faster": 9.96,
+        "matching alone, ms": 20.0, "matching alone, times faster": 39.84,
+    }  # fmt: skip
     text = body([row, row | {"times faster": 10.04}])
     assert "| 2000 images, 5 detections, bbox: times faster | 10.0 | >= 10 | no |" in text
     assert "| 2000 images, 5 detections, bbox: times faster | 10.0 | >= 10 | yes |" in text
+    assert "| 5 detections, bbox | 80 | 25% | 10.0 | 39.8 |" in text
+
+
+def test_threads_are_those_that_hotcoco_may_use(monkeypatch) -> None:
+    monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
+    assert threads() == "1"
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert threads() == "6"
+    monkeypatch.setenv("RAYON_NUM_THREADS", "2")
+    assert threads() == "2"
 
 
 def test_without_data_there_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:

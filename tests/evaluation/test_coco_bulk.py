@@ -134,6 +134,16 @@ def encoded(runs: list[int]) -> str:
     return text
 
 
+def padded(text: str, place: int, times: int) -> str:
+    """The same run lengths, one of them with letters that no encoder writes."""
+    while ord(text[place]) - 48 & 32:
+        place += 1
+    last = ord(text[place]) - 48
+    filler = 31 if last & 16 else 0
+    more = [last + 32, *[filler + 32] * (times - 1), filler] if times else [last]
+    return text[:place] + "".join(chr(48 + letter) for letter in more) + text[place + 1 :]
+
+
 @st.composite
 def counts(draw: Callable[[Any], Any]) -> tuple[tuple[int, int], str]:
     """(height, width), and run lengths that fill it, or do after nearly every damage."""
@@ -144,6 +154,9 @@ def counts(draw: Callable[[Any], Any]) -> tuple[tuple[int, int], str]:
         place = draw(st.integers(0, len(runs) - 1))
         runs[place] += draw(st.sampled_from([-40, -1, 1, 40, 2**31, 2**32, -(2**32)]))
     text = encoded(runs)
+    text = padded(
+        text, draw(st.integers(0, len(text) - 1)), draw(st.sampled_from([0, 0, 0, 2, 5, 6, 7, 11, 12]))
+    )
     if draw(st.booleans()):
         place, letter = draw(st.integers(0, len(text))), draw(st.text("+/05?OPQo_pq~", max_size=1))
         text = text[:place] + letter + text[place + draw(st.integers(0, 1)) :]
@@ -158,6 +171,27 @@ def test_compressed_runs_pass_together_as_alone(mask: tuple[tuple[int, int], str
     alone = mask_trouble(record, size, "") is None
     fine = {"size": [4, 6], "counts": SQUARE}
     assert (rle_areas([fine, record["segmentation"], fine], [(4, 6), size, (4, 6)]) is not None) == alone
+
+
+@pytest.mark.parametrize("letters", range(1, 15))
+@pytest.mark.parametrize("runs", [[7, 60, 5, 40, 9], [7, 40, 5, 60, 9]])
+def test_padded_runs_are_read_right_or_refused(runs: list[int], letters: int):
+    plain = encoded(runs)
+    place = len(encoded(runs[:3]))  # of the fourth run, below 0 as a difference, or above
+    written = len(encoded(runs[:4])) - place
+    text = padded(plain, place, max(letters - written, 0))
+    mask = {"size": [1, sum(runs)], "counts": text}
+    found, one = (
+        rle_areas([mask], [(1, sum(runs))]),
+        mask_trouble({"segmentation": mask}, (1, sum(runs)), "it"),
+    )
+    if letters <= 7:
+        assert found is not None
+        assert found.tolist() == [runs[1] + runs[3]] == rle.area([{**mask, "counts": plain}]).tolist()
+        assert one is None
+    else:
+        assert found is None
+        assert one == f"it: the mask's counts hold a run of {letters} characters, expected at most 7"
 
 
 @settings(max_examples=200, deadline=None)

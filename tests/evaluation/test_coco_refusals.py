@@ -1,5 +1,8 @@
 """Results and ground truth that cannot be used: one line that names the record."""
 
+import contextlib
+import gc
+import json
 import math
 
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 from hotcoco import mask as rle
 
 from botvision.evaluation.coco import evaluate_coco
-from botvision.evaluation.coco_files import kinds_in, read_truth
+from botvision.evaluation.coco_files import kinds_in, read_json, read_truth
 from tests.evaluation.scenes import scene_of_boxes
 
 GOOD = {"image_id": 1, "category_id": 2, "score": 0.5, "bbox": [0, 0, 5, 5]}
@@ -69,6 +72,41 @@ def test_files_that_are_no_json_are_refused_by_name(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"results\.json: not valid JSON"):
         evaluate_coco(scene_of_boxes([]), path, "bbox")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("score", [0.1, 2.2250738585072011e-308, 5e-324, 123456789012345678901234567890])
+def test_files_are_read_as_python_reads_them(tmp_path, encoding, score):
+    content = {
+        "records": [{"score": score, "name": "Fl\u00fcgel \U0001f985", "mask": None, "crowd": True}] * 3
+    }
+    path = tmp_path / "results.json"
+    path.write_bytes(json.dumps(content).encode(encoding))
+    read = read_json(path)
+    assert read == content
+    assert type(read["records"][0]["score"]) is type(score)
+
+
+def test_what_only_python_calls_json_is_refused_by_record(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([GOOD, {**GOOD, "score": math.nan}]))
+    with pytest.raises(ValueError, match=r"results\.json: result 2: score is nan, expected a number"):
+        evaluate_coco(scene_of_boxes([]), path, "bbox")
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+@pytest.mark.parametrize("content", ["[]", "["])
+def test_reading_leaves_the_garbage_collector_as_it_was(tmp_path, collecting, content):
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    was = gc.isenabled()
+    (gc.enable if collecting else gc.disable)()
+    try:
+        with contextlib.suppress(ValueError):
+            read_json(path)
+        assert gc.isenabled() == collecting
+    finally:
+        (gc.enable if was else gc.disable)()
 
 
 @pytest.mark.parametrize(

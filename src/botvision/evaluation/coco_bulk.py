@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from hotcoco import mask as rle
 
+from botvision.evaluation.coco_checks import MOST_LETTERS
+
 LARGEST = 2**53  # beyond, whole numbers are not exact as floats: no pixel, no score
 MOST_PIXELS = 2**31
 _FIRST, _END, _BEYOND = ord("0"), ord("0") + 32, ord("0") + 64  # letters below _END end a run
@@ -176,24 +178,29 @@ def rle_areas(
     stated, counts = None, None
     if _only(masks, dict) and None not in sizes:
         stated, counts = column(masks, "size"), column(masks, "counts")
-    if stated is None or counts is None or stated != [list(size or ()) for size in sizes]:
+    if stated is None or counts is None or not _only(stated, list) or list(map(tuple, stated)) != list(sizes):
         return None
     pixels = [height * width for height, width in stated]
     if max(pixels, default=0) >= MOST_PIXELS:
         return None
-    lists = [type(runs) is list for runs in counts]
-    letters = [runs for runs, plain in zip(counts, lists, strict=True) if not plain]
-    filled = _only(letters, str) and _fill_compressed(
-        letters, [area for area, plain in zip(pixels, lists, strict=True) if not plain]
-    )
-    for runs, area, plain in zip(counts, pixels, lists, strict=True) if any(lists) else ():
-        filled = filled and (
-            not plain or (_only(runs, int) and min(runs, default=-1) >= 0 and sum(runs) == area)
-        )
+    filled = _fill(counts, pixels)
     try:  # refuses runs below 0, and more than the size holds
         return rle.area(list(masks)).astype(np.float64) if filled else None
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def _fill(counts: Sequence[Any], pixels: Sequence[int]) -> bool:
+    """Whether the run lengths fill so many pixels (lists) or as many or more (letters), each."""
+    if _only(counts, str):
+        return _fill_compressed(counts, pixels)
+    letters = [(runs, area) for runs, area in zip(counts, pixels, strict=True) if type(runs) is str]
+    lists = [(runs, area) for runs, area in zip(counts, pixels, strict=True) if type(runs) is list]
+    if len(letters) + len(lists) < len(counts):
+        return False
+    return all(
+        _only(runs, int) and min(runs, default=-1) >= 0 and sum(runs) == area for runs, area in lists
+    ) and _fill_compressed([runs for runs, _ in letters], [area for _, area in letters])
 
 
 def _fill_compressed(counts: Sequence[str], pixels: Sequence[int]) -> bool:
@@ -204,13 +211,28 @@ def _fill_compressed(counts: Sequence[str], pixels: Sequence[int]) -> bool:
     letters = np.frombuffer(whole.encode("ascii"), dtype=np.uint8)
     if len(letters) and (letters.min() < _FIRST or letters.max() >= _BEYOND):
         return False
+    if _in_a_row(letters >= _END, MOST_LETTERS):
+        return False
+    size = [1, 0]
+    mask: dict[str, Any] = {"size": size, "counts": ""}  # one for all, which saves a tenth of the loop
     for runs, area in zip(counts, pixels, strict=True):
+        size[1], mask["counts"] = area - 1, runs
         try:
-            rle.area({"size": [1, area - 1], "counts": runs})
+            rle.area(mask)
         except ValueError:
             continue  # too many for one pixel less
         return False  # the codec would count missing ones as zeros
     return True
+
+
+def _in_a_row(flags: npt.NDArray[np.bool_], length: int) -> bool:
+    """Whether so many flags in a row are set."""
+    together = 1  # flags[k] says whether so many from the k-th on are set
+    while together < length:
+        step = min(together, length - together)
+        flags = flags[:-step] & flags[step:]
+        together += step
+    return bool(flags.any())
 
 
 def _only(values: Any, *kinds: type) -> bool:  # noqa: ANN401  any iterable

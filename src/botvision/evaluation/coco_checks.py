@@ -8,6 +8,7 @@ import numpy as np
 
 LARGEST_ID = 2**63 - 1
 FLOAT_MAX = sys.float_info.max
+MOST_LETTERS = 7  # of a run: 35 bits, more than any number of pixels needs
 
 
 def whole_id(record: Mapping[str, Any], key: str, where: str) -> int:
@@ -78,6 +79,8 @@ def mask_trouble(
         try:
             runs = run_lengths(counts)
             fine = int(runs.min()) >= 0 and int(runs.sum()) == pixels
+        except LongRunError as error:
+            return f"{where}: the mask's counts hold {error}"
         except ValueError:
             fine = False
     elif isinstance(counts, Sequence):
@@ -99,11 +102,20 @@ def is_finite(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and abs(value) <= FLOAT_MAX
 
 
+class LongRunError(ValueError):
+    """A run of more letters than any number of pixels needs."""
+
+
 def run_lengths(counts: str | bytes) -> np.ndarray:
     """Lengths of the runs in a compressed RLE, int64 (n,).
 
     Five bits a character, the lowest first; the sixth says that more follow, the fifth of the last one is the
     sign. From the fourth run on it is the difference to the run before the last.
+
+    Raises:
+        LongRunError: A run of more than `MOST_LETTERS` characters: no encoder writes it, and pycocotools and
+            hotcoco read different things in it.
+        ValueError: No run, a character that is none of a run, or a run without its end.
     """
     data = counts.encode("ascii") if isinstance(counts, str) else counts
     letters = np.frombuffer(data, np.uint8).astype(np.int64) - 48
@@ -112,8 +124,8 @@ def run_lengths(counts: str | bytes) -> np.ndarray:
     ends = np.flatnonzero(letters & 32 == 0)
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
-    if lengths.max() > 8:
-        raise ValueError("a run of more than 2^40 pixels")
+    if lengths.max() > MOST_LETTERS:
+        raise LongRunError(f"a run of {lengths.max()} characters, expected at most {MOST_LETTERS}")
     shifts = 5 * (np.arange(letters.size) - np.repeat(starts, lengths))
     runs = np.add.reduceat((letters & 31) << shifts, starts)
     runs -= np.where(letters[ends] & 16, np.int64(1) << 5 * lengths, 0)
