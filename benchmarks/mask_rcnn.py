@@ -170,7 +170,7 @@ def body(times: Sequence[dict[str, Any]], memory: Sequence[dict[str, Any]], plan
         ]
         parts += ["## Time, ms", table(shown)]
     if memory:
-        note = "Of a first step in a process of its own, beyond weights and images. Channels-last."
+        note = "Of one step in a process of its own, beyond weights and images. Channels-last."
         shown = [{key: value for key, value in row.items() if key != "device"} for row in memory]
         parts += ["## Peak extra memory, MB", note, table(shown)]
     lines = list(asked(times, plan))
