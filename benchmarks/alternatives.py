@@ -122,6 +122,7 @@ def variants(case: Case, inputs: Inputs, compilers: bool) -> dict[str, Run]:
 
 def rows_of(case: Case, args: Namespace, compilers: bool) -> list[dict[str, object]]:
     """One row for each variant."""
+    torch.compiler.reset()  # or the limit of recompilations makes the later sizes run uncompiled
     with torch.no_grad():
         runs = variants(case, draw(case), compilers)
         ours = runs["tiles"]()
