@@ -264,6 +264,12 @@ def _compare(args: argparse.Namespace, _: Overrides) -> int:
     return 0
 
 
+def _study(args: argparse.Namespace, overrides: Overrides) -> int:
+    from botvision.study_command import study
+
+    return study(args, overrides, print, _complain)
+
+
 def _recipes(args: argparse.Namespace, _: Overrides) -> int:
     from botvision.training.config import build_config, config_to_dict, load_recipe, recipe_names
 
@@ -327,7 +333,7 @@ def _how_to_go_on(out: Path) -> str:
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Overrides], int]] = {
     run.__name__.removeprefix("_"): run
-    for run in (_check, _convert, _train, _eval, _predict, _attend, _cost, _compare, _recipes, _models)
+    for run in (_check, _convert, _train, _eval, _predict, _attend, _cost, _compare, _study, _recipes, _models)
 }
 
 if __name__ == "__main__":

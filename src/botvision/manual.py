@@ -24,6 +24,7 @@ SUMMARIES = {
     "attend": "what attention looks at in images: maps of each head and block, distances, positions",
     "cost": "what a model costs, stage by stage: parameters, multiply-adds, time of a step",
     "compare": "finished runs as one table: mean and spread over seeds, difference to the first",
+    "study": "run the experiments of a study that are not there yet, and report; without STUDY: list them",
     "recipes": "list the recipes that come with botvision, or all values of one",
     "models": "list the models that come with botvision",
 }
@@ -78,6 +79,13 @@ botvision cost botnet50 --size 800 1333 --model.args.c5_blocks "[0, 1, 1]"
 botvision compare runs/resnet-s0 runs/botnet-s0
 botvision compare runs/resnet-s* runs/botnet-s* --out results/table.md
 """,
+    "study": """
+botvision study                                                  # which there are, what they take
+botvision study cifar --data.root cifar10_jpeg.zip --dry-run     # what would be run, and how long it takes
+botvision study cifar --data.root cifar10_jpeg.zip --jobs 2      # again after an interruption: it goes on
+botvision study position --scale paper --data.root coco/         # one run on each GPU
+botvision study my-study.yaml --out runs/mine --report-only
+""",
     "recipes": """
 botvision recipes
 botvision recipes photos_botnet50    # every key that can be replaced, with its value
@@ -93,6 +101,12 @@ HELP = {
     "convert --part": "only images below this folder of FOLDER, such as images/train",
     "convert --category": "masks: what the objects are called (default: object)",
     "recipes recipe": "a recipe, by name or file",
+    "study study": "a name that botvision study lists, or a YAML file",
+    "study --scale": "which of its sizes (default: cpu; the studies that come with botvision have paper, too)",
+    "study --out": "folder for all of it (default: runs/study-STUDY-SCALE)",
+    "study --jobs": "runs at a time (default: one a GPU, or one for each of the CPU's processors)",
+    "study --report-only": "report on the runs that are finished, run nothing",
+    "study --dry-run": "say what would be run and how long it would take",
     "train recipe": "a name that botvision recipes lists, or a YAML file; not needed with --resume and --out",
     "train --out": "run folder (default: runs/RECIPE-sSEED)",
     "train --resume": "go on from the last checkpoint, exactly, with the run's own config.yaml",
@@ -139,6 +153,10 @@ KEYS = {
         "--data.key",
         "replaces a value of the data, e.g. --data.root DIR; of a detector --model.detector.detections, "
         ".score_threshold and .nms, too",
+    ),
+    "study": (
+        "--any.key",
+        "replaces a value of the recipes of all runs, e.g. --data.root DIR; not one in which the arms differ",
     ),
     "cost": ("--model.args.key", "an argument of MODEL, e.g. --model.args.c5_stride 1"),
 }
@@ -218,5 +236,13 @@ ARGUMENTS: Mapping[str, Mapping[str, dict[str, Any]]] = {
         "--dtype": {"choices": ("float32", "bfloat16"), "default": "float32"},
     },
     "compare": {"runs": {"metavar": "RUN", "nargs": "+"}, "--out": {"metavar": "FILE.md"}},
+    "study": {
+        "study": {"metavar": "STUDY", "nargs": "?"},
+        "--scale": {"metavar": "NAME", "default": "cpu"},
+        "--out": {"metavar": "DIR"},
+        "--jobs": {"metavar": "N", "type": positive},
+        "--report-only": {"action": "store_true"},
+        "--dry-run": {"action": "store_true"},
+    },
     "recipes": {"recipe": {"metavar": "RECIPE", "nargs": "?"}},
 }

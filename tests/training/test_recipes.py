@@ -27,6 +27,7 @@ TWINS = [
     ("generated_botnet14_nano", "generated_resnet14_nano"),
     ("cifar10_botnet14_tiny", "cifar10_resnet14_tiny"),
     ("cifar10_botnet14_nano", "cifar10_resnet14_nano"),
+    ("cifar10_resnet14_nano", "cifar10_botnet_s1_14_nano"),
     ("cifar10_resnet50", "cifar10_botnet50"),
     ("cifar10_resnet50", "cifar10_botnet_s1_50"),
     ("photos_resnet50", "photos_botnet50"),

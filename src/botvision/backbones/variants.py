@@ -76,11 +76,16 @@ VARIANTS: dict[str, Variant] = {
     # Not from the paper: train on a CPU in minutes, on 32x32 (CIFAR stem) or 64x64 images.
     "botnet14_nano": Variant((1, 1, 1, 1), 2, 64, trunk=NANO, twin="resnet14_nano"),
     "botnet14_tiny": Variant((1, 1, 1, 1), 2, 64, trunk=TINY, twin="resnet14_tiny"),
+    "botnet26_tiny": Variant((2, 2, 2, 2), 2, 64, trunk=TINY, twin="resnet26_tiny"),
+    "botnet38_tiny": Variant((3, 3, 3, 3), 2, 64, trunk=TINY, twin="resnet38_tiny"),
     "botnet26_small": Variant((2, 2, 2, 2), 2, 64, trunk=SMALL, twin="resnet26_small"),
+    "botnet_s1_14_nano": Variant((1, 1, 1, 1), 1, 64, trunk=NANO, twin="resnet14_nano"),
     "botnet_s1_14_tiny": Variant((1, 1, 1, 1), 1, 64, trunk=TINY, twin="resnet14_tiny"),
     "botnet_s1_26_small": Variant((2, 2, 2, 2), 1, 64, trunk=SMALL, twin="resnet26_small"),
     "resnet14_nano": Variant((1, 1, 1, 1), 2, 64, trunk=NANO, attention=False),
     "resnet14_tiny": Variant((1, 1, 1, 1), 2, 64, trunk=TINY, attention=False),
+    "resnet26_tiny": Variant((2, 2, 2, 2), 2, 64, trunk=TINY, attention=False),
+    "resnet38_tiny": Variant((3, 3, 3, 3), 2, 64, trunk=TINY, attention=False),
     "resnet26_small": Variant((2, 2, 2, 2), 2, 64, trunk=SMALL, attention=False),
 }
 

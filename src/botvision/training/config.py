@@ -44,7 +44,7 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
                 f"{chain[0]}: recipes extend each other: {' -> '.join(p.stem for p in [*chain, path])}"
             )
         chain.append(path)
-        values = _read_yaml(path)
+        values = read_yaml(path)
         parent = values.pop("extends", None)
         merged = _merge(values, merged)
         if parent is None:
@@ -80,7 +80,7 @@ def build_config(values: Mapping[str, Any], overrides: Mapping[str, Any] | None 
 def load_config(path: Path) -> AnyRunConfig:
     """Reads the config.yaml of a run folder. Raises ConfigError like `build_config`, naming the file."""
     try:
-        return build_config(_read_yaml(path))
+        return build_config(read_yaml(path))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -101,7 +101,7 @@ def resumed_config(
     path = folder / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"{folder}: no run to resume, there is no config.yaml")
-    values = _read_yaml(path)
+    values = read_yaml(path)
     if recipe is not None and values.get("recipe") != recipe:
         raise ConfigError(
             f"{folder}: a run of the recipe {values.get('recipe')}, got {recipe}; "
@@ -113,6 +113,19 @@ def resumed_config(
 def config_to_dict(config: AnyRunConfig) -> dict[str, Any]:
     """Returns the configuration as plain mappings, lists and scalars, every key present."""
     return _plain(dataclasses.asdict(config))
+
+
+def with_absolute_paths(config: AnyRunConfig) -> AnyRunConfig:
+    """Returns the configuration as a run folder has it, which stays usable from elsewhere."""
+    paths = {"data.root": config.data.root, "model.weights": config.model.weights}
+    return build_config(
+        config_to_dict(config),
+        {
+            key: str(Path(path).expanduser().absolute())
+            for key, path in paths.items()
+            if path is not None and (key == "data.root" or Path(path).expanduser().exists())
+        },
+    )
 
 
 def changed_keys(old: AnyRunConfig, new: AnyRunConfig) -> list[str]:
@@ -157,7 +170,8 @@ def _find_recipe(name: str, beside: Path | None) -> Path:
     raise ConfigError(f"no recipe is called {name!r}{nearest(name, recipe_names())}")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML mapping. Raises ConfigError, naming the file: none, or a key given twice."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)  # a SafeLoader
     except ConfigError as error:

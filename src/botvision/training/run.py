@@ -25,7 +25,7 @@ from botvision.bars import CountBar
 from botvision.data.loaders import ResumableSampler
 from botvision.training import provenance
 from botvision.training.checkpoint import RunKeeper, RunState, check_data_of_run, check_folder
-from botvision.training.config import build_config, config_to_dict
+from botvision.training.config import config_to_dict, with_absolute_paths
 from botvision.training.history import History, write_json
 from botvision.training.learner import Learner
 from botvision.training.optim import build_schedule
@@ -72,7 +72,7 @@ def train(config: AnyRunConfig, out: str | Path, resume: bool = False, progress:
             DivergedError where the loss stops being a number.
     """
     folder, tell = Path(out), say if progress else _silent
-    config = _with_absolute_paths(config)
+    config = with_absolute_paths(config)
     state = check_folder(folder, config, resume)
     if state is not None and state.finished and is_exported(folder, config, state):
         more = (
@@ -222,19 +222,6 @@ def _pretrained(name: str) -> dict[str, Tensor]:
         ) from None
     finally:
         hub.setLevel(level)
-
-
-def _with_absolute_paths(config: AnyRunConfig) -> AnyRunConfig:
-    """The run folder stays usable from elsewhere."""
-    paths = {"data.root": config.data.root, "model.weights": config.model.weights}
-    return build_config(
-        config_to_dict(config),
-        {
-            key: str(Path(path).expanduser().absolute())
-            for key, path in paths.items()
-            if path is not None and (key == "data.root" or Path(path).expanduser().exists())
-        },
-    )
 
 
 def _opened(folder: Path, config: AnyRunConfig, job: Job, state: RunState | None) -> RunState:

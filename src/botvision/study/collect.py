@@ -1,0 +1,247 @@
+"""Run folders of a study to its outcome: scores, curves, costs, and what a reader must know beside them."""
+
+import csv
+import datetime
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from botvision.evaluation.runs import Run, read_run
+from botvision.study import result
+from botvision.study.plan import Plan, PlannedRun, shown
+from botvision.study.spec import ClaimSpec
+from botvision.training.config import config_to_dict, value_at
+
+# What tables say of all arms at once, where it is the same for all: name to be read, dotted key.
+COMMON = {
+    "epochs": "train.epochs",
+    "image size": "data.image_size",
+    "batch": "train.batch_size",
+    "precision": "train.precision",
+    "weights measured": "train.keep",
+}
+
+
+def collect(plan: Plan) -> result.StudyOutcome:
+    """Reads the finished runs of a study.
+
+    Args:
+        plan: of the study; `data.root` may be missing.
+
+    Returns:
+        What has been found so far; runs that are not there yet are named in a warning.
+
+    Raises:
+        ValueError: no run is finished, one is of another configuration, or its files cannot be read.
+    """
+    states = plan.states()
+    finished = {run.name: read_run(run.folder) for run in plan.runs if states[run.name] == "finished"}
+    if not finished:
+        raise ValueError(f"{plan.folder}: no run of the study {plan.study.name} is finished")
+    facts = {name: _json(Path(run.folder) / "summary.json") for name, run in finished.items()}
+    arms = tuple(_arm(plan, arm, finished, facts) for arm in plan.study.arms)
+    notes = [" ".join(plan.scale.note.split())] if plan.scale.note else []
+    return result.StudyOutcome(
+        name=plan.study.name,
+        title=plan.study.title,
+        question=" ".join(plan.study.question.split()),
+        scale=plan.scale_name,
+        arms=arms,
+        metrics=tuple(result.Metric(n, spec.title, spec.chance) for n, spec in plan.study.metrics.items()),
+        axes=tuple(result.Axis(name, spec.title) for name, spec in plan.study.axes.items()),
+        claims=tuple(c for spec in plan.study.claims if (c := _claim(plan, spec, arms)) is not None),
+        common=_common(plan, list(finished.values())),
+        environment=_environment(plan, list(finished.values()), facts.values()),
+        commands=(_command(plan),),
+        warnings=tuple(_warnings(plan, finished)),
+        notes=(*notes, *_notes(list(finished.values()))),
+    )
+
+
+def _arm(
+    plan: Plan, name: str, finished: Mapping[str, Run], facts: Mapping[str, dict[str, Any]]
+) -> result.Arm:
+    study, scaled = plan.study, plan.scale.arms[name]
+    spec, runs = study.arms[name], plan.of_arm(name)
+    baseline = spec.baseline or study.baseline
+    values = config_to_dict(runs[0].config)
+    trained = {axis: value_at(values, s.key) for axis, s in study.axes.items() if s.key is not None}
+    return result.Arm(
+        name=name,
+        label=scaled.label,
+        runs=tuple(_seed_run(plan, r, finished[r.name], facts[r.name]) for r in runs if r.name in finished),
+        baseline=None if baseline == name else baseline,
+        settings={key: _cell(value_at(values, key)) for key in plan.varied()},
+        published={metric: value / 100 for metric, value in spec.published.items()},
+        source=(spec.source or study.source) if spec.published else "",
+        trained_at={axis: at for axis, at in trained.items() if isinstance(at, int | float)},
+    )
+
+
+def _seed_run(plan: Plan, run: PlannedRun, found: Run, facts: Mapping[str, Any]) -> result.SeedRun:
+    metrics = list(plan.study.metrics)
+    scores = {name: _score(facts.get(name), run.folder, name) for name in metrics}
+    return result.SeedRun(
+        seed=run.seed,
+        folder=run.folder,
+        scores=scores,
+        cost=result.Cost(
+            found.params, found.macs, found.step_ms, facts.get("peak_memory_mb"), facts.get("train_seconds")
+        ),
+        curve=tuple(_curve(run.folder / "metrics.csv")),
+        evaluations=tuple(_evaluations(plan, run, scores, found.val_images)),
+        images=found.val_images,
+        hardware=found.hardware,
+    )
+
+
+def _evaluations(
+    plan: Plan, run: PlannedRun, scores: Mapping[str, float], images: int | None
+) -> Iterable[result.Evaluation]:
+    """Places on the axes: the run's own, those measured afterwards, those that its evaluation tells apart."""
+    from botvision.training.results import evaluation_files
+
+    measured = {(m.axis, m.at): m for m in run.measurements}
+    for axis, places in plan.scale.at.items():
+        for at in places:
+            wanted = measured.get((axis, at))
+            if wanted is None:
+                yield result.Evaluation(axis, at, scores, images)
+                continue
+            path = evaluation_files(run.folder, overrides=wanted.overrides)[0]
+            if path.is_file():
+                found = _json(path)
+                named = {name: _score(_found(found, name), path, name) for name in plan.study.metrics}
+                yield result.Evaluation(axis, at, named, found.get("count", images))
+    for axis, spec in plan.study.axes.items():
+        if spec.table is not None:
+            yield from _table(axis, spec.table, run.folder / "eval.json")
+
+
+def _table(axis: str, key: str, path: Path) -> Iterable[result.Evaluation]:
+    """Places of an axis that the run's own evaluation tells apart: intervals between edges."""
+    table = _json(path).get(key)
+    if not isinstance(table, dict):
+        raise ValueError(f"{path}: there is no {key}, by which the study compares")
+    edges = table["edges"]
+    for low, high, count, top1 in zip(edges, edges[1:], table["count"], table["top1"], strict=True):
+        if top1 is not None:
+            yield result.Evaluation(axis, (low + high) / 2, {"top1": top1}, count, f"{low:g} to {high:g}")
+
+
+def _found(values: Mapping[str, Any], metric: str) -> object:
+    """A score in an eval.json: of a classifier by its name, of a detector box_ap as bbox.ap."""
+    kind, _, name = metric.partition("_")
+    part = {"box": "bbox", "mask": "segm"}.get(kind)
+    return values.get(metric) if part is None else values.get(part, {}).get(name)
+
+
+def _score(value: object, path: Path, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{path}: {name} is {value!r}, expected a number")
+    return float(value)
+
+
+def _claim(plan: Plan, spec: ClaimSpec, arms: Sequence[result.Arm]) -> result.Claim | None:
+    """A claim with its place on the axis; None as long as nothing has been measured there."""
+    metrics = spec.metrics or tuple(plan.study.metrics)
+    source, at = spec.source or plan.study.source, spec.at
+    if isinstance(at, str):
+        places = [e.at for arm in arms for run in arm.runs for e in run.evaluations if e.axis == spec.axis]
+        if not places:
+            return None
+        at = min(places) if at == "lowest" else max(places)
+    return result.Claim(spec.text, spec.better, spec.worse, metrics, source, spec.axis, at)
+
+
+def _common(plan: Plan, runs: Sequence[Run]) -> dict[str, str]:
+    found = {
+        "data": _listed({run.data for run in runs}),
+        "images": _listed(
+            {f"{run.train_images} to train on, {run.val_images} to measure on" for run in runs}
+        ),
+        "seeds": ", ".join(str(seed) for seed in plan.scale.seeds),
+    }
+    for name, key in COMMON.items():
+        values = {_cell(value_at(config_to_dict(run.config), key)) for run in plan.runs}
+        if len(values) == 1:
+            found[name] = values.pop()
+    return found
+
+
+def _environment(plan: Plan, runs: Sequence[Run], facts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    newest = max((Path(run.folder) / "summary.json").stat().st_mtime for run in runs)
+    packages = {package: _listed({run.versions[package] for run in runs if package in run.versions})
+                for package in ("python", "torch", "torchvision", "timm", "lightning")}  # fmt: skip
+    return {
+        "hardware": _listed({run.hardware for run in runs if run.hardware}),
+        "threads of a CPU process": str(plan.scale.threads),
+        "botvision": _listed({str(run.versions.get("botvision", "unknown")) for run in runs}),
+        "commit": _listed({run.commit or "unknown" for run in runs}),
+        **{package: version for package, version in packages.items() if version},
+        "hours of training, summed": f"{sum(f.get('train_seconds') or 0 for f in facts) / 3600:.1f}",
+        "date": datetime.datetime.fromtimestamp(newest, datetime.UTC).date().isoformat(),
+    }
+
+
+def _command(plan: Plan) -> str:
+    """What makes it all again; of paths only the last part, the rest is this machine's."""
+    root = value_at(config_to_dict(plan.runs[0].config), "data.root")
+    keys = {key: value for key, value in plan.overrides.items() if key != "data.root"}
+    words = ["study", plan.study.name, "--scale", plan.scale_name]
+    words += ["--data.root", Path(str(root)).name] if root is not None else []
+    return shown([*words, *(word for key, value in keys.items() for word in (f"--{key}", value))])
+
+
+def _warnings(plan: Plan, finished: Mapping[str, Run]) -> Iterable[str]:
+    missing = [run.name for run in plan.runs if run.name not in finished]
+    if missing:
+        yield f"{len(missing)} of {len(plan.runs)} runs are missing: {', '.join(missing)}"
+    runs = list(finished.values())
+    for what, values in (
+        ("data", {run.data for run in runs}),
+        ("number of images", {(run.train_images, run.val_images) for run in runs}),
+    ):
+        if len(values) > 1:
+            yield f"the runs differ in {what}: {_listed({str(value) for value in values})}"
+    for key, value in plan.overrides.items():
+        if key not in ("data.root", "data.num_workers", "train.device"):
+            yield f"not the study as its file states it: {key} {value}"
+    hardware = {run.hardware for run in runs if run.hardware}
+    if len(hardware) > 1:
+        yield f"step times come from different hardware: {_listed(hardware)}"
+
+
+def _notes(runs: Sequence[Run]) -> Iterable[str]:
+    for package in sorted({package for run in runs for package in run.versions}):
+        versions = {run.versions.get(package, "unknown") for run in runs}
+        if len(versions) > 1:
+            yield f"the runs come from different versions of {package}: {_listed(versions)}"
+
+
+def _curve(path: Path) -> Iterable[dict[str, float]]:
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield {key: float(value) for key, value in row.items()}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected an object, found {type(values).__name__}")
+    return values
+
+
+def _cell(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(sorted(values))

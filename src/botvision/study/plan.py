@@ -1,0 +1,249 @@
+"""A study at one scale: which runs there are, what each is made of, and how far each has come.
+
+Nothing here imports torch: a mistyped key costs milliseconds.
+"""
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from botvision.study.spec import Scale, Study
+from botvision.training.config import (
+    build_config,
+    changed_keys,
+    config_to_dict,
+    load_config,
+    load_recipe,
+    value_at,
+    with_absolute_paths,
+)
+from botvision.training.schema import ConfigError, nearest
+from botvision.training.settings import AnyRunConfig
+
+State = Literal["new", "begun", "finished"]
+
+# What does not decide about the numbers of a run; where the data are is looked at apart.
+INCIDENTAL = {
+    "recipe", "train.device", "train.log_every", "train.checkpoint_every", "data.num_workers", "data.cache",
+    "data.cache_bytes", "data.download", "data.root",
+}  # fmt: skip
+DRAWN = ("generated", "long_range")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """A finished run measured once more.
+
+    Attributes:
+        axis: name.
+        at: place on the axis.
+        key: dotted key that is set to it.
+    """
+
+    axis: str
+    at: float
+    key: str
+
+    @property
+    def overrides(self) -> dict[str, str]:
+        """What the evaluation is told."""
+        return {self.key: f"{self.at:g}"}
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """One arm with one seed.
+
+    Attributes:
+        recipe: name, or path of a YAML file.
+        overrides: dotted key to text, as on the command line.
+        config: what they amount to.
+        folder: of the run.
+        measurements: beside the run's own evaluation.
+        minutes: that the study file states; None if it does not.
+    """
+
+    arm: str
+    seed: int
+    recipe: str
+    overrides: dict[str, str]
+    config: AnyRunConfig
+    folder: Path
+    measurements: tuple[Measurement, ...] = ()
+    minutes: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.name
+
+    @property
+    def log(self) -> Path:
+        """Where the output of its processes goes; beside the folder, which must be empty for a new run."""
+        return self.folder.with_name(f"{self.name}.log")
+
+    def training(self, resume: bool) -> list[str]:
+        """Returns the words of the command that trains it, or goes on with it where the data are now."""
+        if resume:
+            root = [] if self.config.data.root is None else ["--data.root", self.config.data.root]
+            return ["train", "--out", str(self.folder), "--resume", *root]
+        return ["train", self.recipe, "--out", str(self.folder), *_words(self.overrides)]
+
+    def measuring(self, measurement: Measurement) -> list[str]:
+        """Returns the words of the command that measures it elsewhere."""
+        return ["eval", str(self.folder), *_words(measurement.overrides)]
+
+    def state(self) -> State:
+        """Looks at the folder.
+
+        Raises:
+            ConfigError: it holds a run of another configuration, or on other data.
+        """
+        path = self.folder / "config.yaml"
+        if not path.is_file():
+            return "new"
+        there = load_config(path)
+        for key in changed_keys(there, with_absolute_paths(self.config)):
+            if key not in INCIDENTAL:
+                before, after = (value_at(config_to_dict(c), key) for c in (there, self.config))
+                raise ConfigError(
+                    f"{self.folder}: a run with {key} {_text(before)} is here already, the study asks for "
+                    f"{_text(after)}; choose another --out, or remove the folder"
+                )
+        finished = (self.folder / "summary.json").is_file()
+        old, new = there.data.root, self.config.data.root
+        # data that moved are not there any more; a run that goes on compares the data itself
+        if finished and old and new and Path(old).exists() and not Path(old).samefile(Path(new).expanduser()):
+            raise ConfigError(
+                f"{self.folder}: a run on {old} is here already, the study is given {new}; "
+                "choose another --out"
+            )
+        return "finished" if finished else "begun"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All runs of a study at one scale, seed by seed: interrupted, it can be compared already.
+
+    Attributes:
+        scale_name: of the scale.
+        folder: that holds all of it.
+        overrides: of the user, for all runs.
+    """
+
+    study: Study
+    scale_name: str
+    folder: Path
+    overrides: dict[str, str]
+    runs: tuple[PlannedRun, ...]
+
+    @property
+    def scale(self) -> Scale:
+        """The scale."""
+        return self.study.scales[self.scale_name]
+
+    def of_arm(self, arm: str) -> list[PlannedRun]:
+        """Runs of an arm, by seed as the file names them."""
+        return [run for run in self.runs if run.arm == arm]
+
+    def varied(self) -> list[str]:
+        """Dotted keys in which the arms differ, in the order of the configuration."""
+        first = self.runs[: len(self.study.arms)]
+        found = [changed_keys(first[0].config, run.config) for run in first[1:]]
+        return [key for key in dict.fromkeys(key for keys in found for key in keys) if key != "recipe"]
+
+    def states(self) -> dict[str, State]:
+        """Returns how far each run has come, by name. Raises ConfigError like `PlannedRun.state`."""
+        return {run.name: run.state() for run in self.runs}
+
+    def check_data(self) -> None:
+        """Raises ConfigError where images are needed and nothing says where, or they are not there."""
+        for run in self.runs:
+            data = run.config.data
+            named = data.root is not None or getattr(data, "train_annotations", None) is not None
+            if not named and not getattr(data, "download", False) and data.source not in DRAWN:
+                raise ConfigError(f"data.root: missing; expected --data.root with {self.scale.data}")
+            if data.root is not None and not Path(data.root).expanduser().exists():
+                raise ConfigError(f"data.root: {data.root}: no such file or folder")
+
+
+def make_plan(
+    study: Study, scale_name: str, folder: Path, overrides: Mapping[str, str] | None = None
+) -> Plan:
+    """Expands arms and seeds.
+
+    Args:
+        study: from `load_study`.
+        scale_name: one of its scales.
+        folder: that shall hold the runs.
+        overrides: dotted keys that are set for all runs, on top of the file.
+
+    Raises:
+        ConfigError: no such scale, a recipe or key that does not exist, or a key in which the runs differ.
+    """
+    if scale_name not in study.scales:
+        known = nearest(scale_name, list(study.scales))
+        raise ConfigError(f"--scale: {study.name} has no scale {scale_name!r}{known}")
+    scale, overrides = study.scales[scale_name], dict(overrides or {})
+    if "train.seed" in overrides:
+        raise ConfigError(f"train.seed: the study has seeds of its own: {', '.join(map(str, scale.seeds))}")
+    runs = [
+        _planned(study, scale, arm, seed, folder, overrides) for seed in scale.seeds for arm in study.arms
+    ]
+    plan = Plan(study, scale_name, folder, overrides, tuple(runs))
+    if overrides:
+        alone = make_plan(study, scale_name, folder)
+        wrong = next((key for key in alone.varied() for given in overrides if _meets(key, given)), None)
+        if wrong is not None:
+            raise ConfigError(f"{wrong}: the arms of {study.name} differ in it, so it cannot be set for all")
+    return plan
+
+
+def _planned(
+    study: Study, scale: Scale, arm: str, seed: int, folder: Path, overrides: dict[str, str]
+) -> PlannedRun:
+    chosen = scale.arms[arm]
+    recipe, where = chosen.recipe or scale.recipe, f"{study.name}: arm {arm}"
+    if recipe is None:
+        raise ConfigError(f"{where}: recipe: missing, the arm has none and the scale has none")
+    if recipe.endswith((".yaml", ".yml")):
+        recipe = str(Path(study.folder) / recipe)
+    own = {key: _text(value) for key, value in {**scale.set, **chosen.set}.items()}
+    given = {**own, **overrides, "train.seed": str(seed)}
+    try:
+        config = build_config(load_recipe(recipe), given)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    measurements = []
+    for axis, places in scale.at.items():
+        key = study.axes[axis].key
+        assert key is not None  # checked when the study was read
+        own_place = value_at(config_to_dict(config), key)
+        measurements += [Measurement(axis, at, key) for at in places if at != own_place]
+    return PlannedRun(
+        arm, seed, recipe, given, config, folder / f"{arm}-s{seed}", tuple(measurements),
+        scale.minutes_of(arm),
+    )  # fmt: skip
+
+
+def _meets(key: str, given: str) -> bool:
+    """Whether setting `given` also sets `key`."""
+    return key == given or key.startswith(f"{given}.")
+
+
+def _words(overrides: Mapping[str, str]) -> list[str]:
+    # one word each: a value may begin with a minus
+    return [f"--{key}={value}" for key, value in overrides.items()]
+
+
+def _text(value: Any) -> str:  # noqa: ANN401
+    """A value as it is written on a command line."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def shown(words: list[str]) -> str:
+    """Returns a command to be typed."""
+    return shlex.join(["botvision", *words])

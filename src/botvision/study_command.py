@@ -1,0 +1,139 @@
+"""The command ``study``. It speaks through functions that `cli` hands in."""
+
+import argparse
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from botvision import report
+from botvision.study.estimate import duration, estimate
+from botvision.study.plan import Plan, State, make_plan, shown
+from botvision.study.spec import Study, load_study, study_names
+
+if TYPE_CHECKING:
+    from botvision.study.schedule import Failure, Slot
+
+Say = Callable[[str], object]
+
+
+def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, complain: Say) -> int:
+    """Run a study, or list those that there are.
+
+    Args:
+        args: of the command.
+        overrides: dotted keys for all runs.
+        say: prints a line of output.
+        complain: prints one line on a run that failed.
+
+    Returns:
+        The exit code: 0, or 2 where a run failed.
+
+    Raises:
+        ValueError: one line on what is wrong with the study, the keys, the folder or the data.
+    """
+    if args.study is None:
+        say(list_lines([load_study(name) for name in study_names()]))
+        return 0
+    chosen = load_study(args.study)
+    out = Path(args.out or f"runs/study-{chosen.name}-{args.scale}")
+    plan = make_plan(chosen, args.scale, out, overrides)
+    if args.report_only:
+        return _report(plan, say)
+    states = plan.states()
+    if any(state != "finished" for state in states.values()) and not args.dry_run:
+        plan.check_data()
+    from botvision.study.schedule import gpus, slots_of
+
+    slots = slots_of(plan, args.jobs, gpus())
+    if args.dry_run:
+        say(plan_lines(plan, states, slots))
+        return 0
+    failures = _run(plan, slots, args.study)
+    for failure in failures:
+        complain(str(failure))
+    if not failures or any(state == "finished" for state in plan.states().values()):
+        _report(plan, say)
+    return 2 if failures else 0
+
+
+def _run(plan: Plan, slots: Sequence["Slot"], name: str) -> list["Failure"]:
+    from botvision.bars import StatusBar
+    from botvision.study.schedule import run_study
+
+    with StatusBar(f"study {plan.study.name}", len(plan.runs)) as bar:
+        bar.say(start_line(plan, plan.states(), slots))
+        try:
+            return run_study(plan, slots, bar.say, bar.show)
+        except KeyboardInterrupt:
+            done = sum(state == "finished" for state in plan.states().values())
+            raise KeyboardInterrupt(
+                f"; {done} of {len(plan.runs)} runs are finished, the others go on where they were with: "
+                f"{_again(plan, name)}"
+            ) from None
+
+
+def _report(plan: Plan, say: Say) -> int:
+    from botvision.study.collect import collect
+
+    collect(plan)
+    say(f"\nwritten: {shlex.quote(str(plan.folder))}/")
+    return 0
+
+
+def _again(plan: Plan, name: str) -> str:
+    keys = [word for key, value in plan.overrides.items() for word in (f"--{key}", value)]
+    return shown(["study", name, "--scale", plan.scale_name, "--out", str(plan.folder), *keys])
+
+
+def list_lines(studies: Sequence[Study]) -> str:
+    """Return the table of studies, with what their scales cost."""
+    rows = []
+    for found in studies:
+        for name, scale in found.scales.items():
+            minutes = [scale.minutes_of(arm) for arm in found.arms]
+            known = [value for value in minutes if value is not None]
+            cost = duration(sum(known) * len(scale.seeds)) if len(known) == len(minutes) else "not known"
+            rows.append([found.name, name, len(found.arms), len(scale.seeds), cost, scale.data])
+    header = ["study", "scale", "arms", "seeds", "time of all runs, summed", "data"]
+    titles = "\n".join(f"{found.name}: {found.title}" for found in studies)
+    last = "next: botvision study STUDY --dry-run [--data.root DIR]"
+    return f"{titles}\n\n{report.table(header, rows, 'llrrrl')}\n\n{last}"
+
+
+def plan_lines(plan: Plan, states: Mapping[str, State], slots: Sequence["Slot"]) -> str:
+    """Return what would be run, and how long it would take."""
+    known = estimate(plan, states, len(slots))
+    rows = []
+    for run in plan.runs:
+        took = known.per_run[run.arm]
+        elsewhere = ", ".join(f"{m.axis} {m.at:g}" for m in run.measurements)
+        length = "" if took is None else duration(took)
+        rows.append([run.name, states[run.name], plan.scale.arms[run.arm].label, length, elsewhere])
+    table = report.table(["run", "state", "arm", "time", "measured also at"], rows, "lllrl")
+    note = f"\n\n{' '.join(plan.scale.note.split())}" if plan.scale.note else ""
+    first = shown(plan.runs[0].training(resume=False))
+    return (
+        f"{plan.study.title}\n\n{table}\n\ndata: {plan.scale.data}\nfolder: {plan.folder}\n"
+        f"first: {first}{note}\n\n{start_line(plan, states, slots)}"
+    )
+
+
+def start_line(plan: Plan, states: Mapping[str, State], slots: Sequence["Slot"]) -> str:
+    """Return how many runs there are to do, where, how long it takes, and what that is known from."""
+    found = list(states.values())
+    known, left = estimate(plan, states, len(slots)), len(found) - found.count("finished")
+    where = f"{len(slots)} at a time on {', '.join(dict.fromkeys(slot.name for slot in slots))}"
+    if not left:
+        return f"study {plan.study.name}: all {len(found)} runs are finished"
+    if known.left is None:
+        time = "no estimate yet: neither a finished run nor the study file says how long they take"
+    else:
+        measured = [arm for arm in plan.study.arms if arm in known.measured]
+        stated = f"the study file ({plan.scale.measured})" if plan.scale.measured else "the study file"
+        source = "finished runs" if len(measured) == len(plan.study.arms) else stated
+        if 0 < len(measured) < len(plan.study.arms):
+            source += ", corrected by the runs that are finished"
+        time = f"{known} by {source}"
+    begun = f", {found.count('begun')} of them begun" if "begun" in found else ""
+    return f"study {plan.study.name}: {left} of {len(found)} runs to do{begun}, {where}: {time}"
