@@ -81,7 +81,7 @@ botvision compare runs/resnet-s* runs/botnet-s* --out results/table.md
 """,
     "study": """
 botvision study                                                  # which there are, what they take
-botvision study cifar --data.root cifar10_jpeg.zip --dry-run     # what would be run, and how long it takes
+botvision study cifar --data.root cifar10_jpeg.zip --dry-run     # what would be run, and how long
 botvision study cifar --data.root cifar10_jpeg.zip --jobs 2      # again after an interruption: it goes on
 botvision study position --scale paper --data.root coco/         # one run on each GPU
 botvision study my-study.yaml --out runs/mine --report-only
@@ -102,7 +102,7 @@ HELP = {
     "convert --category": "masks: what the objects are called (default: object)",
     "recipes recipe": "a recipe, by name or file",
     "study study": "a name that botvision study lists, or a YAML file",
-    "study --scale": "which of its sizes (default: cpu; the studies that come with botvision have paper, too)",
+    "study --scale": "which of its sizes (default: cpu; those that come with botvision have paper, too)",
     "study --out": "folder for all of it (default: runs/study-STUDY-SCALE)",
     "study --jobs": "runs at a time (default: one a GPU, or one for each of the CPU's processors)",
     "study --report-only": "report on the runs that are finished, run nothing",

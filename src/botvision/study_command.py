@@ -94,11 +94,11 @@ def list_lines(studies: Sequence[Study]) -> str:
             minutes = [scale.minutes_of(arm) for arm in found.arms]
             known = [value for value in minutes if value is not None]
             cost = duration(sum(known) * len(scale.seeds)) if len(known) == len(minutes) else "not known"
-            rows.append([found.name, name, len(found.arms), len(scale.seeds), cost, scale.data])
-    header = ["study", "scale", "arms", "seeds", "time of all runs, summed", "data"]
+            rows.append([found.name, name, len(found.arms), len(scale.seeds), cost])
+    header = ["study", "scale", "arms", "seeds", "time of all runs, summed"]
     titles = "\n".join(f"{found.name}: {found.title}" for found in studies)
     last = "next: botvision study STUDY --dry-run [--data.root DIR]"
-    return f"{titles}\n\n{report.table(header, rows, 'llrrrl')}\n\n{last}"
+    return f"{titles}\n\n{report.table(header, rows, 'llrrr')}\n\n{last}"
 
 
 def plan_lines(plan: Plan, states: Mapping[str, State], slots: Sequence["Slot"]) -> str:
