@@ -6,6 +6,7 @@ import json
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from botvision.study.plan import Plan, PlannedRun, State
 
@@ -77,12 +78,18 @@ def epochs_done(folder: Path) -> int:
         return 0
 
 
+def summary(folder: Path) -> dict[str, Any]:
+    """Returns what a finished run says of itself, nothing where that cannot be read."""
+    try:
+        found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def minutes(folder: Path) -> float | None:
     """Returns what the training of a finished run took; None if its summary does not say."""
-    try:
-        seconds = json.loads((folder / "summary.json").read_text(encoding="utf-8")).get("train_seconds")
-    except (OSError, ValueError):
-        return None
+    seconds = summary(folder).get("train_seconds")
     return seconds / 60 if isinstance(seconds, int | float) and seconds > 0 else None
 
 

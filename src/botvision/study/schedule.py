@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from botvision.study.estimate import duration, epochs_done, estimate
+from botvision.study.estimate import duration, epochs_done, estimate, minutes, summary
 from botvision.study.plan import Plan, PlannedRun, State, shown
 from botvision.training.schema import ConfigError
 
@@ -28,6 +28,7 @@ GRACE_SECONDS = 10.0
 # What `train` may have written into a folder when it was killed before config.yaml made it a run.
 BEFORE_A_RUN = {"versions.json", "warm_start.txt"}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+COMMAND = (sys.executable, "-m", "botvision.cli")  # botvision itself, whatever it is called here
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -171,7 +172,7 @@ class _Job:
             log.write(f"\n[{stamp}, {self.slot.name}] {shown(words)}\n".encode())
             log.flush()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "botvision.cli", *words],
+                [*COMMAND, *words],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 env={**os.environ, **self.slot.environment},
                 pass_fds=(self._lock,), preexec_fn=_dies_with_parent(),
@@ -232,7 +233,7 @@ def run_study(
                     done += 1
                     failures += [job.failure] if job.failure else []
                     states[job.run.name] = job.run.state()
-                    tell(_ended(job, done, len(plan.runs)))
+                    tell(f"[{done}/{len(plan.runs)}] {job.run.name}: {_ended(plan, job)}")
                 if time.monotonic() > shown_at + SHOW_SECONDS:
                     show(done, _going_on(plan, states, active, len(slots)))
                     shown_at = time.monotonic()
@@ -242,9 +243,15 @@ def run_study(
     return failures
 
 
-def _ended(job: _Job, done: int, total: int) -> str:
-    found = f"failed: {job.failure.reason}" if job.failure else "done"
-    return f"[{done}/{total}] {job.run.name}: {found}"
+def _ended(plan: Plan, job: _Job) -> str:
+    if job.failure is not None:
+        return f"failed: {job.failure.reason}"
+    facts = summary(job.run.folder)
+    scores = [
+        f"{m.title} {100 * facts[name]:.2f}" for name, m in plan.study.metrics.items() if facts.get(name)
+    ]
+    took = minutes(job.run.folder)
+    return ", ".join(scores) + ("" if took is None else f" ({duration(took)})")
 
 
 def _going_on(plan: Plan, states: Mapping[str, State], active: Sequence[_Job], slots: int) -> str:
