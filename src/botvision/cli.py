@@ -333,7 +333,19 @@ def _how_to_go_on(out: Path) -> str:
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Overrides], int]] = {
     run.__name__.removeprefix("_"): run
-    for run in (_check, _convert, _train, _eval, _predict, _attend, _cost, _compare, _study, _recipes, _models)
+    for run in (
+        _check,
+        _convert,
+        _train,
+        _eval,
+        _predict,
+        _attend,
+        _cost,
+        _compare,
+        _study,
+        _recipes,
+        _models,
+    )
 }
 
 if __name__ == "__main__":

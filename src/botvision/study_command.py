@@ -75,9 +75,12 @@ def _run(plan: Plan, slots: Sequence["Slot"], name: str) -> list["Failure"]:
 
 def _report(plan: Plan, say: Say) -> int:
     from botvision.study.collect import collect
+    from botvision.study.page import write_report
 
-    collect(plan)
-    say(f"\nwritten: {shlex.quote(str(plan.folder))}/")
+    outcome = collect(plan)
+    written = write_report(outcome, plan.folder)
+    say(written[1].read_text(encoding="utf-8"))
+    say(f"written: {', '.join(shlex.quote(str(path)) for path in written)}")
     return 0
 
 

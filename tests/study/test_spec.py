@@ -40,8 +40,9 @@ def test_studies_that_come_with_botvision(name, tmp_path):
 def test_the_small_scales_take_five_hours_at_most(tmp_path):
     plans = [make_plan(load_study(name), "cpu", tmp_path / name) for name in study_names()]
     left = [estimate(plan, plan.states(), slots=2).left for plan in plans]
-    assert None not in left
-    assert 60 < sum(left) <= 300
+    known = [minutes for minutes in left if minutes is not None]
+    assert len(known) == len(plans)
+    assert 60 < sum(known) <= 300
 
 
 @pytest.mark.parametrize("name", ["backbones", "position", "resolution"])

@@ -11,7 +11,7 @@ from typing import Any
 from botvision.evaluation.runs import Run, read_run
 from botvision.study import result
 from botvision.study.plan import Plan, PlannedRun, shown
-from botvision.study.spec import ClaimSpec
+from botvision.study.spec import ClaimSpec, study_names
 from botvision.training.config import config_to_dict, value_at
 
 # What tables say of all arms at once, where it is the same for all: name to be read, dotted key.
@@ -126,7 +126,7 @@ def _table(axis: str, key: str, path: Path) -> Iterable[result.Evaluation]:
     if not isinstance(table, dict):
         raise ValueError(f"{path}: there is no {key}, by which the study compares")
     edges = table["edges"]
-    for low, high, count, top1 in zip(edges, edges[1:], table["count"], table["top1"], strict=True):
+    for low, high, count, top1 in zip(edges[:-1], edges[1:], table["count"], table["top1"], strict=True):
         if top1 is not None:
             yield result.Evaluation(axis, (low + high) / 2, {"top1": top1}, count, f"{low:g} to {high:g}")
 
@@ -190,7 +190,8 @@ def _command(plan: Plan) -> str:
     """What makes it all again; of paths only the last part, the rest is this machine's."""
     root = value_at(config_to_dict(plan.runs[0].config), "data.root")
     keys = {key: value for key, value in plan.overrides.items() if key != "data.root"}
-    words = ["study", plan.study.name, "--scale", plan.scale_name]
+    name = plan.study.name if plan.study.name in study_names() else f"{plan.study.name}.yaml"
+    words = ["study", name, "--scale", plan.scale_name]
     words += ["--data.root", Path(str(root)).name] if root is not None else []
     return shown([*words, *(word for key, value in keys.items() for word in (f"--{key}", value))])
 

@@ -1,0 +1,114 @@
+"""Run folders to an outcome: every number is where its file has it."""
+
+import json
+
+import pytest
+
+from botvision.study.collect import collect
+from botvision.study.result import Cost
+from tests.study.files import plan_of
+from tests.study.test_plan import TWO_SEEDS, finish
+
+PLACES = ("minutes: 2", "minutes: 2\n    at: {image-size: [16, 24]}")
+SUMMARY = {
+    "task": "classify", "model": "m", "data": "drawn", "epochs": 25, "image_size": [16, 16],
+    "precision": "32-true", "params": 1000, "macs": 2000, "train_images": 64, "val_images": 32,
+    "step_ms": 1.5, "train_seconds": 1800.0, "peak_memory_mb": 300.0, "hardware": "a CPU",
+    "commit": "abc", "versions": {"torch": "2.11"},
+}  # fmt: skip
+TOP1 = {"r-s4": 0.5, "bot-s4": 0.75, "r-s7": 0.25, "bot-s7": 0.5}
+
+
+def run_all(plan, names=tuple(TOP1), **changes):
+    for run in plan.runs:
+        if run.name in names:
+            finish(run, 1)
+            values = {**SUMMARY, "seed": run.seed, "top1": TOP1[run.name], **changes}
+            (run.folder / "summary.json").write_text(json.dumps(values))
+            rows = "epoch,step,train_loss,val_top1\n1,4,0.7,0.25\n2,8,0.5,nan\n"
+            (run.folder / "metrics.csv").write_text(rows)
+            (run.folder / "eval.json").write_text(json.dumps({"top1": TOP1[run.name]}))
+            (run.folder / "eval-image_size-24.json").write_text(json.dumps({"top1": 0.125, "count": 30}))
+    return plan
+
+
+def test_everything_is_found(tmp_path):
+    outcome = collect(run_all(plan_of(tmp_path, TWO_SEEDS, PLACES)))
+    assert (outcome.name, outcome.scale, outcome.question) == ("tiny", "cpu", "Which of two?")
+    assert [metric.chance for metric in outcome.metrics] == [0.5]
+    r, bot = outcome.arms
+    assert (r.baseline, bot.baseline, r.label, bot.label) == (None, "r", "ResNet", "BoTNet")
+    assert (bot.published, bot.source, r.published, r.source) == ({"top1": 0.125}, "a table", {}, "")
+    assert bot.settings == {"model.name": "botnet14_nano", "model.args.attn_drop": "0.1"}
+    assert r.settings == {"model.name": "resnet14_nano", "model.args.attn_drop": "null"}
+    assert r.trained_at == {"image-size": 16}
+    assert [(run.seed, run.scores) for run in bot.runs] == [(4, {"top1": 0.75}), (7, {"top1": 0.5})]
+    assert bot.runs[0].cost == Cost(1000, 2000, step_ms=1.5, peak_mb=300, train_seconds=1800)
+    assert [row["train_loss"] for row in r.runs[0].curve] == [0.7, 0.5]
+    places = [(e.at, e.scores["top1"], e.images) for e in r.runs[0].evaluations]
+    assert places == [(16, 0.5, 32), (24, 0.125, 30)]
+    assert [(claim.axis, claim.at) for claim in outcome.claims] == [(None, None), ("image-size", 24)]
+    assert outcome.common["seeds"] == "4, 7"
+    assert outcome.environment["hours of training, summed"] == "2.0"
+    assert outcome.warnings == ()
+    assert outcome.notes == ("Too small to show anything.",)
+    assert outcome.commands == ("botvision study tiny.yaml --scale cpu",)
+
+
+def test_what_is_missing_or_other_is_said(tmp_path):
+    names = ("r-s4", "bot-s4", "r-s7")
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS, data__num_images="99"), names)
+    path = plan.runs[0].folder / "summary.json"
+    path.write_text(path.read_text().replace("a CPU", "another").replace("2.11", "2.12"))
+    outcome = collect(plan)
+    assert outcome.warnings == (
+        "1 of 4 runs are missing: bot-s7",
+        "not the study as its file states it: data.num_images 99",
+        "step times come from different hardware: a CPU, another",
+    )
+    assert "the runs come from different versions of torch: 2.11, 2.12" in outcome.notes
+    assert [claim.axis for claim in outcome.claims] == [None]  # nothing was measured along the axis
+
+
+def test_intervals_of_the_runs_own_evaluation_are_places(tmp_path):
+    """As an evaluation by distance has them: edges, images, part that is right."""
+    axis = ("{title: Image size (pixels), key: data.image_size}", "{title: px, table: top1_by_distance}")
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS, axis))
+    for run in plan.runs:
+        table = {"edges": [16, 32, 64], "count": [10, 0], "top1": [0.75, None]}
+        (run.folder / "eval.json").write_text(json.dumps({"top1_by_distance": table}))
+    outcome = collect(plan)
+    (place,) = outcome.arms[0].runs[0].evaluations  # without images there is no score
+    assert (place.at, place.scores, place.images, place.label) == (24, {"top1": 0.75}, 10, "16 to 32")
+    assert outcome.arms[0].trained_at == {}
+    (plan.runs[0].folder / "eval.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"eval\.json: there is no top1_by_distance"):
+        collect(plan)
+
+
+def test_detectors_have_box_and_mask_scores(tmp_path):
+    changes = (
+        ("metrics: {top1: {title: top-1, chance: 0.5}}", "metrics: {mask_ap: {title: mask AP}}"),
+        ("{top1: 12.5}", "{mask_ap: 12.5}"),
+    )
+    plan = plan_of(tmp_path, TWO_SEEDS, PLACES, *changes)
+    run_all(plan, task="detect", box_ap=0.5, mask_ap=0.375)
+    for run in plan.runs:
+        found = {"bbox": {"ap": 0.5}, "segm": {"ap": 0.25}}
+        (run.folder / "eval-image_size-24.json").write_text(json.dumps(found))
+    run = collect(plan).arms[0].runs[0]
+    assert run.scores == {"mask_ap": 0.375}
+    assert [e.scores for e in run.evaluations] == [{"mask_ap": 0.375}, {"mask_ap": 0.25}]
+
+
+@pytest.mark.parametrize("value", [None, "good", True])
+def test_a_score_that_is_no_number_is_named(tmp_path, value):
+    metrics = ("metrics: {top1: {title: top-1, chance: 0.5}}", "metrics: {top5: {title: top-5}}")
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS, metrics, ("{top1: 12.5}", "{top5: 12.5}")), top5=value)
+    with pytest.raises(ValueError, match=rf"r-s4: top5 is {value!r}, expected a number"):
+        collect(plan)
+
+
+def test_nothing_finished(tmp_path):
+    with pytest.raises(ValueError, match="no run of the study tiny is finished"):
+        collect(plan_of(tmp_path))

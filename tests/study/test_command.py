@@ -1,0 +1,118 @@
+"""botvision study: its list, its plan, its report, and one line for what goes wrong."""
+
+import re
+
+import pytest
+
+from botvision import cli
+from botvision.study.schedule import Failure
+from botvision.study.spec import study_names
+from tests.study.files import plan_of, write
+from tests.study.test_collect import PLACES, run_all
+from tests.study.test_plan import TWO_SEEDS, begin, finish
+from tests.terminal import complaint, table
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    monkeypatch.setattr("botvision.study.schedule.gpus", list)
+
+
+def test_the_list_names_every_study_and_scale(capsys):
+    assert cli.main(["study"]) == 0
+    out = capsys.readouterr().out
+    rows = table(out, "study")[1:]
+    assert {(row[0], row[1]) for row in rows} >= {
+        (name, s) for name in study_names() for s in ("cpu", "paper")
+    }
+    assert re.search(r"^position: What attention looks at", out, re.M)
+
+
+def test_the_plan_says_what_would_be_run_and_how_long(capsys, tmp_path):
+    plan = plan_of(tmp_path, TWO_SEEDS, PLACES)
+    finish(plan.runs[0], 60)
+    begin(plan.runs[1])
+    words = ["study", str(tmp_path / "tiny.yaml"), "--out", str(plan.folder), "--jobs", "1", "--dry-run"]
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    assert table(out, "run")[1:] == [
+        ["r-s4", "finished", "ResNet", "1 min", "image-size 24"],
+        ["bot-s4", "begun", "BoTNet", "1 min", "image-size 24"],
+        ["r-s7", "new", "ResNet", "1 min", "image-size 24"],
+        ["bot-s7", "new", "BoTNet", "1 min", "image-size 24"],
+    ]
+    assert out.rstrip().endswith(
+        "study tiny: 3 of 4 runs to do, 1 of them begun, 1 at a time on CPU: about 3 min by the study file, "
+        "corrected by the runs that are finished"
+    )
+    assert not (plan.folder / "study.lock").exists()
+
+
+def test_report_only_runs_nothing(capsys, tmp_path, monkeypatch):
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS, PLACES))
+    monkeypatch.setattr("botvision.study.schedule.run_study", None)
+    assert cli.main(["study", str(tmp_path / "tiny.yaml"), "--out", str(plan.folder), "--report-only"]) == 0
+    out = capsys.readouterr().out
+    assert "BoTNet |   2 | 62.50" in out
+    files = [plan.folder / f"tiny.{kind}" for kind in ("html", "md", "json")]
+    assert out.endswith(f"written: {', '.join(map(str, files))}\n")
+    assert all(path.stat().st_size > 500 for path in files)
+
+
+def test_runs_that_failed_are_named_at_the_end(capsys, tmp_path, monkeypatch):
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS), ("r-s4", "bot-s4"))
+    failure = Failure("r-s7", "the loss is not finite", plan.folder / "r-s7.log")
+    monkeypatch.setattr("botvision.study.schedule.run_study", lambda *_: [failure])
+    assert cli.main(["study", str(tmp_path / "tiny.yaml"), "--out", str(plan.folder)]) == 2
+    captured = capsys.readouterr()
+    line = f"botvision: r-s7: failed: the loss is not finite (its output: {plan.folder}/r-s7.log)"
+    assert captured.err.splitlines()[-1] == line
+    assert "Warning: 2 of 4 runs are missing: r-s7, bot-s7" in captured.out
+
+
+def test_an_interruption_says_how_to_go_on(capsys, tmp_path, monkeypatch):
+    plan = plan_of(tmp_path, TWO_SEEDS)
+    finish(plan.runs[0], 60, train__epochs=3)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("botvision.study.schedule.run_study", interrupt)
+    study, out = str(tmp_path / "tiny.yaml"), str(plan.folder)
+    assert cli.main(["study", study, "--out", out, "--train.epochs", "3"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "botvision: interrupted; 1 of 4 runs are finished, the others go on where they were with: "
+        f"botvision study {study} --scale cpu --out {out} --train.epochs 3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["cifer"], "no study is called 'cifer'; did you mean 'cifar'?"),
+        (["cifar", "--scale", "huge"], "--scale: cifar has no scale 'huge'; known: cpu, paper"),
+        (["cifar"], "data.root: missing; expected --data.root with CIFAR-10 as JPEG (cifar10_jpeg.zip)"),
+        (["cifar", "--data.root", "/no/x"], "data.root: /no/x: no such file or folder"),
+        (["cifar", "--train.seed", "1"], "train.seed: the study has seeds of its own: 0, 1, 2"),
+        (
+            ["position", "--model.args.position", "content"],
+            "model.args.position: the arms of position differ",
+        ),
+        (["cifar", "--report-only"], "no run of the study cifar is finished"),
+        (["cifar", "--jobs", "0"], "argument --jobs: expected a number above 0"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, tmp_path, argv, words):
+    out = [] if "--jobs" in argv else ["--out", str(tmp_path / "out")]
+    assert words in complaint(capsys, "study", *argv, *out)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_default_folder_is_named_after_study_and_scale(capsys, tmp_path):
+    assert cli.main(["study", "cifar", "--scale", "paper", "--dry-run", "--jobs", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "folder: runs/study-cifar-paper\n" in out
+    assert "no estimate yet" in out
+    path = write(tmp_path / "tiny.yaml")
+    assert cli.main(["study", path, "--dry-run", "--jobs", "2"]) == 0
+    assert "folder: runs/study-tiny-cpu\n" in capsys.readouterr().out
