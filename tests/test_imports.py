@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "complaints": set(),
     "predict_command": {"bars", "data", "deploy", "draw_overlay", "report", "training"},
     "manual": set(),
-    "arguments": {"manual"},
+    "arguments": {"manual", "training"},
     "cli": {
         *("atomic", "backbones", "bars", "data", "evaluation", "draw", "report", "manual", "training"),
         *(

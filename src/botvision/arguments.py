@@ -1,6 +1,7 @@
 """Words of the command line to a command: what argparse reads, and the dotted keys that it does not."""
 
 import argparse
+import dataclasses
 import re
 import textwrap
 from collections.abc import Iterable
@@ -80,6 +81,21 @@ def means_results(args: argparse.Namespace, overrides: Overrides) -> bool:
     if results and args.truth is None:
         raise UsageError(f"{args.run}: COCO results need their ground truth: --truth INSTANCES.json")
     return results
+
+
+def dotted_hint(word: str, command: str | None) -> str:
+    """For ``--epochs``, written without its section, name the key that was meant."""
+    if command != "train":
+        return ""
+    from botvision.training.settings import CONFIGS
+
+    name = word.removeprefix("--").split("=")[0]
+    for section in (field for config in CONFIGS.values() for field in dataclasses.fields(config)):
+        if dataclasses.is_dataclass(section.type) and name in {
+            f.name for f in dataclasses.fields(section.type)
+        }:
+            return f"; did you mean --{section.name}.{name}?"
+    return ""
 
 
 def _examples(text: str) -> str:

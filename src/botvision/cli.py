@@ -6,7 +6,6 @@ the output went away. torch and all behind it is imported inside the commands: `
 
 import argparse
 import contextlib
-import dataclasses
 import difflib
 import io
 import json
@@ -19,7 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from botvision import manual, report, report_evaluation
-from botvision.arguments import Overrides, UsageError, build_parser, means_results, split_overrides
+from botvision.arguments import (
+    Overrides,
+    UsageError,
+    build_parser,
+    dotted_hint,
+    means_results,
+    split_overrides,
+)
 from botvision.complaints import lacks_memory, one_line
 
 EXTRAS = dict.fromkeys(
@@ -76,7 +82,7 @@ def _dispatch(words: list[str]) -> int:
     except SystemExit as stop:  # --help and --version have printed already
         return int(stop.code or 0)
     if unknown:
-        raise UsageError(f"unknown argument {unknown[0]}{_dotted_hint(unknown[0], args.command)}")
+        raise UsageError(f"unknown argument {unknown[0]}{dotted_hint(unknown[0], args.command)}")
     if args.command is None:
         parser.print_help()
         return 0
@@ -301,21 +307,6 @@ def _complain(text: str, code: int = 2) -> int:
         sys.stdout.flush()
     print(f"botvision: {' '.join(text.split())}", file=sys.stderr, flush=True)
     return code
-
-
-def _dotted_hint(word: str, command: str | None) -> str:
-    """For ``--epochs``, written without its section, name the key that was meant."""
-    if command != "train":
-        return ""
-    from botvision.training.settings import CONFIGS
-
-    name = word.removeprefix("--").split("=")[0]
-    for section in (field for config in CONFIGS.values() for field in dataclasses.fields(config)):
-        if dataclasses.is_dataclass(section.type) and name in {
-            f.name for f in dataclasses.fields(section.type)
-        }:
-            return f"; did you mean --{section.name}.{name}?"
-    return ""
 
 
 def _must_exist(path: str, where: str = "", kind: str = "file or folder") -> None:
