@@ -29,7 +29,7 @@ from botvision.arguments import (
 from botvision.complaints import lacks_memory, one_line
 
 EXTRAS = dict.fromkeys(
-    ("lightning", "torchdata", "hotcoco", "matplotlib", "tensorboard", "yaml", "tqdm"), "train"
+    ("lightning", "torchdata", "hotcoco", "matplotlib", "tensorboard", "yaml", "tqdm", "msgspec"), "train"
 )
 
 
