@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock bench clean
+.PHONY: help setup demo test check format lock bench notebook clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/'
@@ -50,7 +50,7 @@ format: .venv/ready ## rewrite the code in the house format
 	@$(BIN)/ruff format .
 
 lock: ## pin all dependencies with hashes, naming no download address
-	@$(BIN)/uv pip compile -q pyproject.toml --extra train --group dev --group bench \
+	@$(BIN)/uv pip compile -q pyproject.toml --extra train --group dev --group bench --group docs \
 	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" -o requirements.lock
 
@@ -59,6 +59,9 @@ bench: .venv/ready ## measure speed and memory on this machine (an hour), into r
 	@failed=; for name in attention alternatives bounds backbones mask_rcnn input_pipeline evaluation; do \
 	  echo "benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || failed="$$failed $$name"; done; \
 	  test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+notebook: .venv/ready ## run docs/architecture.ipynb from top to bottom (minutes) and keep its outputs
+	@$(BIN)/python docs/run_notebook.py docs/architecture.ipynb
 
 clean: ## remove what the targets made
 	rm -rf .venv demo .pytest_cache .ruff_cache .hypothesis

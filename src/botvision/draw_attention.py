@@ -214,7 +214,7 @@ def glow() -> "Colormap":
 
     steps = np.linspace(0.0, 1.0, 256)
     colours = colormaps["inferno"](0.35 + 0.65 * steps)
-    colours[:, 3] = 0.88 * steps**0.75
+    colours[:, 3] = 0.88 * steps**1.25
     return ListedColormap(colours)
 
 
