@@ -85,6 +85,7 @@ def choose(
 
     On a CPU tiles are fastest in bf16 but for few cells, and in fp32 on large maps; on small ones products
     are too small for oneDNN to win back what its calls cost, and the mask is as fast or a little faster.
+    Few cells are those of a whole batch: the logits of an image may round otherwise alone than in company.
 
     On GPUs the rule follows arithmetic, not measurements: a mask costs little up to 32x32 cells; beyond,
     fused kernels take the folded form up to widths of 256 in half precision, and chunks keep memory linear.
@@ -149,14 +150,17 @@ def _shifted(queries: Tensor, table: Tensor) -> Tensor:
 
 def _masked(q: Tensor | None, k: Tensor, v: Tensor, logits: AxisLogits, dropout: float) -> Tensor:
     """Position as an additive mask: (B, N, L, L) is held once, the softmax is not unless for gradients."""
-    if q is None:
-        q = k.new_zeros((*logits.rows.shape[:3], k.shape[-1]))
     mask = (logits.rows.unsqueeze(-1) + logits.columns.unsqueeze(-2)).flatten(3)
     full = mask.dtype in (torch.float32, torch.float64)
     if full and dropout == 0 and mask.device.type == "cpu" and mask.requires_grad:
-        # the fused kernel of CPUs has no gradient of a mask: torch's way around is slower than the formula
-        sums = torch.baddbmm(mask.flatten(0, 1), q.flatten(0, 1), k.flatten(0, 1).mT)
+        # The fused kernel of CPUs has no gradient of a mask, and torch's way around it is slower than this;
+        # in half precision it would round the logits.
+        sums = mask.flatten(0, 1)
+        if q is not None:
+            sums = torch.baddbmm(sums, q.flatten(0, 1), k.flatten(0, 1).mT)
         return torch.bmm(sums.softmax(-1), v.flatten(0, 1)).unflatten(0, mask.shape[:2])
+    if q is None:
+        q = k.new_zeros((*logits.rows.shape[:3], k.shape[-1]))
     return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=1.0)
 
 
