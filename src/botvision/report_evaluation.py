@@ -23,7 +23,9 @@ def metrics_tables(metrics: Any) -> str:  # noqa: ANN401
     """
     if not hasattr(metrics, "bbox"):
         parts = [report.metrics_table(metrics)]
-        return "\n\n".join(parts + [breakdown_table(metrics.breakdown)] * (metrics.breakdown is not None))
+        if metrics.breakdown is not None:
+            parts.append(breakdown_table(metrics.breakdown))
+        return "\n\n".join(parts)
     return coco_tables([found for found in (metrics.bbox, metrics.segm) if found is not None])
 
 

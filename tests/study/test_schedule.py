@@ -166,6 +166,15 @@ def test_one_study_in_a_folder(tmp_path, monkeypatch):
         pass
 
 
+@pytest.fixture
+def interruptible():
+    """A process in the background of a shell may have been started with Ctrl-C ignored."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_ends_the_processes(stand_in, tmp_path):
     plan, calls = stand_in
     (tmp_path / "r-s4.lasts").touch()
