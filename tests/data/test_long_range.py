@@ -15,7 +15,7 @@ from botvision.data.errors import DataError
 from botvision.data.long_range import _COLOURS, CLASSES, KINDS, LongRangeSource
 
 EDGES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
-BLOCK = 2 * 6 * 12  # labels x intervals x ordered pairs of different kinds
+BLOCK = 2 * 6 * 2  # labels x intervals x kinds of the first glyph
 
 
 def source(seed=0, split="train", count=BLOCK, size=(64, 64), distances=EDGES) -> LongRangeSource:
@@ -25,7 +25,7 @@ def source(seed=0, split="train", count=BLOCK, size=(64, 64), distances=EDGES) -
 def test_an_image_depends_on_seed_split_and_index_alone():
     together = source().load_many(torch.arange(BLOCK))
     scattered, ascending = source(), source()
-    for index in (50, 3, 0, 143, 142, 1, 2, 4):
+    for index in (17, 3, 0, 23, 22, 1, 2, 4):
         assert torch.equal(scattered.load(index), together[index])
     assert all(torch.equal(ascending.load(index), together[index]) for index in range(BLOCK))
     assert torch.equal(source(count=1000).load(7), together[7])
@@ -52,7 +52,7 @@ def test_glyphs_of_the_stated_kinds_lie_at_the_stated_distance_within_the_pictur
 
 
 def test_every_direction_occurs():
-    centres = source().centres(torch.arange(BLOCK))
+    centres = source(count=10 * BLOCK).centres(torch.arange(10 * BLOCK))
     offset = centres[:, 1] - centres[:, 0]
     far = offset.abs().argmax(1)
     signs = offset.gather(1, far[:, None])[:, 0] > 0
@@ -66,11 +66,11 @@ def test_labels_distances_and_kinds_are_balanced_together():
     assert torch.equal(pairs.targets == 0, pairs.kinds[:, 0] == pairs.kinds[:, 1])
     for label, g in itertools.product((0, 1), range(6)):
         chosen = (pairs.targets == label) & (group == g)
-        assert int(chosen.sum()) == 12
+        assert int(chosen.sum()) == 2
         for glyph in range(2):
-            assert torch.bincount(pairs.kinds[chosen, glyph], minlength=4).tolist() == [3, 3, 3, 3]
+            assert torch.bincount(pairs.kinds[chosen, glyph], minlength=2).tolist() == [1, 1]
     different = pairs.kinds[(pairs.targets == 1) & (group == 3)].tolist()
-    assert sorted(map(tuple, different)) == sorted(itertools.permutations(range(4), 2))
+    assert sorted(map(tuple, different)) == sorted(itertools.permutations(range(2)))
     assert torch.bincount(source(count=60).grouping.groups()).tolist() == [10] * 6
     low, high = torch.tensor(pairs.grouping.edges)[group], torch.tensor(pairs.grouping.edges)[group + 1]
     assert ((pairs.grouping.values >= low) & (pairs.grouping.values < high)).all()
@@ -91,17 +91,17 @@ def test_a_bag_of_single_glyphs_cannot_tell_at_any_distance():
     assert torch.equal(together, 1 - pairs.targets.double())
 
 
-def test_a_sum_over_single_glyphs_counts_at_most_two_thirds_right():
+def test_a_sum_over_single_glyphs_counts_at_most_three_quarters_right():
     """The best of many sums tuned by hand, what the docstring says of them."""
     pairs, generator = source().kinds, torch.Generator().manual_seed(0)
-    values = torch.cat([torch.rand(2000, 4, generator=generator), torch.tensor([[0.0, 0.0, 1.0, 1.0]])])
-    sums = values[:, pairs].sum(-1)  # (2001, 144)
+    values = torch.cat([torch.rand(2000, 2, generator=generator), torch.tensor([[0.0, 1.0]])])
+    sums = values[:, pairs].sum(-1)  # (2001, 24)
     same = (source().targets == 0)[None, :]
     best = 0.0
     for threshold in sums.unique(dim=1).T:
         right = ((sums > threshold[:, None] - 1e-6) == same).double().mean(1)
         best = max(best, float(torch.maximum(right, 1 - right).max()))
-    assert best == pytest.approx(2 / 3)
+    assert best == pytest.approx(3 / 4)
 
 
 def test_colours_brightness_and_patches_do_not_tell_the_label():
@@ -110,7 +110,7 @@ def test_colours_brightness_and_patches_do_not_tell_the_label():
     Colours of each part, means of their products, a histogram. (A maximum over the picture, or a square of
     its mean, does tell: it looks at all places together.)
     """
-    count = 40 * BLOCK
+    count = 240 * BLOCK
     images = source(count=count, size=(32, 32)).load_many(torch.arange(count)).float() / 255
     small = torch.nn.functional.avg_pool2d(images, 4).flatten(1)
     products = torch.einsum("nchw,ndhw->ncd", images, images).flatten(1) / 32**2
@@ -169,7 +169,7 @@ def test_train_is_measured_with_its_distances_and_there_is_no_test_split():
 def test_other_distances():
     near = source(distances=(0.1, 0.2, 0.25)).grouping
     assert near.edges == pytest.approx((6.4, 12.8, 16))
-    assert torch.bincount(near.groups()).tolist() == [72, 72]
+    assert torch.bincount(near.groups()).tolist() == [BLOCK // 2] * 2
     assert float(near.values.min()) >= 6.4
     assert float(near.values.max()) < 16
 
@@ -198,7 +198,7 @@ def test_kinds_look_different():
     pairs = source(size=(128, 128))
     rows = torch.arange(BLOCK)
     patches = []
-    for kind in range(4):
+    for kind in range(len(KINDS)):
         index = int(rows[(pairs.kinds == kind).all(1)][0])
         y, x = pairs.centres(torch.tensor([index]))[0, 0].round().long().tolist()
         patches.append(pairs.load(index)[:, y - 5 : y + 6, x - 5 : x + 6].numpy().astype(np.int64))

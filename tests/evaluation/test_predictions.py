@@ -1,5 +1,7 @@
 """Accuracy of samples of the images, against hand-worked numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,14 @@ def test_written_and_read_again(tmp_path):
     again = load_predictions(tmp_path / "predictions.npz")
     assert again.predicted.tolist() == [0, 1, 2, 2]
     assert again.target.tolist() == [0, 1, 1, 0]
+
+
+def test_images_of_one_interval(tmp_path):
+    with pytest.raises(ValueError, match="not told apart"):
+        FOUR.of_group(0)
+    save_predictions(replace(FOUR, group=np.array([1, 0, 1, 1], np.int32)), tmp_path / "predictions.npz")
+    again = load_predictions(tmp_path / "predictions.npz").of_group(1)
+    assert (again.predicted.tolist(), again.target.tolist()) == ([0, 2, 2], [0, 1, 0])
 
 
 def test_another_file_is_refused_in_one_line(tmp_path):

@@ -77,9 +77,11 @@ def test_intervals_of_the_runs_own_evaluation_are_places(tmp_path):
     for run in plan.runs:
         table = {"edges": [16, 32, 64], "count": [10, 0], "top1": [0.75, None]}
         (run.folder / "eval.json").write_text(json.dumps({"top1_by_distance": table}))
+        (run.folder / "predictions.npz").touch()
     outcome = collect(plan)
     (place,) = outcome.arms[0].runs[0].evaluations  # without images there is no score
     assert (place.at, place.scores, place.images, place.label) == (24, {"top1": 0.75}, 10, "16 to 32")
+    assert (place.per_image, place.group) == (plan.runs[0].folder / "predictions.npz", 0)
     assert outcome.arms[0].trained_at == {}
     (plan.runs[0].folder / "eval.json").write_text("{}")
     with pytest.raises(ValueError, match=r"eval\.json: there is no top1_by_distance"):
@@ -96,9 +98,13 @@ def test_detectors_have_box_and_mask_scores(tmp_path):
     for run in plan.runs:
         found = {"bbox": {"ap": 0.5}, "segm": {"ap": 0.25}}
         (run.folder / "eval-image_size-24.json").write_text(json.dumps(found))
+        for name in ("matches.npz", "matches-image_size-24.npz"):
+            (run.folder / name).touch()
     run = collect(plan).arms[0].runs[0]
     assert run.scores == {"mask_ap": 0.375}
     assert [e.scores for e in run.evaluations] == [{"mask_ap": 0.375}, {"mask_ap": 0.25}]
+    files = [e.per_image and e.per_image.name for e in run.evaluations]
+    assert files == ["matches.npz", "matches-image_size-24.npz"]
 
 
 @pytest.mark.parametrize("value", [None, "good", True])

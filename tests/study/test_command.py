@@ -54,7 +54,7 @@ def test_report_only_runs_nothing(capsys, tmp_path, monkeypatch):
     assert cli.main(["study", str(tmp_path / "tiny.yaml"), "--out", str(plan.folder), "--report-only"]) == 0
     out = capsys.readouterr().out
     assert "BoTNet |   2 | 62.50" in out
-    files = [plan.folder / f"tiny.{kind}" for kind in ("html", "md", "json")]
+    files = [plan.folder / f"tiny-cpu.{kind}" for kind in ("html", "md", "json")]
     assert out.endswith(f"written: {', '.join(map(str, files))}\n")
     assert all(path.stat().st_size > 500 for path in files)
 

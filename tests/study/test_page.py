@@ -175,13 +175,13 @@ def test_is_readable_on_a_phone(page: Page, outcome: StudyOutcome):
 
 def test_three_files_that_say_the_same_each_time(outcome: StudyOutcome, tmp_path: Path):
     paths = write_report(outcome, tmp_path / "a")
-    assert [path.name for path in paths] == ["cifar.html", "cifar.md", "cifar.json"]
+    assert [path.name for path in paths] == ["cifar-cpu.html", "cifar-cpu.md", "cifar-cpu.json"]
     again = write_report(outcome, tmp_path / "b")
     assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in again]
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
-        "cifar.html",
-        "cifar.json",
-        "cifar.md",
+        "cifar-cpu.html",
+        "cifar-cpu.json",
+        "cifar-cpu.md",
     ]
     values = json.loads(paths[2].read_text())
     bot = values["arms"][1]

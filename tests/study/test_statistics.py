@@ -11,7 +11,7 @@ from botvision.evaluation.coco import evaluate_coco
 from botvision.evaluation.coco_matches import match_coco, save_matches
 from botvision.evaluation.predictions import Predictions, save_predictions
 from botvision.study.bootstrap import Bootstrap
-from botvision.study.result import Arm, Claim, Metric, StudyOutcome
+from botvision.study.result import Arm, Claim, Evaluation, Metric, StudyOutcome
 from botvision.study.statistics import Interval, difference, judge, spread, student, t_quantile
 from tests.evaluation.scenes import random_scene
 from tests.study.outcomes import cifar, keep_predictions, run
@@ -119,6 +119,26 @@ def test_images_of_average_precision(tmp_path: Path):
     assert reverse.over_images is not None
     assert reverse.over_images.low == pytest.approx(-found.over_images.high)
     assert reverse.over_images.high == pytest.approx(-found.over_images.low)
+
+
+def test_images_of_one_interval_of_a_quantity(tmp_path: Path):
+    """Right on all of the images of interval 1 against half of them; of interval 0 nothing is counted."""
+    target, group = np.zeros(40, np.int32), np.arange(40, dtype=np.int32) % 2
+    arms = []
+    for name, right in (("r", np.arange(40) < 20), ("bot", group == 1)):
+        folder = tmp_path / name
+        folder.mkdir()
+        save_predictions(Predictions((~right).astype(np.int32), target, group), folder / "predictions.npz")
+        score = float(right[group == 1].mean())
+        place = Evaluation("d", 2.0, {"top1": score}, 20, per_image=folder / "predictions.npz", group=1)
+        arms.append(Arm(name, name, (run(0, {}, folder, evaluations=(place,)),)))
+    found = difference(arms[1], arms[0], "top1", Bootstrap(500), ("d", 2.0))
+    assert found is not None
+    assert found.over_images is not None
+    assert (found.mean, found.images) == (0.5, 20)
+    # wrong on 10 of 20: a binomial of 20 draws with probability 1/2, sd 0.11
+    assert 0.2 < found.over_images.low < 0.35
+    assert 0.65 < found.over_images.high < 0.8
 
 
 def test_says_why_there_is_no_interval_over_images(tmp_path: Path):

@@ -132,6 +132,7 @@ class ClassificationEvaluator:
         self.loss_sum = torch.zeros((), dtype=torch.float64)
         self.not_finite = 0
         self._said = [torch.empty(0, 2, dtype=torch.int32)]
+        self._groups = [torch.empty(0, dtype=torch.int32)]
         self.by_group = torch.zeros(2, max(0, len(self.edges) - 1), dtype=torch.int64)  # all, right
 
     def update(self, logits: Tensor, targets: Tensor, values: Tensor | None = None) -> None:
@@ -194,9 +195,10 @@ class ClassificationEvaluator:
         )
 
     def predictions(self) -> Predictions:
-        """Predicted and true class of each image, in the order in which they were added."""
+        """Predicted and true class and the interval of each image, in the order in which they were added."""
         said = torch.cat(self._said).numpy()
-        return Predictions(said[:, 0], said[:, 1])
+        group = None if self.quantity is None else torch.cat(self._groups).numpy()
+        return Predictions(said[:, 0], said[:, 1], group)
 
     def _count_groups(self, values: Tensor | None, right: Tensor) -> None:
         if values is None or values.shape != right.shape:
@@ -209,6 +211,7 @@ class ClassificationEvaluator:
                 f"values of the quantity reach from {float(values.min()):g} to {float(values.max()):g}, "
                 f"expected {float(self.edges[0]):g} to below {float(self.edges[-1]):g}"
             )
+        self._groups.append(group.int())
         for row, chosen in enumerate((group, group[right])):
             self.by_group[row] += torch.bincount(chosen, minlength=groups)
 

@@ -17,10 +17,19 @@ class Predictions:
     Attributes:
         predicted: int32 (N,), class with the highest logit.
         target: int32 (N,), class of the ground truth.
+        group: int32 (N,), interval of the quantity that accuracy is broken down by; None without one.
     """
 
     predicted: npt.NDArray[np.int32]
     target: npt.NDArray[np.int32]
+    group: npt.NDArray[np.int32] | None = None
+
+    def of_group(self, group: int) -> "Predictions":
+        """Return those of the images in one interval. Raises ValueError: none are told apart."""
+        if self.group is None:
+            raise ValueError("the images are not told apart by intervals of a quantity")
+        chosen = self.group == group
+        return Predictions(self.predicted[chosen], self.target[chosen], self.group[chosen])
 
     def accuracy(self, weights: npt.NDArray[np.integer]) -> np.ndarray:
         """Return top-1 of samples of the images.
@@ -39,7 +48,10 @@ class Predictions:
 def save_predictions(predictions: Predictions, path: str | Path) -> None:
     """Write a compressed ``.npz``, all of it or nothing."""
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, predicted=predictions.predicted, target=predictions.target)
+        arrays = {"predicted": predictions.predicted, "target": predictions.target}
+        if predictions.group is not None:
+            arrays["group"] = predictions.group
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def load_predictions(path: str | Path) -> Predictions:
@@ -50,6 +62,7 @@ def load_predictions(path: str | Path) -> Predictions:
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Predictions(arrays["predicted"], arrays["target"])
+            group = arrays.get("group", None)
+            return Predictions(arrays["predicted"], arrays["target"], group)
     except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
         raise ValueError(f"{path}: not a file of predictions ({' '.join(str(error).split())})") from None

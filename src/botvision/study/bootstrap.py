@@ -52,7 +52,7 @@ class Bootstrap:
 
     def __init__(self, resamples: int = RESAMPLES, seed: int = 0) -> None:
         self.resamples, self._seed = resamples, seed
-        self._measured: dict[tuple[Path, str], Sampled] = {}
+        self._measured: dict[tuple[Path, str, int | None], Sampled] = {}
         self._drawn: dict[int, npt.NDArray[np.int32]] = {}
 
     def interval(
@@ -74,10 +74,10 @@ class Bootstrap:
         means, marks, images = np.zeros(self.resamples), set(), 0
         for pair in pairs:
             for run, sign in zip(pair, (1, -1), strict=True):
-                path = per_image_file(run, metric, place)
+                path, group = per_image_file(run, metric, place)
                 if path is None or not path.is_file():
                     raise ValueError("the runs kept nothing of single images")
-                found = self._sampled(path, metric)
+                found = self._sampled(path, metric, group)
                 if abs(found.whole - (score_of(run, metric, place) or 0.0)) > EQUAL:
                     raise ValueError(f"{run.folder.name}/{path.name} does not give the run's score")
                 means += sign * found.samples / len(pairs)
@@ -89,14 +89,16 @@ class Bootstrap:
         low, high = np.nanpercentile(means, [tail, 100 - tail])
         return float(low), float(high), images
 
-    def _sampled(self, path: Path, metric: str) -> Sampled:
-        if (path, metric) not in self._measured:
-            self._measured[path, metric] = self._measure(path, metric)
-        return self._measured[path, metric]
+    def _sampled(self, path: Path, metric: str, group: int | None) -> Sampled:
+        key = path, metric, group
+        if key not in self._measured:
+            self._measured[key] = self._measure(path, metric, group)
+        return self._measured[key]
 
-    def _measure(self, path: Path, metric: str) -> Sampled:
+    def _measure(self, path: Path, metric: str, group: int | None) -> Sampled:
         if metric == "top1":
             said = load_predictions(path)
+            said = said if group is None else said.of_group(group)
             count = len(said.target)
             whole, samples = (said.accuracy(weights) for weights in self._weights(count))
             return Sampled(float(whole[0]), samples, count, said.target.tobytes())
@@ -121,9 +123,9 @@ class Bootstrap:
         return np.ones((1, count), dtype=np.int32), self._drawn[count]
 
 
-def per_image_file(run: SeedRun, metric: str, place: Place | None = None) -> Path | None:
-    """Return where a run says what it made of single images; None if that is not known."""
+def per_image_file(run: SeedRun, metric: str, place: Place | None = None) -> tuple[Path | None, int | None]:
+    """Return where a run says what it made of single images, None if it does not; and of which group."""
     if place is None:
-        return run.folder / ("matches.npz" if metric in AP else "predictions.npz")
+        return run.folder / ("matches.npz" if metric in AP else "predictions.npz"), None
     found = evaluation_at(run, place)
-    return None if found is None else found.per_image
+    return (None, None) if found is None else (found.per_image, found.group)

@@ -108,13 +108,15 @@ def _evaluations(
         for at in places:
             wanted = measured.get((axis, at))
             if wanted is None:
-                yield result.Evaluation(axis, at, scores, images)
+                own = _per_image(run.folder / "eval.json")
+                yield result.Evaluation(axis, at, scores, images, per_image=own)
                 continue
             path = evaluation_files(run.folder, overrides=wanted.overrides)[0]
             if path.is_file():
                 found = _json(path)
                 named = {name: _score(_found(found, name), path, name) for name in plan.study.metrics}
-                yield result.Evaluation(axis, at, named, found.get("count", images))
+                count = found.get("count", images)
+                yield result.Evaluation(axis, at, named, count, per_image=_per_image(path))
     for axis, spec in plan.study.axes.items():
         if spec.table is not None:
             yield from _table(axis, spec.table, run.folder / "eval.json")
@@ -126,9 +128,18 @@ def _table(axis: str, key: str, path: Path) -> Iterable[result.Evaluation]:
     if not isinstance(table, dict):
         raise ValueError(f"{path}: there is no {key}, by which the study compares")
     edges = table["edges"]
-    for low, high, count, top1 in zip(edges[:-1], edges[1:], table["count"], table["top1"], strict=True):
+    rows = zip(edges[:-1], edges[1:], table["count"], table["top1"], strict=True)
+    for group, (low, high, count, top1) in enumerate(rows):
         if top1 is not None:
-            yield result.Evaluation(axis, (low + high) / 2, {"top1": top1}, count, f"{low:g} to {high:g}")
+            middle, label = (low + high) / 2, f"{low:g} to {high:g}"
+            yield result.Evaluation(axis, middle, {"top1": top1}, count, label, _per_image(path), group)
+
+
+def _per_image(table: Path) -> Path | None:
+    """What an evaluation kept of single images, beside its eval*.json; None if it kept nothing."""
+    label = table.stem.removeprefix("eval")
+    files = (table.with_name(f"{kind}{label}.npz") for kind in ("matches", "predictions"))
+    return next((path for path in files if path.is_file()), None)
 
 
 def _found(values: Mapping[str, Any], metric: str) -> object:

@@ -31,10 +31,10 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def write_report(outcome: StudyOutcome, out: Path) -> tuple[Path, ...]:
-    """Write NAME.html, NAME.md and NAME.json into a folder, each of them whole or not at all.
+    """Write NAME-SCALE.html, .md and .json into a folder, each of them whole or not at all.
 
     Args:
-        outcome: Of the study; its name is that of the files.
+        outcome: Of the study; its name and scale are those of the files.
         out: Made if it is not there.
 
     Returns:
@@ -49,7 +49,7 @@ def write_report(outcome: StudyOutcome, out: Path) -> tuple[Path, ...]:
         "md": to_markdown(analysis),
         "json": json.dumps(_plain(analysis.to_json()), indent=2, allow_nan=False, ensure_ascii=False) + "\n",
     }
-    paths = tuple(out / f"{outcome.name}.{kind}" for kind in texts)
+    paths = tuple(out / f"{outcome.name}-{outcome.scale}.{kind}" for kind in texts)
     try:
         for path, text in zip(paths, texts.values(), strict=True):
             write_text(path, text)

@@ -53,7 +53,8 @@ class Evaluation:
         scores: By metric name.
         images: Evaluated; None if it is not known.
         label: In tables, e.g. "160x160"; empty for `at` as a number.
-        per_image: Its ``matches-*.npz`` or ``predictions-*.npz``, if there is one, for intervals over images.
+        per_image: Its ``matches*.npz`` or ``predictions*.npz``, if there is one, for intervals over images.
+        group: Of the images in that file only those of this interval of a quantity; None for all.
     """
 
     axis: str
@@ -62,6 +63,7 @@ class Evaluation:
     images: int | None = None
     label: str = ""
     per_image: Path | None = None
+    group: int | None = None
 
 
 @dataclass(frozen=True)
