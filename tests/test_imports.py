@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
         *("atomic", "bars", "backbones", "data", "detection", "evaluation"),
         *("draw", "draw_breakdown", "draw_curves", "draw_overlay"),
     },
-    "study": {"atomic", "draw", "evaluation", "report", "training"},
+    "study": {"atomic", "deploy", "draw", "evaluation", "report", "training"},
     "study_command": {"bars", "report", "study"},
     "deploy": {
         *("atomic", "attention", "backbones", "data", "detection", "evaluation"),
@@ -78,7 +78,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "draw_curves": {"matplotlib", "numpy"},
     "draw_labels": {"numpy", "PIL"},
     "draw_overlay": {"numpy", "PIL"},
-    "study": {"numpy", "matplotlib", "torch"},
+    "study": {"numpy", "matplotlib", "torch", "PIL"},
     "deploy": CORE,
     "training": CORE | {"lightning", "tqdm", "yaml"},
     "cli": {"torch", "yaml"},

@@ -1,6 +1,7 @@
 """The command ``study``. It speaks through functions that `cli` hands in."""
 
 import argparse
+import dataclasses
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, comp
     out = Path(args.out or f"runs/study-{chosen.name}-{args.scale}")
     plan = make_plan(chosen, args.scale, out, overrides)
     if args.report_only:
-        return _report(plan, say)
+        return _report(plan, say, args.no_pictures)
     states = plan.states()
     if any(state != "finished" for state in states.values()) and not args.dry_run:
         plan.check_data()
@@ -53,7 +54,7 @@ def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, comp
     for failure in failures:
         complain(str(failure))
     if not failures or any(state == "finished" for state in plan.states().values()):
-        _report(plan, say)
+        _report(plan, say, args.no_pictures)
     return 2 if failures else 0
 
 
@@ -73,11 +74,14 @@ def _run(plan: Plan, slots: Sequence["Slot"], name: str) -> list["Failure"]:
             ) from None
 
 
-def _report(plan: Plan, say: Say) -> int:
+def _report(plan: Plan, say: Say, without_pictures: bool) -> int:
     from botvision.study.collect import collect
     from botvision.study.page import write_report
+    from botvision.study.pictures import attention_pictures
 
     outcome = collect(plan)
+    if not without_pictures:
+        outcome = dataclasses.replace(outcome, pictures=attention_pictures(plan))
     written = write_report(outcome, plan.folder)
     say(written[1].read_text(encoding="utf-8"))
     say(f"written: {', '.join(shlex.quote(str(path)) for path in written)}")

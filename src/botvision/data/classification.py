@@ -20,7 +20,6 @@ from botvision.data.errors import DataError
 from botvision.data.grouping import Grouping
 from botvision.data.labels import (
     Labelled,
-    Subset,
     hold_back,
     labelled,
     some_classes,
@@ -92,6 +91,13 @@ class ClassificationDataset(Dataset[Any]):
     def load(self, index: int) -> Tensor:
         """The picture as stored, uint8 (3, H, W)."""
         return self.source.load(index)
+
+    def point_of(self, index: int) -> tuple[int, int] | None:
+        """(y, x) of a pixel of :meth:`load` that the class depends on; None if that is not known."""
+        if self.part.points is None:
+            return None
+        y, x = self.part.points[index].tolist()
+        return int(y), int(x)
 
     @property
     def cached_bytes(self) -> int:
@@ -309,9 +315,7 @@ def _dataset(
     part: Labelled, config: DataConfig, name: str, train: bool = False, seed: int = 0
 ) -> ClassificationDataset:
     if config.limit is not None and config.limit < len(part.targets):
-        kept = spread(part.targets, config.limit)
-        grouping = part.grouping and part.grouping.take(kept)
-        part = Labelled(Subset(part.source, kept), part.targets[kept], part.classes, grouping)
+        part = part.take(spread(part.targets, config.limit))
     return ClassificationDataset(part, config, train=train, seed=seed, name=name)
 
 

@@ -101,6 +101,14 @@ class DetectionDataset(Dataset[Any]):
         target["image_id"] = torch.tensor(self.image_id(index))
         return target
 
+    def point_of(self, index: int) -> tuple[int, int] | None:
+        """(y, x) of the pixel in the middle of the largest box of :meth:`load`; None without a box."""
+        boxes = self.instances(index)["boxes"]
+        if not len(boxes):
+            return None
+        left, top, right, bottom = boxes[((boxes[:, 2:] - boxes[:, :2]).prod(1)).argmax()].tolist()
+        return int((top + bottom) / 2), int((left + right) / 2)
+
     def ground_truth(self) -> dict[str, Any]:
         """The COCO file of exactly these images, with the ids of the file: what an evaluation compares with.
 

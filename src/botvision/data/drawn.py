@@ -1,5 +1,7 @@
 """Tasks that need no files: which source draws their images."""
 
+import torch
+
 from botvision.data import generated, long_range
 from botvision.data.config import DataConfig
 from botvision.data.labels import Labelled
@@ -12,7 +14,9 @@ def open_drawn(config: DataConfig) -> tuple[str, dict[str, Labelled]]:
     for split, count in (("train", config.num_images), ("val", config.num_val_images)):
         if pairs:
             source = long_range.LongRangeSource(seed, split, count, size, config.distances)
-            parts[split] = Labelled(source, source.targets, list(long_range.CLASSES), source.grouping)
+            points = source.centres(torch.arange(count))[:, 0]
+            classes = list(long_range.CLASSES)
+            parts[split] = Labelled(source, source.targets, classes, source.grouping, points)
         else:
             source = generated.GeneratedSource(seed, split, count, config.num_classes, size)
             classes = list(generated.CLASSES[: config.num_classes])

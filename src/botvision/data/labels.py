@@ -35,13 +35,26 @@ class Subset:
 class Labelled:
     """One split as its source has it: images, int64 targets (N), names of the classes (K).
 
-    `grouping` is a quantity of the images by which accuracy is broken down, where the source has one.
+    `grouping` is a quantity of the images by which accuracy is broken down, where the source has one;
+    `points`, float64 (N, 2), are y and x in pixels of something in each that its class depends on, where that
+    is known.
     """
 
     source: ImageSource
     targets: Tensor
     classes: list[str]
     grouping: Grouping | None = None
+    points: Tensor | None = None
+
+    def take(self, chosen: Tensor) -> "Labelled":
+        """The same of some images, int64 (M,)."""
+        return Labelled(
+            Subset(self.source, chosen),
+            self.targets[chosen],
+            self.classes,
+            self.grouping and self.grouping.take(chosen),
+            None if self.points is None else self.points[chosen],
+        )
 
 
 def split_folders(listing: Listing) -> dict[str, str]:

@@ -85,6 +85,22 @@ class ArmSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class AttentionSpec:
+    """What the report shows of a trained network's attention.
+
+    Attributes:
+        arm: whose first finished run is looked at.
+        images: of its validation data, spread over them.
+    """
+
+    arm: str
+    images: int = 5
+
+    def __post_init__(self) -> None:
+        require(self.images > 0, "images", self.images, "a number above 0")
+
+
+@dataclasses.dataclass(frozen=True)
 class ScaledArm:
     """An arm at one scale.
 
@@ -155,6 +171,7 @@ class Study:
         arms: by name, in the order of the tables.
         claims: put to the test.
         axes: by name.
+        attention: pictures of it in the report; none unless given.
         name: the file's stem.
         folder: of the file: recipes that are files lie beside it.
     """
@@ -168,6 +185,7 @@ class Study:
     scales: dict[str, Scale]
     claims: tuple[ClaimSpec, ...] = ()
     axes: dict[str, AxisSpec] = dataclasses.field(default_factory=dict)
+    attention: AttentionSpec | None = None
     name: str = ""
     folder: str = ""
 
@@ -180,6 +198,7 @@ class Study:
             _known([claim.better, claim.worse], self.arms, f"claims[{i}]")
             _known(claim.metrics, self.metrics, f"claims[{i}].metrics")
             _known([claim.axis] if claim.axis else [], self.axes, f"claims[{i}].axis")
+        _known([self.attention.arm] if self.attention else [], self.arms, "attention.arm")
         require(bool(self.scales), "scales", {}, "one or more")
         for name, scale in self.scales.items():
             where = f"scales.{name}"

@@ -1,0 +1,87 @@
+"""Attention for a study's report: what one finished run looks at in a few images of its validation data."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from botvision.study.plan import Plan, PlannedRun
+from botvision.study.result import Picture
+
+if TYPE_CHECKING:
+    from botvision.deploy.attention_writer import Looked
+    from botvision.deploy.detector import DetectionPredictor
+    from botvision.deploy.predictor import Predictor
+
+FOLDER = "attention"  # in the study's folder
+
+
+def attention_pictures(plan: Plan) -> tuple[Picture, ...]:
+    """Draw the attention of the arm that the study names, into attention/ of its folder.
+
+    The query of an image lies on the largest object, or on what else the answer is known to depend on, or in
+    the middle.
+
+    Args:
+        plan: of the study.
+
+    Returns:
+        Pictures of single images, then of how far heads look and of the position tables; none where the study
+        asks for none, or no run of the arm is finished.
+
+    Raises:
+        ValueError: the run's data cannot be opened, or its network has no attention.
+    """
+    wanted = plan.study.attention
+    if wanted is None:
+        return ()
+    run = next((run for run in plan.of_arm(wanted.arm) if run.state() == "finished"), None)
+    return () if run is None else _draw(run, wanted.images, plan)
+
+
+def _draw(run: PlannedRun, count: int, plan: Plan) -> tuple[Picture, ...]:
+    from botvision.deploy.attention_writer import DISTANCE, POSITION, write_attention
+    from botvision.deploy.detector import DetectionPredictor
+    from botvision.deploy.predictor import Predictor
+    from botvision.deploy.writer import PICTURES
+    from botvision.training.task import task_of
+
+    data = task_of(run.config).open().val
+    count = min(count, len(data))
+    chosen = [(2 * k + 1) * len(data) // (2 * count) for k in range(count)]
+    kind = DetectionPredictor if run.config.task == "detect" else Predictor
+    predictor = kind.from_run(run.folder, device="cpu")
+    names = [f"image-{index}" for index in chosen]
+    out = plan.folder / FOLDER
+    written = write_attention(_look(predictor, data, chosen, names), list(map(Path, names)), out,
+                              predictor.description)  # fmt: skip
+    label = plan.scale.arms[run.arm].label
+    shown = []
+    for index, name in zip(chosen, names, strict=True):
+        what = f"Attention of {label}, seed {run.seed}, in {Path(data.name_of(index)).name}"
+        caption = f"{what}. The frame is the query; light falls on what it attends to, by head."
+        shown.append(Picture(caption, out / PICTURES / f"{name}.png", what))
+    about = {
+        DISTANCE: f"How far the heads of {label} look in these images, and how far even attention would.",
+        POSITION: f"What the position tables of {label} add to the logits, by head.",
+    }
+    shown += [Picture(text, out / name) for name, text in about.items() if out / name in written]
+    return tuple(shown)
+
+
+def _look(
+    predictor: "Predictor | DetectionPredictor",
+    data: Any,  # noqa: ANN401  a data set of either task
+    indices: Sequence[int],
+    names: Sequence[str],
+) -> "Iterator[Looked]":
+    from PIL import Image
+
+    from botvision.deploy.attention_maps import attention_maps
+    from botvision.deploy.attention_writer import Looked
+    from botvision.draw import fit
+
+    for index, name in zip(indices, names, strict=True):
+        image = Image.fromarray(data.load(index).permute(1, 2, 0).numpy())
+        point = data.point_of(index)
+        found = attention_maps(predictor, image, None if point is None else [point])
+        yield Looked(name, found, fit(image))
