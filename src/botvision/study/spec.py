@@ -97,7 +97,7 @@ class AttentionSpec:
     images: int = 5
 
     def __post_init__(self) -> None:
-        require(self.images > 0, "images", self.images, "a number above 0")
+        require(self.images > 0, "attention.images", self.images, "a number above 0")
 
 
 @dataclasses.dataclass(frozen=True)

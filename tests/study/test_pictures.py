@@ -1,0 +1,90 @@
+"""Attention in a study's report: of the arm that the study names, from the places that matter."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from botvision import cli
+from botvision.data.classification import open_splits
+from botvision.data.config import DataConfig
+from botvision.data.detection import open_detection
+from botvision.data.detection_config import DetectionDataConfig
+from botvision.study.pictures import attention_pictures
+from botvision.study.spec import load_study, study_names
+from botvision.training.run import train
+from botvision.training.schema import ConfigError
+from tests.study.files import plan_of, write
+
+LOOK = ("scales:\n", "attention: {arm: bot, images: 2}\nscales:\n")
+
+
+def test_a_report_shows_the_first_finished_run_of_the_arm(tmp_path, capsys):
+    plan = plan_of(tmp_path, LOOK, train__epochs="1")
+    assert attention_pictures(plan) == ()  # nothing is trained yet
+    for run in plan.runs:
+        train(run.config, run.folder, progress=False)
+    words = ["study", str(tmp_path / "tiny.yaml"), "--out", str(plan.folder), "--report-only",
+             "--train.epochs", "1"]  # fmt: skip
+    assert cli.main(words) == 0
+    page = (plan.folder / "tiny-cpu.html").read_text()
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert sum("Attention of BoTNet, seed 0" in text for text in captions) == 2
+    assert page.count("data:image/png;base64,") == 4  # two images, distances, positions
+    looked = json.loads((plan.folder / "attention" / "attention.json").read_text())
+    assert [entry["file"] for entry in looked["images"]] == ["image-8", "image-24"]  # of 32
+    assert looked["images"][0]["queries"] == [[8, 8]]
+    tile = Image.open(plan.folder / "attention" / "pictures" / "image-8.png").convert("RGB")
+    assert np.asarray(tile).std() > 10
+    capsys.readouterr()
+    assert cli.main([*words, "--no-pictures"]) == 0
+    assert "base64" not in (plan.folder / "tiny-cpu.html").read_text()
+
+
+def test_every_study_shows_a_network_with_attention():
+    for name in study_names():
+        study = load_study(name)
+        assert study.attention is not None
+        assert study.attention.arm.startswith(("bot", "relative"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{arm: x}", "attention.arm: 'x' is not known"),
+        ("{arm: r, images: 0}", "attention.images: expected a number above 0, got 0"),
+    ],
+)
+def test_a_wrong_wish_is_named(tmp_path, text, message):
+    path = write(tmp_path / "tiny.yaml", ("scales:\n", f"attention: {text}\nscales:\n"))
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_study(path)
+
+
+def test_the_point_of_a_pair_of_glyphs_is_the_first_of_them():
+    config = DataConfig(source="long_range", image_size=64, num_images=24, num_val_images=48, limit=24)
+    for data in (open_splits(config).train, open_splits(config).val):
+        for index in (0, 5, 23):
+            y, x = data.point_of(index)  # pyrefly: ignore[not-iterable]
+            colour = data.load(index)[:, y, x].int()
+            assert colour.max() - colour.min() > 100  # the ground and the strokes are grey
+
+
+def test_the_point_of_a_photo_is_the_middle_of_its_largest_box():
+    data = open_detection(DetectionDataConfig(source="generated", image_size=64)).val
+    for index in range(len(data)):
+        boxes = data.instances(index)["boxes"]
+        if not len(boxes):
+            assert data.point_of(index) is None
+            continue
+        sizes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        left, top, right, bottom = boxes[int(torch.argmax(sizes))].tolist()
+        assert data.point_of(index) == (int((top + bottom) / 2), int((left + right) / 2))
+
+
+def test_without_places_the_point_is_not_known():
+    config = DataConfig(source="generated", image_size=32, num_classes=2, num_images=8, num_val_images=8)
+    assert open_splits(config).val.point_of(0) is None
