@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms.v2 import functional as F
 
 from botvision.data.cache import fill_cache
 from botvision.data.classification import DataConfig, open_split, open_splits
 from botvision.data.draws import keys, uniform
 from botvision.data.errors import DataError
 from botvision.data.sources import list_folder
-from botvision.data.transforms import flip_crop, moves_of, normalise, resize_and_crop
+from botvision.data.transforms import normalise
 
 BOTH = {"train/cat": 3, "train/dog": 2, "val/cat": 1, "val/dog": 2}
 
@@ -179,58 +178,6 @@ def test_impossible_settings_name_the_key(key, value):
 def test_reflection_needs_a_border_smaller_than_the_image():
     with pytest.raises(DataError, match=r"data\.padding: 8 is impossible, expected less than"):
         DataConfig(image_size=8, augment="flip_crop", pad_mode="reflect", padding=8)
-
-
-@pytest.mark.parametrize("mode", ["zeros", "reflect"])
-def test_flip_crop_equals_torchvision_picture_by_picture(mode):
-    images = torch.randint(0, 256, (40, 3, 9, 14), dtype=torch.uint8)
-    draws = uniform(3, 1, 0, np.arange(40))
-    fast = flip_crop(images, moves_of(draws, 4), padding=4, mode=mode)
-    for image, (down, right, mirror), out in zip(images, draws, fast, strict=True):
-        slow = F.pad(image, [4], padding_mode="constant" if mode == "zeros" else "reflect")
-        slow = F.crop(slow, int(down * 9), int(right * 9), 9, 14)
-        assert torch.equal(F.horizontal_flip(slow) if mirror < 0.5 else slow, out)
-
-
-def test_moves_are_equally_frequent():
-    moves = moves_of(uniform(3, 0, 1, np.arange(200 * 5 * 5 * 2)), padding=2)
-    counts = np.zeros((5, 5, 2), dtype=int)
-    np.add.at(counts, tuple(moves.T), 1)
-    assert counts.min() > 200 - 5 * 200**0.5  # the standard deviation of a count is 14
-    assert counts.max() < 200 + 5 * 200**0.5
-
-
-def test_flip_crop_without_border_only_mirrors():
-    images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    out = flip_crop(images, np.array([[0, 0, 0], [0, 0, 1]]), padding=0)
-    assert torch.equal(out[0], images[0])
-    assert torch.equal(out[1], images[1].flip(-1))
-
-
-def test_normalise_equals_torchvision():
-    images = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    slow = F.normalize(F.to_dtype(images, torch.float32, scale=True), list(mean), list(std))
-    torch.testing.assert_close(
-        normalise(images, mean, std), slow, rtol=0, atol=2e-6
-    )  # another order of rounding
-
-
-@pytest.mark.parametrize(("shape", "size"), [((40, 60), (32, 32)), ((60, 40), (16, 48)), ((7, 5), (32, 20))])
-@pytest.mark.parametrize("crop", [1.0, 0.875])
-def test_resize_and_crop_keeps_proportions(shape, size, crop):
-    # A picture that is bright on its left half stays so in the middle of any crop.
-    image = torch.zeros(3, *shape, dtype=torch.uint8)
-    image[:, :, : shape[1] // 2] = 200
-    out = resize_and_crop(image, size, crop)
-    assert out.shape == (3, *size)
-    assert out[:, :, 0].min() > 150
-    assert out[:, :, -1].max() < 50
-
-
-def test_resize_and_crop_leaves_pictures_of_the_right_size_alone():
-    image = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
-    assert resize_and_crop(image, (8, 8), 0.875) is image
 
 
 AUGMENTATIONS = [

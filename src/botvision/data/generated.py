@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from botvision.data.drawn_source import DrawnSource
 from botvision.data.draws import uniform
 
 Array = npt.NDArray[np.floating[Any]]
@@ -24,10 +25,9 @@ _DISTRACTORS = 2
 # Columns of an image's random numbers.
 _PLACE, _FILL, _GROUND, _COLOUR, _PIECES = 0, 5, 10, 15, 22
 _COUNT = _PIECES + 6 * _DISTRACTORS
-_CHUNK = 16  # images drawn at once: their planes stay in the processor's cache
 
 
-class GeneratedSource:
+class GeneratedSource(DrawnSource):
     """`count` drawn images; classes take turns, so all have the same number of images (or one more)."""
 
     def __init__(self, seed: int, split: str, count: int, num_classes: int, size: tuple[int, int]) -> None:
@@ -40,34 +40,16 @@ class GeneratedSource:
             num_classes: the first so many of :data:`CLASSES`.
             size: (height, width) in pixels.
         """
+        super().__init__()
         self.seed, self.split, self.size = seed, split, size
         self.targets = torch.arange(count) % num_classes
-        self._previous, self._ahead_from, self._ahead = -1, 0, torch.empty(0)
-
-    def __len__(self) -> int:
-        return len(self.targets)
 
     def name_of(self, index: int) -> str:
         return f"generated/{self.split}/{CLASSES[int(self.targets[index])]}/{index:06d}"
 
-    def load(self, index: int) -> Tensor:
-        """uint8 (3, H, W); asked for in ascending order, sixteen are drawn at once, four times faster."""
-        ascending, self._previous = index == self._previous + 1, index
-        start = index - self._ahead_from
-        if not 0 <= start < len(self._ahead):
-            if not ascending:
-                return self.load_many(torch.tensor([index]))[0]
-            stop = min(index + _CHUNK, len(self))
-            self._ahead, self._ahead_from, start = self.load_many(torch.arange(index, stop)), index, 0
-        return self._ahead[start]
-
-    def load_many(self, indices: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) for int64 (B,)."""
-        parts = []
-        for chunk in indices.split(_CHUNK):
-            draws = uniform(_COUNT, self.seed, _SPLITS[self.split], chunk.numpy()).astype(np.float32)
-            parts.append(draw(self.targets[chunk].numpy(), draws, self.size))
-        return torch.from_numpy(np.concatenate(parts))
+    def _draw(self, indices: Tensor) -> Tensor:
+        draws = uniform(_COUNT, self.seed, _SPLITS[self.split], indices.numpy()).astype(np.float32)
+        return torch.from_numpy(draw(self.targets[indices].numpy(), draws, self.size))
 
 
 def draw(classes: npt.NDArray[np.int64], draws: Array, size: tuple[int, int]) -> npt.NDArray[np.uint8]:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from botvision.data.config import FARTHEST
+from botvision.data.drawn_source import DrawnSource
 from botvision.data.draws import uniform
 from botvision.data.generated import OUTLINES, texture, turned
 from botvision.data.grouping import Grouping
@@ -45,10 +46,9 @@ _STROKES = 3
 _PLACE, _GROUND, _COLOUR, _GLYPH = 0, 5, 10, 14
 _STROKE = _GLYPH + 2 * 2
 _COUNT = _STROKE + 6 * _STROKES
-_CHUNK = 16  # images drawn at once: their planes stay in the processor's cache
 
 
-class LongRangeSource:
+class LongRangeSource(DrawnSource):
     """`count` drawn images; a block of 2 G 2 images, G intervals of distance, is balanced in every respect.
 
     Attributes:
@@ -70,6 +70,7 @@ class LongRangeSource:
             distances: ascending edges of the intervals that distances are drawn from, each as often, in short
                 sides of the picture; 0.1 (glyphs nearly touch) to 0.875.
         """
+        super().__init__()
         self.seed, self.split, self.size = seed, split, size
         turn, groups = np.arange(count), len(distances) - 1
         targets, group, pair = turn % 2, turn // 2 % groups, turn // (2 * groups)
@@ -81,34 +82,16 @@ class LongRangeSource:
         part = uniform(1, seed, _SALT, _SPLITS[split] + len(_SPLITS), turn)[:, 0]
         values = np.minimum(low + part * (high - low), np.nextafter(high, low))
         self.grouping = Grouping("distance", "px", tuple(edges.tolist()), torch.from_numpy(values))
-        self._previous, self._ahead_from, self._ahead = -1, 0, torch.empty(0)
-
-    def __len__(self) -> int:
-        return len(self.targets)
 
     def name_of(self, index: int) -> str:
         label, distance = CLASSES[int(self.targets[index])], float(self.grouping.values[index])
         return f"long_range/{self.split}/{label}/{index:06d} ({distance:.0f} px)"
 
-    def load(self, index: int) -> Tensor:
-        """uint8 (3, H, W); asked for in ascending order, sixteen are drawn at once, several times faster."""
-        ascending, self._previous = index == self._previous + 1, index
-        start = index - self._ahead_from
-        if not 0 <= start < len(self._ahead):
-            if not ascending:
-                return self.load_many(torch.tensor([index]))[0]
-            stop = min(index + _CHUNK, len(self))
-            self._ahead, self._ahead_from, start = self.load_many(torch.arange(index, stop)), index, 0
-        return self._ahead[start]
-
-    def load_many(self, indices: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) for int64 (B,)."""
-        parts = []
-        for chunk in indices.split(_CHUNK):
-            draws = self._draws(chunk)
-            centres = self._centres(chunk, draws[:, _PLACE : _PLACE + 5])
-            parts.append(draw(self.kinds[chunk].numpy(), centres, draws.astype(np.float32), self.size))
-        return torch.from_numpy(np.concatenate(parts))
+    def _draw(self, indices: Tensor) -> Tensor:
+        draws = self._draws(indices)
+        centres = self._centres(indices, draws[:, _PLACE : _PLACE + 5])
+        pictures = draw(self.kinds[indices].numpy(), centres, draws.astype(np.float32), self.size)
+        return torch.from_numpy(pictures)
 
     def centres(self, indices: Tensor) -> Tensor:
         """Places (y, x) of the two glyphs in pixels, float64 (B, 2, 2), of int64 (B,)."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from botvision.report import percent
 from botvision.study.analysis import Analysis, spread_of
@@ -126,19 +127,9 @@ def _places(analysis: Analysis, axis: Axis, metric: Metric) -> Chart | None:
 
     def draw(axes: "Axes") -> None:
         for arm, number, rows in lines:
-            colour, marker, style = look(number)
-            axes.fill_between(rows[:, 0], *(100 * rows[:, 2:].T), color=colour, alpha=0.16, linewidth=0)
-            axes.plot(
-                rows[:, 0],
-                100 * rows[:, 1],
-                style,
-                marker=marker,
-                markersize=5,
-                color=colour,
-                label=arm.label,
-            )
+            _line(axes, arm, number, rows * [1, 100, 100, 100])
             for at, mean, *_ in rows[rows[:, 0] == arm.trained_at.get(axis.name, np.nan)]:
-                axes.plot(at, 100 * mean, "o", mfc="none", color=colour, markersize=12, mew=1.6)
+                axes.plot(at, 100 * mean, "o", mfc="none", color=look(number)[0], markersize=12, mew=1.6)
         if metric.chance is not None:
             axes.axhline(100 * metric.chance, color=PALE, linestyle=":", linewidth=1.4, label="guessing")
         if len(places) <= 10:
@@ -188,10 +179,7 @@ def _curves(analysis: Analysis, column: str, title: str, label: str, factor: flo
         from matplotlib.ticker import MaxNLocator
 
         for arm, number, rows in lines:
-            colour, marker, style = look(number)
-            axes.fill_between(rows[:, 0], rows[:, 2], rows[:, 3], color=colour, alpha=0.16, linewidth=0)
-            mark = marker if len(rows) <= 20 else ""
-            axes.plot(rows[:, 0], rows[:, 1], style, marker=mark, markersize=4, color=colour, label=arm.label)
+            _line(axes, arm, number, rows)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set(xlabel="Epoch", ylabel=label)
 
@@ -202,6 +190,14 @@ def _curves(analysis: Analysis, column: str, title: str, label: str, factor: flo
         "Lines: mean over seeds; bands: from the lowest to the highest seed.",
         f"{label} by epoch: {', '.join(words)}.",
     )
+
+
+def _line(axes: "Axes", arm: Arm, number: int, rows: npt.NDArray[np.float64]) -> None:
+    """Rows of place, mean, lowest and highest: a line in a band."""
+    colour, marker, style = look(number)
+    axes.fill_between(rows[:, 0], rows[:, 2], rows[:, 3], color=colour, alpha=0.16, linewidth=0)
+    mark = marker if len(rows) <= 20 else ""
+    axes.plot(rows[:, 0], rows[:, 1], style, marker=mark, markersize=4.5, color=colour, label=arm.label)
 
 
 COSTS: Sequence[tuple[str, Callable[[Cost], float | None]]] = (
@@ -220,7 +216,7 @@ def _cost(analysis: Analysis, name: str, of: Callable[[Cost], float | None]) -> 
         costs = [cost for run in arm.runs if (cost := of(run.cost)) is not None]
         found = spread_of(arm, metric.name)
         if costs and found is not None:
-            dots.append((arm, number, float(np.mean(costs)), found))
+            dots.append((arm, number, float(np.median(costs)), found))
     if not dots:
         return None
 

@@ -186,7 +186,7 @@ def _cost_cells(arm: Arm) -> list[str]:
     return [
         short(costs[0].params / 1e6),
         short(costs[0].macs / 1e9),
-        f"{statistics.fmean(steps):.1f}" if steps else "",
+        f"{statistics.median(steps):.1f}" if steps else "",
         f"{statistics.fmean(peaks):,.0f}" if peaks else "",
     ]
 

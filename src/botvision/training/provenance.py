@@ -28,7 +28,8 @@ def hardware(device: torch.device) -> str:
     """Returns one line that names the device: GPU, or CPU with its threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' * (threads != 1)}"
 
 
 def commit() -> str | None:
