@@ -55,7 +55,7 @@ def short(value: float) -> str:
     """Two decimals, as the slides print them; three below one; three digits where those would be zeros."""
     if abs(value) >= 1:
         return f"{value:.2f}"
-    return f"{value:.3f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
+    return f"{value:.3f}" if abs(value) >= 0.1 or value == 0 else f"{value:#.3g}"
 
 
 def percent(fraction: float | None) -> str:

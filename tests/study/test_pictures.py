@@ -35,9 +35,10 @@ def test_a_report_shows_the_first_finished_run_of_the_arm(tmp_path, capsys):
     assert sum("Attention of BoTNet, seed 0" in text for text in captions) == 2
     assert page.count("data:image/png;base64,") == 4  # two images, distances, positions
     looked = json.loads((plan.folder / "attention" / "attention.json").read_text())
-    assert [entry["file"] for entry in looked["images"]] == ["image-8", "image-24"]  # of 32
+    names = [entry["file"] for entry in looked["images"]]
+    assert len(set(names)) == 2
     assert looked["images"][0]["queries"] == [[8, 8]]
-    tile = Image.open(plan.folder / "attention" / "pictures" / "image-8.png").convert("RGB")
+    tile = Image.open(plan.folder / "attention" / "pictures" / f"{names[0]}.png").convert("RGB")
     assert np.asarray(tile).std() > 10
     capsys.readouterr()
     assert cli.main([*words, "--no-pictures"]) == 0

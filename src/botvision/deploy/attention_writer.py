@@ -65,7 +65,7 @@ def map_rows(found: ImageAttention, query: int = 0, choice: Choice | None = None
             names.append("mean")
         height, width = block.grid
         captions = [
-            f"{name}, up to {100 * each.max():.2g} % ({each.max() * height * width:.1f}x even)"
+            f"{name}, up to {_percent(each.max())} % ({each.max() * height * width:.1f}x even)"
             for name, each in zip(names, maps, strict=True)
         ]
         rows.append(
@@ -79,6 +79,11 @@ def map_rows(found: ImageAttention, query: int = 0, choice: Choice | None = None
             )
         )
     return rows
+
+
+def _percent(part: float) -> str:
+    """Two digits, and never an exponent."""
+    return f"{100 * part:.2g}" if part < 0.0995 else f"{100 * part:.0f}"
 
 
 def distance_rows(images: Sequence[ImageAttention]) -> list[DistanceRow]:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from botvision.study.bootstrap import LEVEL, Bootstrap
-from botvision.study.result import Arm, Place, StudyOutcome, evaluation_at, score_of
+from botvision.study.result import Arm, Place, StudyOutcome, score_of
 from botvision.study.statistics import Difference, Spread, Verdict, difference, judge, spread
 
 
@@ -111,16 +111,6 @@ def spread_of(arm: Arm, metric: str, place: Place | None = None) -> Spread | Non
     """Return mean and standard deviation over the arm's runs that have the score; None if none has it."""
     values = (score_of(run, metric, place) for run in sorted(arm.runs, key=lambda run: run.seed))
     return spread([value for value in values if value is not None])
-
-
-def label_of(outcome: StudyOutcome, place: Place) -> str:
-    """Return how a position is called in tables."""
-    for arm in outcome.arms:
-        for run in arm.runs:
-            found = evaluation_at(run, place)
-            if found is not None and found.label:
-                return found.label
-    return f"{place[1]:g}"
 
 
 def _difference(found: Difference) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from botvision.study.plan import Plan, PlannedRun
 from botvision.study.result import Picture
 
@@ -47,7 +49,8 @@ def _draw(run: PlannedRun, count: int, plan: Plan) -> tuple[Picture, ...]:
 
     data = task_of(run.config).open().val
     count = min(count, len(data))
-    chosen = [(2 * k + 1) * len(data) // (2 * count) for k in range(count)]
+    # drawn, as classes and other things may take turns
+    chosen = sorted(np.random.default_rng(0).choice(len(data), count, replace=False).tolist())
     kind = DetectionPredictor if run.config.task == "detect" else Predictor
     predictor = kind.from_run(run.folder, device="cpu")
     names = [f"image-{index}" for index in chosen]

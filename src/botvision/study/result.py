@@ -263,6 +263,16 @@ def evaluation_at(run: SeedRun, place: Place) -> Evaluation | None:
     return next((entry for entry in run.evaluations if (entry.axis, entry.at) == place), None)
 
 
+def label_of(outcome: StudyOutcome, place: Place) -> str:
+    """Return how a place on an axis is called in tables."""
+    for arm in outcome.arms:
+        for run in arm.runs:
+            found = evaluation_at(run, place)
+            if found is not None and found.label:
+                return found.label
+    return f"{place[1]:g}"
+
+
 def _once(names: Sequence[str | int], where: str) -> None:
     for name in names:
         if names.count(name) > 1:

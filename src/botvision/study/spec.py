@@ -90,7 +90,7 @@ class AttentionSpec:
 
     Attributes:
         arm: whose first finished run is looked at.
-        images: of its validation data, spread over them.
+        images: of its validation data, drawn.
     """
 
     arm: str

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from botvision.study.bootstrap import LEVEL, Bootstrap
-from botvision.study.result import Arm, Claim, Metric, Place, SeedRun, StudyOutcome, score_of
+from botvision.study.result import Arm, Claim, Metric, Place, SeedRun, StudyOutcome, label_of, score_of
 
 Word = Literal["held", "did not hold", "could not be told"]
 
@@ -150,7 +150,7 @@ def judge(outcome: StudyOutcome, claim: Claim, metric: str, bootstrap: Bootstrap
         sentence = f"{measured.title}: no pair of finished runs with the same seed."
         return Verdict(claim, measured, "could not be told", sentence, None, published)
     n = len(found.pairs)
-    where = "" if place is None else f" at {outcome.axis(place[0]).words} {place[1]:g}"
+    where = "" if place is None else f" at {outcome.axis(place[0]).words} {label_of(outcome, place)}"
     text = f"{measured.title} of {better.label}{where} {points(found.mean)} points against {worse.label}"
     text += f", mean of {n} pairs of runs" if n > 1 else ", one pair of runs"
     known = {"seeds": found.over_seeds, "images": found.over_images}

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from botvision.report import percent, short, table
-from botvision.study.analysis import Analysis, label_of, spread_of
+from botvision.study.analysis import Analysis, spread_of
 from botvision.study.bootstrap import LEVEL
-from botvision.study.result import Arm, Axis, Metric
+from botvision.study.result import Arm, Axis, Metric, label_of
 from botvision.study.statistics import Difference, Interval, Spread, Verdict, points
 
 
