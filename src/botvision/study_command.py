@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from botvision import report
 from botvision.study.estimate import duration, estimate
-from botvision.study.plan import Plan, State, make_plan, shown
+from botvision.study.plan import Plan, State, make_plan, missing_measurements, shown
 from botvision.study.spec import Study, load_study, study_names
+from botvision.study.timing import measure_steps, read_steps
 
 if TYPE_CHECKING:
+    from botvision.bars import StatusBar
     from botvision.study.schedule import Failure, Slot
 
 Say = Callable[[str], object]
@@ -65,13 +67,24 @@ def _run(plan: Plan, slots: Sequence["Slot"], name: str) -> list["Failure"]:
     with StatusBar(f"study {plan.study.name}", len(plan.runs)) as bar:
         bar.say(start_line(plan, plan.states(), slots))
         try:
-            return run_study(plan, slots, bar.say, bar.show)
+            failures = run_study(plan, slots, bar.say, bar.show)
+            if not failures and read_steps(plan.folder) is None:
+                _measure(plan, bar)
+            return failures
         except KeyboardInterrupt:
             done = sum(state == "finished" for state in plan.states().values())
             raise KeyboardInterrupt(
                 f"; {done} of {len(plan.runs)} runs are finished, the others go on where they were with: "
                 f"{_again(plan, name)}"
             ) from None
+
+
+def _measure(plan: Plan, bar: "StatusBar") -> None:
+    """Step times, which nothing else of the study depends on."""
+    try:
+        measure_steps(plan, bar.show)
+    except ValueError as error:
+        bar.say(f"step times are not measured: {error}")
 
 
 def _report(plan: Plan, say: Say, without_pictures: bool) -> int:
@@ -81,7 +94,11 @@ def _report(plan: Plan, say: Say, without_pictures: bool) -> int:
 
     outcome = collect(plan)
     if not without_pictures:
-        outcome = dataclasses.replace(outcome, pictures=attention_pictures(plan))
+        try:
+            outcome = dataclasses.replace(outcome, pictures=attention_pictures(plan))
+        except ValueError as error:  # the numbers of hours of training do not depend on it
+            warning = f"no pictures of attention: {error}"
+            outcome = dataclasses.replace(outcome, warnings=(*outcome.warnings, warning))
     written = write_report(outcome, plan.folder)
     say(written[1].read_text(encoding="utf-8"))
     say(f"written: {', '.join(shlex.quote(str(path)) for path in written)}")
@@ -132,7 +149,9 @@ def start_line(plan: Plan, states: Mapping[str, State], slots: Sequence["Slot"])
     known, left = estimate(plan, states, len(slots)), len(found) - found.count("finished")
     where = f"{len(slots)} at a time on {', '.join(dict.fromkeys(slot.name for slot in slots))}"
     if not left:
-        return f"study {plan.study.name}: all {len(found)} runs are finished"
+        open_ones = sum(len(missing_measurements(run)) for run in plan.runs)
+        rest = f", {open_ones} measurement{'s' * (open_ones != 1)} to do" if open_ones else ""
+        return f"study {plan.study.name}: all {len(found)} runs are finished{rest}"
     if known.left is None:
         time = "no estimate yet: neither a finished run nor the study file says how long they take"
     else:

@@ -4,8 +4,13 @@ import json
 
 import pytest
 
+from botvision.study.analysis import analyse
+from botvision.study.bootstrap import Bootstrap
 from botvision.study.collect import collect
+from botvision.study.plan import missing_measurements
 from botvision.study.result import Cost
+from botvision.study.statistics import judge
+from botvision.study.tables import places_grid
 from tests.study.files import plan_of
 from tests.study.test_plan import TWO_SEEDS, finish
 
@@ -51,7 +56,8 @@ def test_everything_is_found(tmp_path):
     assert outcome.common["seeds"] == "4, 7"
     assert outcome.environment["hours of training, summed"] == "2.0"
     assert outcome.warnings == ()
-    assert outcome.notes == ("Too small to show anything.",)
+    assert outcome.notes[0] == "Too small to show anything."
+    assert len(outcome.notes) == 2  # and how steps were timed
     assert outcome.commands == ("botvision study tiny.yaml --scale cpu",)
 
 
@@ -67,7 +73,49 @@ def test_what_is_missing_or_other_is_said(tmp_path):
         "step times come from different hardware: a CPU, another",
     )
     assert "the runs come from different versions of torch: 2.11, 2.12" in outcome.notes
-    assert [claim.axis for claim in outcome.claims] == [None]  # nothing was measured along the axis
+    assert [(claim.axis, claim.at) for claim in outcome.claims] == [(None, None), ("image-size", None)]
+    verdict = judge(outcome, outcome.claims[1], "top1")
+    assert (verdict.word, verdict.sentence) == (
+        "could not be told",
+        "top-1: nothing has been measured there yet.",
+    )
+
+
+def test_measurements_that_are_missing_and_other_code_are_said(tmp_path):
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS, PLACES))
+    (plan.runs[1].folder / "eval-image_size-24.json").unlink()
+    path = plan.runs[0].folder / "summary.json"
+    path.write_text(path.read_text().replace('"abc"', '"def"'))
+    outcome = collect(plan)
+    assert outcome.warnings == (
+        "1 measurement is missing: bot-s4 at image-size 24",
+        "the runs differ in commit of botvision: abc, def",
+    )
+    grid = places_grid(analyse(outcome, Bootstrap(10)), outcome.axes[0], outcome.metrics[0])
+    assert grid is not None
+    assert [row[-1] for row in grid.rows] == ["12.50 ± 0.00", "12.50 (n 1)"]
+
+
+def test_a_measurement_is_found_again_where_its_data_moved(tmp_path):
+    """Made before or after: the name of the file tells which, and either will do."""
+    photos = ("recipe: generated_resnet14_nano", "recipe: photos_resnet50")
+    changes = (TWO_SEEDS, PLACES, photos, ("model.name: botnet14_nano", "model.name: botnet50"))
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    run_all(plan_of(tmp_path, *changes, data__root=str(here)), task="classify")
+    here.rename(there)
+    plan = plan_of(tmp_path, *changes, data__root=str(there))
+    run = plan.runs[0]
+    assert missing_measurements(run) == []
+    (run.folder / "eval-image_size-24.json").unlink()
+    ((words,)) = missing_measurements(run)
+    assert words[:2] == ["eval", str(run.folder)]
+    assert set(words[2:]) == {"--data.image_size=24", f"--data.root={there}"}
+    (run.folder / "eval-there-image_size-24.json").write_text(json.dumps({"top1": 0.25, "count": 30}))
+    assert missing_measurements(run) == []
+    assert collect(plan).arms[0].runs[0].evaluations[1].scores == {"top1": 0.25}
+    without = collect(plan_of(tmp_path, *changes))  # a report needs no data, and says where they were
+    assert without.commands == ("botvision study tiny.yaml --scale cpu --data.root here",)
 
 
 def test_intervals_of_the_runs_own_evaluation_are_places(tmp_path):

@@ -5,14 +5,16 @@ import datetime
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from botvision.evaluation.runs import Run, read_run
 from botvision.study import result
-from botvision.study.plan import Plan, PlannedRun, shown
+from botvision.study.plan import INCIDENTAL, Plan, PlannedRun, shown
 from botvision.study.spec import ClaimSpec, study_names
-from botvision.training.config import config_to_dict, value_at
+from botvision.study.timing import StepTimes, read_steps
+from botvision.training.config import config_to_dict, load_config, value_at
 
 # What tables say of all arms at once, where it is the same for all: name to be read, dotted key.
 COMMON = {
@@ -41,8 +43,10 @@ def collect(plan: Plan) -> result.StudyOutcome:
     if not finished:
         raise ValueError(f"{plan.folder}: no run of the study {plan.study.name} is finished")
     facts = {name: _json(Path(run.folder) / "summary.json") for name, run in finished.items()}
-    arms = tuple(_arm(plan, arm, finished, facts) for arm in plan.study.arms)
+    steps = read_steps(plan.folder)
+    arms = tuple(_timed(_arm(plan, arm, finished, facts), steps) for arm in plan.study.arms)
     notes = [" ".join(plan.scale.note.split())] if plan.scale.note else []
+    root = _root(finished.values())
     return result.StudyOutcome(
         name=plan.study.name,
         title=plan.study.title,
@@ -51,12 +55,12 @@ def collect(plan: Plan) -> result.StudyOutcome:
         arms=arms,
         metrics=tuple(result.Metric(n, spec.title, spec.chance) for n, spec in plan.study.metrics.items()),
         axes=tuple(result.Axis(name, spec.title) for name, spec in plan.study.axes.items()),
-        claims=tuple(c for spec in plan.study.claims if (c := _claim(plan, spec, arms)) is not None),
+        claims=tuple(_claim(plan, spec, arms) for spec in plan.study.claims),
         common=_common(plan, list(finished.values())),
         environment=_environment(plan, list(finished.values()), facts.values()),
-        commands=(_command(plan),),
+        commands=(_command(plan, root),),
         warnings=tuple(_warnings(plan, finished)),
-        notes=(*notes, *_notes(list(finished.values()))),
+        notes=(*notes, *_notes(list(finished.values())), _note_on_steps(steps)),
     )
 
 
@@ -77,6 +81,29 @@ def _arm(
         published={metric: value / 100 for metric, value in spec.published.items()},
         source=(spec.source or study.source) if spec.published else "",
         trained_at={axis: at for axis, at in trained.items() if isinstance(at, int | float)},
+    )
+
+
+def _timed(arm: result.Arm, steps: StepTimes | None) -> result.Arm:
+    """The arm with the time of a step that was measured beside the other arms, not while it was trained."""
+    if steps is None or arm.name not in steps.median:
+        return arm
+    median = steps.median[arm.name]
+    runs = (replace(run, cost=replace(run.cost, step_ms=median)) for run in arm.runs)
+    return replace(arm, runs=tuple(runs))
+
+
+def _note_on_steps(steps: StepTimes | None) -> str:
+    if steps is None:
+        return (
+            "Step times are medians of the runs, loading of data included; what else ran on the machine "
+            "meanwhile slowed them."
+        )
+    spread = max(100 * steps.spread[arm] / median for arm, median in steps.median.items())
+    return (
+        f"Step times: all arms in turn, {steps.rounds} rounds, loading of data left out, on {steps.hardware} "
+        f"(commit {steps.commit or 'unknown'}); medians, half the distance of the quartiles is at most "
+        f"{spread:.0f} %."
     )
 
 
@@ -101,8 +128,6 @@ def _evaluations(
     plan: Plan, run: PlannedRun, scores: Mapping[str, float], images: int | None
 ) -> Iterable[result.Evaluation]:
     """Places on the axes: the run's own, those measured afterwards, those that its evaluation tells apart."""
-    from botvision.training.results import evaluation_files
-
     measured = {(m.axis, m.at): m for m in run.measurements}
     for axis, places in plan.scale.at.items():
         for at in places:
@@ -111,8 +136,8 @@ def _evaluations(
                 own = _per_image(run.folder / "eval.json")
                 yield result.Evaluation(axis, at, scores, images, per_image=own)
                 continue
-            path = evaluation_files(run.folder, overrides=wanted.overrides)[0]
-            if path.is_file():
+            path = run.measured(wanted)
+            if path is not None:
                 found = _json(path)
                 named = {name: _score(_found(found, name), path, name) for name in plan.study.metrics}
                 count = found.get("count", images)
@@ -155,15 +180,13 @@ def _score(value: object, path: Path, name: str) -> float:
     return float(value)
 
 
-def _claim(plan: Plan, spec: ClaimSpec, arms: Sequence[result.Arm]) -> result.Claim | None:
-    """A claim with its place on the axis; None as long as nothing has been measured there."""
+def _claim(plan: Plan, spec: ClaimSpec, arms: Sequence[result.Arm]) -> result.Claim:
+    """A claim with its place on the axis, if anything has been measured there yet."""
     metrics = spec.metrics or tuple(plan.study.metrics)
     source, at = spec.source or plan.study.source, spec.at
     if isinstance(at, str):
         places = [e.at for arm in arms for run in arm.runs for e in run.evaluations if e.axis == spec.axis]
-        if not places:
-            return None
-        at = min(places) if at == "lowest" else max(places)
+        at = None if not places else min(places) if at == "lowest" else max(places)
     return result.Claim(spec.text, spec.better, spec.worse, metrics, source, spec.axis, at)
 
 
@@ -188,7 +211,6 @@ def _environment(plan: Plan, runs: Sequence[Run], facts: Iterable[Mapping[str, A
                 for package in ("python", "torch", "torchvision", "timm", "lightning")}  # fmt: skip
     return {
         "hardware": _listed({run.hardware for run in runs if run.hardware}),
-        "threads of a CPU process": str(plan.scale.threads),
         "botvision": _listed({str(run.versions.get("botvision", "unknown")) for run in runs}),
         "commit": _listed({run.commit or "unknown" for run in runs}),
         **{package: version for package, version in packages.items() if version},
@@ -197,13 +219,18 @@ def _environment(plan: Plan, runs: Sequence[Run], facts: Iterable[Mapping[str, A
     }
 
 
-def _command(plan: Plan) -> str:
+def _root(runs: Iterable[Run]) -> Path | None:
+    """Where the data of the runs were; None where they need none."""
+    found = (load_config(Path(run.folder) / "config.yaml").data.root for run in runs)
+    return next((Path(root) for root in found if root), None)
+
+
+def _command(plan: Plan, root: Path | None) -> str:
     """What makes it all again; of paths only the last part, the rest is this machine's."""
-    root = value_at(config_to_dict(plan.runs[0].config), "data.root")
     keys = {key: value for key, value in plan.overrides.items() if key != "data.root"}
     name = plan.study.name if plan.study.name in study_names() else f"{plan.study.name}.yaml"
     words = ["study", name, "--scale", plan.scale_name]
-    words += ["--data.root", Path(str(root)).name] if root is not None else []
+    words += ["--data.root", root.name] if root is not None else []
     return shown([*words, *(word for key, value in keys.items() for word in (f"--{key}", value))])
 
 
@@ -211,18 +238,29 @@ def _warnings(plan: Plan, finished: Mapping[str, Run]) -> Iterable[str]:
     missing = [run.name for run in plan.runs if run.name not in finished]
     if missing:
         yield f"{len(missing)} of {len(plan.runs)} runs are missing: {', '.join(missing)}"
+    measured = [
+        f"{run.name} at {wanted.axis} {wanted.at:g}"
+        for run in plan.runs
+        if run.name in finished
+        for wanted in run.measurements
+        if run.measured(wanted) is None
+    ]
+    if measured:
+        verb = "measurement is" if len(measured) == 1 else "measurements are"
+        yield f"{len(measured)} {verb} missing: {', '.join(measured)}"
     runs = list(finished.values())
     for what, values in (
         ("data", {run.data for run in runs}),
+        ("commit of botvision", {str(run.commit) for run in runs}),
         ("number of images", {(run.train_images, run.val_images) for run in runs}),
     ):
         if len(values) > 1:
             yield f"the runs differ in {what}: {_listed({str(value) for value in values})}"
     for key, value in plan.overrides.items():
-        if key not in ("data.root", "data.num_workers", "train.device"):
+        if key not in INCIDENTAL:
             yield f"not the study as its file states it: {key} {value}"
     hardware = {run.hardware for run in runs if run.hardware}
-    if len(hardware) > 1:
+    if len(hardware) > 1 and read_steps(plan.folder) is None:
         yield f"step times come from different hardware: {_listed(hardware)}"
 
 

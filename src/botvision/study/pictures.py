@@ -45,9 +45,13 @@ def _draw(run: PlannedRun, count: int, plan: Plan) -> tuple[Picture, ...]:
     from botvision.deploy.detector import DetectionPredictor
     from botvision.deploy.predictor import Predictor
     from botvision.deploy.writer import PICTURES
+    from botvision.training.config import build_config, config_to_dict, load_config
     from botvision.training.task import task_of
 
-    data = task_of(run.config).open().val
+    config = load_config(run.folder / "config.yaml")
+    if run.config.data.root is not None:  # where the data are now
+        config = build_config(config_to_dict(config), {"data.root": run.config.data.root})
+    data = task_of(config).open().val
     count = min(count, len(data))
     # drawn, as classes and other things may take turns
     chosen = sorted(np.random.default_rng(0).choice(len(data), count, replace=False).tolist())

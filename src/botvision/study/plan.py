@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from botvision.evaluation.runs import INCIDENTAL_SETTINGS
 from botvision.study.spec import Scale, Study
 from botvision.training.config import (
     build_config,
@@ -26,10 +27,8 @@ from botvision.training.settings import AnyRunConfig
 State = Literal["new", "begun", "finished"]
 
 # What does not decide about the numbers of a run; where the data are is looked at apart.
-INCIDENTAL = {
-    "recipe", "train.device", "train.log_every", "train.checkpoint_every", "data.num_workers", "data.cache",
-    "data.cache_bytes", "data.download", "data.root",
-}  # fmt: skip
+INCIDENTAL = INCIDENTAL_SETTINGS - {"train.seed"}
+LOADING = INCIDENTAL & {"data.num_workers", "data.cache", "data.cache_bytes", "train.device"}
 DRAWN = ("generated", "long_range")
 
 
@@ -86,15 +85,35 @@ class PlannedRun:
         return self.folder.with_name(f"{self.name}.log")
 
     def training(self, resume: bool) -> list[str]:
-        """Returns the words of the command that trains it, or goes on with it where the data are now."""
-        if resume:
-            root = [] if self.config.data.root is None else ["--data.root", self.config.data.root]
-            return ["train", "--out", str(self.folder), "--resume", *root]
-        return ["train", self.recipe, "--out", str(self.folder), *_words(self.overrides)]
+        """Returns the words of the command that trains it, or goes on with it where the data are now.
+
+        A run that goes on has its configuration; it is told only what decides about no number.
+        """
+        if not resume:
+            return ["train", self.recipe, "--out", str(self.folder), *_words(self.overrides)]
+        told = {key: value for key, value in self.overrides.items() if key in INCIDENTAL}
+        if self.config.data.root is not None:
+            told["data.root"] = self.config.data.root
+        return ["train", "--out", str(self.folder), "--resume", *_words(told)]
 
     def measuring(self, measurement: Measurement) -> list[str]:
-        """Returns the words of the command that measures it elsewhere."""
-        return ["eval", str(self.folder), *_words(measurement.overrides)]
+        """Returns the words of the command that measures it elsewhere, where the data are now."""
+        loading = {key: value for key, value in self.overrides.items() if key in LOADING}
+        return ["eval", str(self.folder), *_words({**loading, **self._overrides(measurement)})]
+
+    def measured(self, measurement: Measurement) -> Path | None:
+        """Returns the JSON in which a finished run was measured elsewhere; None if that was not done yet."""
+        from botvision.training.results import evaluation_files
+
+        # before or after the data moved, which the file's name tells
+        asked = (measurement.overrides, self._overrides(measurement))
+        paths = (evaluation_files(self.folder, overrides=overrides)[0] for overrides in asked)
+        return next((path for path in paths if path.is_file()), None)
+
+    def _overrides(self, measurement: Measurement) -> dict[str, str]:
+        root, own = self.config.data.root, load_config(self.folder / "config.yaml").data.root
+        moved = root is not None and own is not None and not Path(own).exists()
+        return {**measurement.overrides, **({"data.root": root} if moved else {})}
 
     def state(self) -> State:
         """Looks at the folder.
@@ -168,6 +187,11 @@ class Plan:
                 raise ConfigError(f"data.root: missing; expected --data.root with {self.scale.data}")
             if data.root is not None and not Path(data.root).expanduser().exists():
                 raise ConfigError(f"data.root: {data.root}: no such file or folder")
+
+
+def missing_measurements(run: PlannedRun) -> list[list[str]]:
+    """Returns the commands that measure a finished run where it has not been measured yet."""
+    return [run.measuring(wanted) for wanted in run.measurements if run.measured(wanted) is None]
 
 
 def make_plan(

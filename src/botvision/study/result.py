@@ -143,7 +143,7 @@ class Claim:
         metrics: Names of the metrics that decide, one verdict each.
         source: Who says so, and where.
         axis: Compare at one place of this axis; None for the runs' own scores.
-        at: Place on the axis.
+        at: Place on the axis; None with an axis as long as nothing has been measured there.
     """
 
     text: str

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from botvision.study.estimate import duration, epochs_done, estimate, minutes, summary
-from botvision.study.plan import Plan, PlannedRun, State, shown
+from botvision.study.plan import Plan, PlannedRun, State, missing_measurements, shown
 from botvision.training.schema import ConfigError
 
 POLL_SECONDS, SHOW_SECONDS = 0.2, 2.0
@@ -141,7 +141,11 @@ class _Job:
             if code != 0:
                 self.failure = Failure(self.run.name, _reason(self.run.log, code), self.run.log)
                 return True
-        words = next(self._commands, None)
+        try:
+            words = next(self._commands, None)
+        except ValueError as error:
+            self.failure = Failure(self.run.name, str(error), self.run.log)
+            return True
         if words is None:
             return True
         self._start(words)
@@ -177,19 +181,6 @@ class _Job:
                 env={**os.environ, **self.slot.environment},
                 pass_fds=(self._lock,), preexec_fn=_dies_with_parent(),
             )  # fmt: skip
-
-
-def missing_measurements(run: PlannedRun) -> list[list[str]]:
-    """Returns the commands that measure a finished run where it has not been measured yet."""
-    from botvision.training.results import evaluation_files
-
-    if not run.measurements:
-        return []
-    return [
-        run.measuring(wanted)
-        for wanted in run.measurements
-        if not evaluation_files(run.folder, overrides=wanted.overrides)[0].is_file()
-    ]
 
 
 def is_done(run: PlannedRun, state: State) -> bool:
@@ -248,7 +239,9 @@ def _ended(plan: Plan, job: _Job) -> str:
         return f"failed: {job.failure.reason}"
     facts = summary(job.run.folder)
     scores = [
-        f"{m.title} {100 * facts[name]:.2f}" for name, m in plan.study.metrics.items() if facts.get(name)
+        f"{m.title} {100 * facts[name]:.2f}"
+        for name, m in plan.study.metrics.items()
+        if isinstance(facts.get(name), int | float)
     ]
     took = minutes(job.run.folder)
     return ", ".join(scores) + ("" if took is None else f" ({duration(took)})")

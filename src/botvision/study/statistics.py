@@ -143,11 +143,15 @@ def judge(outcome: StudyOutcome, claim: Claim, metric: str, bootstrap: Bootstrap
     better, worse, measured = outcome.arm(claim.better), outcome.arm(claim.worse), outcome.metric(metric)
     place = None if claim.axis is None or claim.at is None else (claim.axis, claim.at)
     published = None
-    if place is None and metric in better.published and metric in worse.published:
+    if claim.axis is None and metric in better.published and metric in worse.published:
         published = better.published[metric] - worse.published[metric]
-    found = difference(better, worse, metric, bootstrap, place)
+    waits = claim.axis is not None and place is None
+    found = None if waits else difference(better, worse, metric, bootstrap, place)
     if found is None:
-        sentence = f"{measured.title}: no pair of finished runs with the same seed."
+        reason = (
+            "nothing has been measured there yet" if waits else "no pair of finished runs with the same seed"
+        )
+        sentence = f"{measured.title}: {reason}."
         return Verdict(claim, measured, "could not be told", sentence, None, published)
     n = len(found.pairs)
     where = "" if place is None else f" at {outcome.axis(place[0]).words} {label_of(outcome, place)}"

@@ -97,7 +97,8 @@ def places_grid(analysis: Analysis, axis: Axis, metric: Metric) -> Grid | None:
         spreads = [spread_of(arm, metric.name, place) for place in places]
         if any(spreads):
             marks = [" *" if arm.trained_at.get(axis.name) == at else "" for _, at in places]
-            rows.append((arm.label, *(_spread_cell(s) + m for s, m in zip(spreads, marks, strict=True))))
+            cells = [_spread_cell(spread) + _seeds(spread, arm) for spread in spreads]
+            rows.append((arm.label, *(cell + mark for cell, mark in zip(cells, marks, strict=True))))
     if not rows:
         return None
     header = ("arm", *(label_of(outcome, place) for place in places))
@@ -105,6 +106,11 @@ def places_grid(analysis: Analysis, axis: Axis, metric: Metric) -> Grid | None:
     note += " * where it was trained." if any(cell.endswith(" *") for row in rows for cell in row) else ""
     title = f"{metric.title} (%) by {axis.words}"
     return Grid(title, header, tuple(rows), "l" + "r" * len(places), note)
+
+
+def _seeds(spread: Spread | None, arm: Arm) -> str:
+    """How many seeds there are, where it is not all of them."""
+    return "" if spread is None or spread.n == len(arm.runs) else f" (n {spread.n})"
 
 
 def runs_grid(analysis: Analysis) -> Grid:

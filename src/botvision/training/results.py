@@ -50,8 +50,12 @@ def peak_memory_mb(device: torch.device) -> float:
     """Returns the most memory in MB (1e6 bytes) held so far: of the GPU, or of this process on a CPU."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6, 1)
+    try:  # not what getrusage says on Linux, which a process inherits from the one that started it
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6, 1)
+    return round(int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6, 1)
 
 
 def is_exported(folder: Path, config: AnyRunConfig, state: RunState) -> bool:

@@ -1,0 +1,72 @@
+"""Step times: every arm has its turn in every round, each step does its work, and the report says how."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from botvision.study import timing
+from botvision.study.collect import collect
+from botvision.study.timing import StepTimes, measure_steps, read_steps
+from botvision.training.config import build_config, load_recipe
+from botvision.training.stepping import Stepper
+from tests.study.files import plan_of
+from tests.study.test_collect import run_all
+from tests.study.test_plan import TWO_SEEDS
+
+
+def test_arms_take_turns_and_are_written_down(tmp_path, monkeypatch):
+    calls = []
+
+    class Fake:
+        def __init__(self, config):
+            self.name = config.model.name
+
+        def __call__(self):
+            calls.append(self.name)
+            return 0.001 * len(calls)
+
+    monkeypatch.setattr("botvision.training.stepping.Stepper", Fake)
+    monkeypatch.setattr(timing, "ROUNDS", 3)
+    plan = plan_of(tmp_path, TWO_SEEDS)
+    plan.folder.mkdir()
+    before = torch.get_num_threads()
+    found = measure_steps(plan)
+    assert torch.get_num_threads() == before
+    assert calls == ["resnet14_nano", "botnet14_nano"] * 4  # one to warm up
+    assert dict(found.median) == {"r": 5.0, "bot": 6.0}  # of 3, 5, 7 and 4, 6, 8 ms
+    assert read_steps(plan.folder) == found
+
+
+def test_a_report_takes_them_instead_of_those_of_the_runs(tmp_path):
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS))
+    outcome = collect(plan)
+    assert outcome.arms[0].runs[0].cost.step_ms == 1.5
+    assert "Step times are medians of the runs" in outcome.notes[-1]
+    steps = StepTimes({"r": 10.0, "bot": 20.0}, {"r": 1.0, "bot": 1.0}, 10, "a CPU, 1 thread", "abc")
+    (plan.folder / timing.FILE).write_text(timing.json.dumps(dataclasses.asdict(steps)))
+    outcome = collect(plan)
+    assert [arm.runs[1].cost.step_ms for arm in outcome.arms] == [10.0, 20.0]
+    assert "10 rounds" in outcome.notes[-1]
+    assert "at most 10 %" in outcome.notes[-1]
+    (plan.folder / timing.FILE).write_text('{"median": 3}')
+    assert read_steps(plan.folder) is None
+
+
+@pytest.mark.parametrize("recipe", ["generated_botnet14_nano", "shapes_botnet14_nano"])
+def test_a_step_has_gradients_of_the_whole_network_and_leaves_it_as_it_was(recipe):
+    small = {"data.num_images": "8", "data.num_val_images": "4", "data.image_size": "64",
+             "train.batch_size": "4", "optim.clip_norm": "1.0"}  # fmt: skip
+    step = Stepper(build_config(load_recipe(recipe), small))
+    model, seen = step._learner.model, []
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda p: seen.append(bool(p.grad.isfinite().all())))
+    for _ in range(2):
+        assert math.isfinite(step())
+        assert step._optimizer is not None
+    assert len(seen) == 2 * len(before)
+    assert all(seen)
+    for name, value in model.named_parameters():
+        assert torch.equal(value, before[name]), name
