@@ -10,7 +10,7 @@ from botvision.study.collect import collect
 from botvision.study.plan import missing_measurements
 from botvision.study.result import Cost
 from botvision.study.statistics import judge
-from botvision.study.tables import places_grid
+from botvision.study.tables import place_differences_grid, places_grid
 from tests.study.files import plan_of
 from tests.study.test_plan import TWO_SEEDS, finish
 
@@ -94,6 +94,12 @@ def test_measurements_that_are_missing_and_other_code_are_said(tmp_path):
     grid = places_grid(analyse(outcome, Bootstrap(10)), outcome.axes[0], outcome.metrics[0])
     assert grid is not None
     assert [row[-1] for row in grid.rows] == ["12.50 ± 0.00", "12.50 (n 1)"]
+    between = place_differences_grid(analyse(outcome, Bootstrap(10)), outcome.axes[0], outcome.metrics[0])
+    assert between is not None
+    ((label, against, own, other),) = between.rows
+    assert (label, against) == ("BoTNet", "ResNet")
+    assert own.startswith("+25.00 ± 0.00 (")
+    assert other == "+0.00"  # of one pair: no interval over seeds
 
 
 def test_a_measurement_is_found_again_where_its_data_moved(tmp_path):
@@ -121,7 +127,7 @@ def test_a_measurement_is_found_again_where_its_data_moved(tmp_path):
 def test_intervals_of_the_runs_own_evaluation_are_places(tmp_path):
     """As an evaluation by distance has them: edges, images, part that is right."""
     axis = ("{title: Image size (pixels), key: data.image_size}", "{title: px, table: top1_by_distance}")
-    plan = run_all(plan_of(tmp_path, TWO_SEEDS, axis))
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS, axis, data__source="long_range"))
     for run in plan.runs:
         table = {"edges": [16, 32, 64], "count": [10, 0], "top1": [0.75, None]}
         (run.folder / "eval.json").write_text(json.dumps({"top1_by_distance": table}))
@@ -140,6 +146,7 @@ def test_detectors_have_box_and_mask_scores(tmp_path):
     changes = (
         ("metrics: {top1: {title: top-1, chance: 0.5}}", "metrics: {mask_ap: {title: mask AP}}"),
         ("{top1: 12.5}", "{mask_ap: 12.5}"),
+        ("generated_resnet14_nano", "shapes_resnet14_nano"),
     )
     plan = plan_of(tmp_path, TWO_SEEDS, PLACES, *changes)
     run_all(plan, task="detect", box_ap=0.5, mask_ap=0.375)
@@ -157,9 +164,9 @@ def test_detectors_have_box_and_mask_scores(tmp_path):
 
 @pytest.mark.parametrize("value", [None, "good", True])
 def test_a_score_that_is_no_number_is_named(tmp_path, value):
-    metrics = ("metrics: {top1: {title: top-1, chance: 0.5}}", "metrics: {top5: {title: top-5}}")
-    plan = run_all(plan_of(tmp_path, TWO_SEEDS, metrics, ("{top1: 12.5}", "{top5: 12.5}")), top5=value)
-    with pytest.raises(ValueError, match=rf"r-s4: top5 is {value!r}, expected a number"):
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS, PLACES))
+    (plan.runs[0].folder / "eval-image_size-24.json").write_text(json.dumps({"top1": value}))
+    with pytest.raises(ValueError, match=rf"r-s4/eval-image_size-24\.json: top1 is {value!r}, expected"):
         collect(plan)
 
 

@@ -139,7 +139,10 @@ def test_cells_are_the_numbers(page: Page, outcome: StudyOutcome):
     by_size = page.tables[2]
     assert by_size[0] == ["arm", "24", "32", "48"]
     assert by_size[1] == ["R", "67.00 ± 1.00", "71.00 ± 1.00 *", "63.00 ± 1.00"]
-    runs = page.tables[3]
+    between = page.tables[3]
+    assert between[0] == ["arm", "against", "24", "32", "48"]
+    assert between[1] == ["BOT", "R", *["+18.67 ± 1.15 (+15.80 to +21.54)"] * 3]
+    runs = page.tables[4]
     assert runs[1] == ["r-s0", "R", "0", "70.00", "100", "60.0"]
     assert len(runs) == 1 + 9
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -69,6 +71,72 @@ def test_the_command_of_a_run_says_all_that_the_plan_says(tmp_path):
 def test_keys_that_cannot_be_set_for_all_runs(tmp_path, overrides, words):
     with pytest.raises(ConfigError, match=re.escape(words)):
         plan_of(tmp_path, **overrides)
+
+
+DETECTOR = ("generated_resnet14_nano", "shapes_resnet14_nano")
+MASKS = (
+    ("{published: {top1: 12.5}, source: a table}", ""),
+    ("{top1: {title: top-1, chance: 0.5}}", "{mask_ap: {title: AP}}"),
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([("top1: {title", "top2: {title"), ("top1: 12", "top2: 12")],
+         "metrics: a run of arm r (task classify) has no score 'top2'; did you mean 'top1'?"),
+        (MASKS, "metrics: a run of arm r (task classify) has no score 'mask_ap'; known: top1"),
+        ([*MASKS, DETECTOR, ("train.batch_size: 16", "model.detector.masks: false")],
+         "metrics: a run of arm r (task detect) has no score 'mask_ap'; known: box_ap, box_ap50"),
+        ([("data.image_size}", "data.image_sise}")],
+         "axes.image-size.key: unknown key data.image_sise; did you mean 'image_size'?"),
+        ([("data.image_size}", "data.image_size.height}")],
+         "axes.image-size.key: unknown key data.image_size.height"),
+        ([("data.image_size}", "model.args.heads}")],
+         "axes.image-size.key: expected a key that an evaluation can set, data.*, got 'model.args.heads'"),
+        ([("data.image_size}", "train.batch_size}")],
+         "axes.image-size.key: expected a key that an evaluation can set, data.*, got 'train.batch_size'"),
+        ([("data.image_size}", "model.detector.nsm}"), DETECTOR, *MASKS],
+         "axes.image-size.key: expected a key that an evaluation can set, data.* or model.detector.det"),
+        ([("data.image_size}", "data.num_workers}")],
+         "axes.image-size.key: expected a key on which the scores depend, got 'data.num_workers'"),
+        ([("key: data.image_size}", "table: top1_by_distance}")],
+         "axes.image-size.table: 'top1_by_distance' is no table in the evaluations of arm r; known: none"),
+        ([("minutes: 2", "at: {image-size: [24.5]}")],
+         "scales.cpu.at.image-size: data.image_size: expected int or tuple[int, int], got 24.5"),
+        ([("minutes: 2", "at: {image-size: [16, 0]}")],
+         "scales.cpu.at.image-size: data.image_size: 0 is impossible, expected at least 1 pixel a side"),
+        ([("train.epochs", "train.epoch")], "scales.cpu.set: unknown key train.epoch; did you mean"),
+        ([("model.args.attn", "mode.args.attn")], "scales.cpu.arms.bot.set: unknown key mode; did you mean"),
+        ([("    recipe: generated_resnet14_nano\n", "")],
+         "scales.cpu.arms.r.recipe: missing, and the scale has none"),
+        ([("generated_resnet14_nano", "own.yaml")], "scales.cpu.recipe: "),
+        ([("{label: ResNet}", "{label: ResNet, recipe: generated_resnet14}")],
+         "scales.cpu.arms.r.recipe: no recipe is called 'generated_resnet14'; did you mean"),
+    ],
+)  # fmt: skip
+def test_what_would_be_found_out_after_training_is_found_out_before(tmp_path, changes, words):
+    with pytest.raises(ConfigError) as error:
+        plan_of(tmp_path, *changes)
+    assert str(error.value).startswith(f"tiny: {words}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_detector_is_measured_along_its_own_options(tmp_path):
+    axis = ("data.image_size}", "model.detector.nms}")
+    plan = plan_of(tmp_path, axis, DETECTOR, *MASKS, ("minutes: 2", "at: {image-size: [0.25, 0.5]}"))
+    assert plan.runs[0].measurements == (Measurement("image-size", 0.25, "model.detector.nms"),)
+
+
+def test_planning_loads_nothing_heavy(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from botvision.study.plan import make_plan; "
+        "from botvision.study.spec import load_study; "
+        "[make_plan(load_study(name), 'cpu', Path()) for name in ('resolution', 'long-range')]; "
+        "print([m for m in ('torch', 'lightning', 'timm', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_a_scale_that_is_not_there_and_a_recipe_that_is_not_there(tmp_path):

@@ -20,9 +20,19 @@ SLIDES = {  # the slides' three results tables: box AP, mask AP
 }  # fmt: skip
 
 
+# In what arms may differ: anything else would make the comparison unfair.
+VARIED = {
+    "backbones": {"model.name"},
+    "cifar": {"model.name"},
+    "long-range": {"model.name", "model.args.channels"},  # channels make the costs equal
+    "position": {"model.name", "model.args.position"},
+    "resolution": {"model.name", "data.image_size"},
+}
+
+
 @pytest.mark.parametrize("name", study_names())
 def test_studies_that_come_with_botvision(name, tmp_path):
-    """Every arm of every scale is a configuration, three seeds each, and arms differ in something."""
+    """Every arm of every scale is a configuration, three seeds each, and arms differ in what they may."""
     study = load_study(name)
     assert {"cpu", "paper"} <= set(study.scales)
     for scale in study.scales:
@@ -33,6 +43,7 @@ def test_studies_that_come_with_botvision(name, tmp_path):
         configs = {str({**config_to_dict(run.config), "recipe": ""}) for run in plan.runs}
         assert len(configs) == len(plan.runs)
         assert {run.recipe for run in plan.runs} <= set(recipe_names())
+        assert set(plan.varied()) - {"model.weights"} <= VARIED[name]  # each backbone starts from its own
         tasks = {run.config.task for run in plan.runs}
         assert tasks == {"detect" if "box_ap" in study.metrics else "classify"}
 
@@ -74,6 +85,39 @@ def test_published_values_are_the_slides(name, tmp_path):
         ("r: {label: ResNet}", "r: {lable: ResNet}", "unknown key scales.cpu.arms.r.lable"),
         ("    minutes: 2", "    at: {size: [3]}", "scales.cpu.at: 'size' is not known"),
         ("arms:\n  r:\n", "arms:\n  r:\n  r:\n", "key 'r' is given twice"),
+        ("arms:\n  r:\n", "arms:\n  r: [1]\n", "arms.r: expected a mapping of keys to values, got [1]"),
+        ("arms:\n  r:\n", "arms:\n  r:\n  no:\n", "arms: expected names as keys, got False; put it in"),
+        ("{top1: {title: top-1, chance: 0.5}}", "{}", "metrics: expected one or more, got {}"),
+        ("{top1: {title: top-1, chance: 0.5}}", "[top1]",
+         "metrics: expected a mapping of names to values, got ['top1']"),
+        ("chance: 0.5", "chance: 50", "metrics.top1.chance: expected 0 <= chance < 1, got 50"),
+        ("top1: 12.5", "top1: 12.5 %", "arms.bot.published.top1: expected float, got '12.5 %'"),
+        ("top1: 12.5", "top1:", "arms.bot.published.top1: expected float, got None"),
+        ("top1: 12.5", "top1: 1250", "arms.bot.published.top1: expected percent from 0 to 100, got 1250"),
+        ("axis: image-size, at: highest", "axis: image-size, at: 24",
+         "claims[1].at: expected a place of image-size at which a scale measures (none), got 24"),
+        ("axis: image-size, at: highest", "axis: image-size, at: top",
+         "claims[1].at: expected float or one of lowest, highest or null, got 'top'"),
+        ("helps., better: bot", "helps., better: r", "claims[0].worse: expected another arm than in better"),
+        ("{title: Image size (pixels), key: data.image_size}", "{title: x}",
+         "axes.image-size.key: expected either key or table, got None"),
+        ("title: Small", "name: small\ntitle: Small", "name: leave it out, a study is named after its file"),
+        ("title: Small", "folder: here\ntitle: Small", "folder: leave it out, it is that of the file"),
+        ("seeds: [0]", "seeds: [-1]", "scales.cpu.seeds: expected whole numbers, 0 <= seed < 2**32, got"),
+        ("seeds: [0]", "seeds: 0", "scales.cpu.seeds: expected a list of whole numbers, got 0"),
+        ("    minutes: 2", "    minutes: 0", "scales.cpu.minutes: expected a number above 0, got 0"),
+        ("{label: ResNet}", "{label: ResNet, minutes: -1}", "scales.cpu.arms.r.minutes: expected a num"),
+        ("    minutes: 2", "    at: {image-size: 24}",
+         "scales.cpu.at.image-size: expected a list of numbers, got 24"),
+        ("    minutes: 2", "    at: {image-size: [a]}", "scales.cpu.at.image-size[0]: expected float, got"),
+        ("    minutes: 2", "    at: {image-size: [8, 8.0]}",
+         "scales.cpu.at.image-size: expected different places, got [8.0, 8.0]"),
+        ("train.epochs: 25", "train: {epochs: 25, seed: 1}",
+         "scales.cpu.set.train: expected dotted keys (train.epochs, train.seed), got the mapping {'ep"),
+        ("train.epochs: 25", "train.seed: 25", "scales.cpu.set.train.seed: leave it out, the study has"),
+        ("model.name: botnet14_nano", "train.seed: 1", "scales.cpu.arms.bot.set.train.seed: leave it out"),
+        ("train.epochs: 25", "train.epochs: 2025-01-01",
+         "scales.cpu.set.train.epochs: expected text, a number, true, false, null or a list of these"),
     ],
 )  # fmt: skip
 def test_what_a_file_gets_wrong_is_one_line(tmp_path, old, new, words):
@@ -82,6 +126,22 @@ def test_what_a_file_gets_wrong_is_one_line(tmp_path, old, new, words):
         load_study(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
+
+
+def test_a_claim_may_name_a_place_of_any_scale_or_of_a_table(tmp_path):
+    place = ("axis: image-size, at: highest", "axis: image-size, at: 24")
+    measured = load_study(write(tmp_path / "a.yaml", place, ("minutes: 2", "at: {image-size: [8, 24]}")))
+    assert measured.claims[1].at == 24
+    with pytest.raises(ConfigError, match=r"claims\[1\]\.at: .* measures \(8, 16\), got 24"):
+        load_study(write(tmp_path / "b.yaml", place, ("minutes: 2", "at: {image-size: [16, 8]}")))
+    table = ("key: data.image_size", "table: top1_by_distance")
+    assert load_study(write(tmp_path / "c.yaml", place, table)).claims[1].at == 24
+
+
+def test_a_mapping_of_arguments_may_be_set_as_a_whole(tmp_path):
+    changes = ("model.args.attn_drop: 0.1", "model.args: {attn_drop: 0.1}")
+    arm = load_study(write(tmp_path / "a.yaml", changes)).scales["cpu"].arms["bot"]
+    assert arm.set == {"model.name": "botnet14_nano", "model.args": {"attn_drop": 0.1}}
 
 
 def test_studies_that_are_not_there():

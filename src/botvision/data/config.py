@@ -8,6 +8,9 @@ from botvision.data.errors import DataError
 Source = Literal["auto", "folder", "zip", "cifar10", "cifar100", "generated", "long_range"]
 DRAWN = ("generated", "long_range")
 
+# By source, the quantity of every image by which accuracy is broken down.
+QUANTITIES: dict[str, str] = {"long_range": "distance"}
+
 MAX_GENERATED_CLASSES = 10
 
 # Distances of two glyphs, in short sides: nearer ones would overlap, farther ones lie outside the picture.

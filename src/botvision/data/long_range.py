@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from botvision.data.config import FARTHEST
+from botvision.data.config import FARTHEST, QUANTITIES
 from botvision.data.drawn_source import DrawnSource
 from botvision.data.draws import uniform
 from botvision.data.generated import OUTLINES, texture, turned
@@ -81,7 +81,8 @@ class LongRangeSource(DrawnSource):
         low, high = edges[:-1][group], edges[1:][group]
         part = uniform(1, seed, _SALT, _SPLITS[split] + len(_SPLITS), turn)[:, 0]
         values = np.minimum(low + part * (high - low), np.nextafter(high, low))
-        self.grouping = Grouping("distance", "px", tuple(edges.tolist()), torch.from_numpy(values))
+        quantity = QUANTITIES["long_range"]
+        self.grouping = Grouping(quantity, "px", tuple(edges.tolist()), torch.from_numpy(values))
 
     def name_of(self, index: int) -> str:
         label, distance = CLASSES[int(self.targets[index])], float(self.grouping.values[index])

@@ -276,7 +276,8 @@ def _curve(path: Path) -> Iterable[dict[str, float]]:
         return
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            yield {key: float(value) for key, value in row.items()}
+            if None not in row.values():  # the last one of a run that was killed may be cut off
+                yield {key: float(value) for key, value in row.items()}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from botvision.study.figures import charts
 from botvision.study.result import Axis, Picture, StudyOutcome
 from botvision.study.statistics import Verdict
 from botvision.study.tables import (
+    RULE,
     Grid,
     differences_grid,
     facts_grid,
-    places_grid,
+    places_grids,
     results_grid,
     runs_grid,
     settings_grid,
@@ -65,7 +66,7 @@ def to_html(analysis: Analysis) -> str:
         ValueError: A picture is missing or no PNG.
     """
     outcome, drawn = analysis.outcome, charts(analysis)
-    places = [places_grid(analysis, axis, metric) for axis in outcome.axes for metric in outcome.metrics]
+    places = places_grids(analysis)
     results = results_grid(analysis)
     parts = [
         _head(outcome),
@@ -117,9 +118,10 @@ def _claims(verdicts: Sequence[Verdict]) -> str:
             f'<article class="claim">\n<h3>{escape(claim.text)}</h3>\n'
             f'<p class="source">Claimed in: {escape(claim.source)}</p>\n' + "\n".join(rows) + "\n</article>"
         )
-    return _section(
-        "What became of the claims", '<div class="claims">\n' + "\n".join(cards) + "\n</div>" if cards else ""
-    )
+    if not cards:
+        return ""
+    body = '<div class="claims">\n' + "\n".join(cards) + "\n</div>"
+    return _section("What became of the claims", body, f'<p class="note">{escape(RULE)}</p>')
 
 
 def _warnings(warnings: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from botvision.evaluation.runs import INCIDENTAL_SETTINGS
+from botvision.study.checks import blamed, check_run
 from botvision.study.spec import Scale, Study
 from botvision.training.config import (
     build_config,
@@ -206,7 +207,8 @@ def make_plan(
         overrides: dotted keys that are set for all runs, on top of the file.
 
     Raises:
-        ConfigError: no such scale, a recipe or key that does not exist, or a key in which the runs differ.
+        ConfigError: no such scale, a recipe or key that does not exist, a key in which the runs differ, or a
+            metric or place on an axis that the runs cannot be measured by.
     """
     if scale_name not in study.scales:
         known = nearest(scale_name, list(study.scales))
@@ -214,33 +216,48 @@ def make_plan(
     scale, overrides = study.scales[scale_name], dict(overrides or {})
     if "train.seed" in overrides:
         raise ConfigError(f"train.seed: the study has seeds of its own: {', '.join(map(str, scale.seeds))}")
-    runs = [
-        _planned(study, scale, arm, seed, folder, overrides) for seed in scale.seeds for arm in study.arms
-    ]
-    plan = Plan(study, scale_name, folder, overrides, tuple(runs))
+    plan = _expanded(study, scale_name, folder, overrides)
+    for run in plan.runs[: len(study.arms)]:
+        check_run(study, scale_name, run.arm, run.config)
     if overrides:
-        alone = make_plan(study, scale_name, folder)
+        alone = _expanded(study, scale_name, folder, {})
         wrong = next((key for key in alone.varied() for given in overrides if _meets(key, given)), None)
         if wrong is not None:
             raise ConfigError(f"{wrong}: the arms of {study.name} differ in it, so it cannot be set for all")
     return plan
 
 
+def _expanded(study: Study, scale_name: str, folder: Path, overrides: dict[str, str]) -> Plan:
+    runs = [
+        _planned(study, scale_name, arm, seed, folder, overrides)
+        for seed in study.scales[scale_name].seeds
+        for arm in study.arms
+    ]
+    return Plan(study, scale_name, folder, overrides, tuple(runs))
+
+
 def _planned(
-    study: Study, scale: Scale, arm: str, seed: int, folder: Path, overrides: dict[str, str]
+    study: Study, scale_name: str, arm: str, seed: int, folder: Path, overrides: dict[str, str]
 ) -> PlannedRun:
-    chosen = scale.arms[arm]
-    recipe, where = chosen.recipe or scale.recipe, f"{study.name}: arm {arm}"
+    scale = study.scales[scale_name]
+    chosen, at_scale = scale.arms[arm], f"scales.{scale_name}"
+    recipe, where = chosen.recipe or scale.recipe, f"{at_scale}.arms.{arm}"
+    recipe_where = f"{where if chosen.recipe else at_scale}.recipe"
     if recipe is None:
-        raise ConfigError(f"{where}: recipe: missing, the arm has none and the scale has none")
+        raise ConfigError(f"{study.name}: {where}.recipe: missing, and the scale has none")
     if recipe.endswith((".yaml", ".yml")):
         recipe = str(Path(study.folder) / recipe)
-    own = {key: _text(value) for key, value in {**scale.set, **chosen.set}.items()}
-    given = {**own, **overrides, "train.seed": str(seed)}
+    shared, own = ({key: _text(value) for key, value in part.set.items()} for part in (scale, chosen))
+    given = {**shared, **own, **overrides, "train.seed": str(seed)}
     try:
-        config = build_config(load_recipe(recipe), given)
+        values = load_recipe(recipe)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise ConfigError(f"{study.name}: {recipe_where}: {error}") from None
+    try:
+        config = build_config(values, given)
+    except ConfigError as error:
+        layers = ((recipe_where, {}), (f"{at_scale}.set", shared), (f"{where}.set", own))
+        raise ConfigError(f"{study.name}: {blamed(values, layers, f'arm {arm}')}: {error}") from None
     measurements = []
     for axis, places in scale.at.items():
         key = study.axes[axis].key

@@ -4,12 +4,11 @@ Nothing here imports torch. Keys that are not known are refused, as in recipes.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from botvision.study.result import Axis, Metric
 from botvision.training.config import read_yaml
 from botvision.training.schema import ConfigError, build, nearest, require
 
@@ -45,6 +44,9 @@ class MetricSpec:
     title: str
     chance: float | None = None
 
+    def __post_init__(self) -> None:
+        require(self.chance is None or 0 <= self.chance < 1, "chance", self.chance, "0 <= chance < 1")
+
 
 @dataclasses.dataclass(frozen=True)
 class ClaimSpec:
@@ -67,6 +69,7 @@ class ClaimSpec:
 
     def __post_init__(self) -> None:
         require((self.axis is None) == (self.at is None), "at", self.at, "axis and at, or neither")
+        require(self.better != self.worse, "worse", self.worse, "another arm than in better")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +86,10 @@ class ArmSpec:
     source: str | None = None
     baseline: str | None = None
 
+    def __post_init__(self) -> None:
+        for name, percent in self.published.items():
+            require(0 <= percent <= 100, f"published.{name}", percent, "percent from 0 to 100")
+
 
 @dataclasses.dataclass(frozen=True)
 class AttentionSpec:
@@ -97,7 +104,7 @@ class AttentionSpec:
     images: int = 5
 
     def __post_init__(self) -> None:
-        require(self.images > 0, "attention.images", self.images, "a number above 0")
+        require(self.images > 0, "images", self.images, "a number above 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +122,9 @@ class ScaledArm:
     recipe: str | None = None
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
     minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_common(self.set, self.minutes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,11 +156,16 @@ class Scale:
     at: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _check_common(self.set, self.minutes)
         require(len(self.seeds) == len(set(self.seeds)) > 0, "seeds", list(self.seeds), "different seeds")
+        possible = all(0 <= seed < 2**32 for seed in self.seeds)
+        require(possible, "seeds", list(self.seeds), "whole numbers, 0 <= seed < 2**32")
         require(self.threads > 0, "threads", self.threads, "a number above 0")
         for name in self.arms:
             usable = name.replace("-", "").replace("_", "").isalnum()
             require(usable, "arms", name, "letters, digits, - and _ (it becomes a folder)")
+        for axis, places in self.at.items():
+            require(len(places) == len(set(places)) > 0, f"at.{axis}", places, "different places")
 
     def minutes_of(self, arm: str) -> float | None:
         """Returns how long a run of an arm takes by the file; None if it does not say."""
@@ -190,31 +205,28 @@ class Study:
     folder: str = ""
 
     def __post_init__(self) -> None:
+        for key in ("metrics", "arms", "scales"):
+            require(bool(getattr(self, key)), key, {}, "one or more")
         _known([self.baseline], self.arms, "baseline")
         for name, arm in self.arms.items():
             _known([arm.baseline or self.baseline], self.arms, f"arms.{name}.baseline")
             _known(arm.published, self.metrics, f"arms.{name}.published")
+        keyed = [axis for axis, spec in self.axes.items() if spec.key]
         for i, claim in enumerate(self.claims):
             _known([claim.better, claim.worse], self.arms, f"claims[{i}]")
             _known(claim.metrics, self.metrics, f"claims[{i}].metrics")
             _known([claim.axis] if claim.axis else [], self.axes, f"claims[{i}].axis")
+            if claim.axis in keyed and not isinstance(claim.at, str):
+                places = sorted({at for scale in self.scales.values() for at in scale.at.get(claim.axis, ())})
+                expected = f"a place of {claim.axis} at which a scale measures ({_listed(places)})"
+                require(claim.at in places, f"claims[{i}].at", claim.at, expected)
         _known([self.attention.arm] if self.attention else [], self.arms, "attention.arm")
-        require(bool(self.scales), "scales", {}, "one or more")
         for name, scale in self.scales.items():
             where = f"scales.{name}"
             _known(scale.arms, self.arms, f"{where}.arms")
             missing = [arm for arm in self.arms if arm not in scale.arms]
             require(not missing, f"{where}.arms", list(scale.arms), f"all arms, {missing} among them")
-            keyed = [axis for axis, spec in self.axes.items() if spec.key]
             _known(scale.at, keyed, f"{where}.at")
-
-    def metric_list(self) -> tuple[Metric, ...]:
-        """Returns the metrics as the report takes them."""
-        return tuple(Metric(name, spec.title, spec.chance) for name, spec in self.metrics.items())
-
-    def axis_list(self) -> tuple[Axis, ...]:
-        """Returns the axes as the report takes them."""
-        return tuple(Axis(name, spec.title) for name, spec in self.axes.items())
 
 
 def study_names() -> list[str]:
@@ -250,28 +262,39 @@ def load_study(name_or_path: str) -> Study:
 
 
 def _build_study(values: Mapping[str, Any], path: Path) -> Study:
-    parts = {"metrics": MetricSpec, "arms": ArmSpec, "axes": AxisSpec}
-    values = {**values, "name": path.stem, "folder": str(path.resolve().parent)}
-    for key, cls in parts.items():
+    for key, why in (("name", "a study is named after its file"), ("folder", "it is that of the file")):
         if key in values:
-            values[key] = _each(cls, values[key], key)
-    scales = {}
-    for name, scale in _mapping(values.get("scales"), "scales").items():
-        arms = _each(ScaledArm, _mapping(scale, f"scales.{name}").get("arms"), f"scales.{name}.arms")
-        scales[name] = build(Scale, {**scale, "arms": arms}, f"scales.{name}.")
-    return build(Study, {**values, "scales": scales}, "")
+            raise ConfigError(f"{key}: leave it out, {why}")
+    values = {**values, "name": path.stem, "folder": str(path.resolve().parent)}
+    if isinstance(values.get("arms"), Mapping):  # of an arm there may be nothing to say
+        values["arms"] = {name: {} if arm is None else arm for name, arm in values["arms"].items()}
+    return build(Study, values, "")
 
 
-def _each(cls: type[Any], values: object, where: str) -> dict[str, Any]:
-    return {
-        name: build(cls, value or {}, f"{where}.{name}.") for name, value in _mapping(values, where).items()
-    }
+def _check_common(values: Mapping[str, Any], minutes: float | None) -> None:
+    """What `set` and `minutes` of a scale and of an arm may be."""
+    require(minutes is None or minutes > 0, "minutes", minutes, "a number above 0")
+    for key, value in values.items():
+        if key == "train.seed":
+            raise ConfigError("set.train.seed: leave it out, the study has seeds of its own (scales.*.seeds)")
+        free = key == "model.args" or key.startswith("model.args.")
+        if isinstance(value, Mapping) and not free:
+            inner = ", ".join(f"{key}.{name}" for name in value) or f"{key}.something"
+            raise ConfigError(f"set.{key}: expected dotted keys ({inner}), got the mapping {value!r}")
+        require(_is_plain(value), f"set.{key}", value, "text, a number, true, false, null or a list of these")
 
 
-def _mapping(value: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise ConfigError(f"{where}: expected a mapping of names to values, got {value!r}")
-    return value
+def _is_plain(value: object) -> bool:
+    """Whether a command line can say it."""
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _is_plain(inner) for name, inner in value.items())
+    return value is None or isinstance(value, str | int | float)
+
+
+def _listed(places: Sequence[float]) -> str:
+    return ", ".join(f"{at:g}" for at in places) or "none"
 
 
 def _known(names: Iterable[str], known: Iterable[str], where: str) -> None:

@@ -8,7 +8,14 @@ from botvision.report import percent, short, table
 from botvision.study.analysis import Analysis, spread_of
 from botvision.study.bootstrap import LEVEL
 from botvision.study.result import Arm, Axis, Metric, label_of
-from botvision.study.statistics import Difference, Interval, Spread, Verdict, points
+from botvision.study.statistics import Difference, Interval, Spread, Verdict, difference, points
+
+# Beside the verdicts, so that nobody takes them for more.
+RULE = (
+    f"A claim held where every {100 * LEVEL:g} % interval there is, over seeds and over images, lies above "
+    "zero; it did not hold where every one lies below. Each claim is judged by itself: among twenty without any "
+    "truth one or two would seem to hold or not to hold."
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,14 @@ def differences_grid(analysis: Analysis) -> Grid | None:
     return Grid("Differences", header, tuple(rows), "lllrrrrr", note)
 
 
+def places_grids(analysis: Analysis) -> list[Grid]:
+    """Return scores and differences along every axis."""
+    outcome = analysis.outcome
+    pairs = [(axis, metric) for axis in outcome.axes for metric in outcome.metrics]
+    grids = [make(analysis, *pair) for pair in pairs for make in (places_grid, place_differences_grid)]
+    return [grid for grid in grids if grid is not None]
+
+
 def places_grid(analysis: Analysis, axis: Axis, metric: Metric) -> Grid | None:
     """Return a score along an axis, one row an arm; None if no run has it there."""
     outcome = analysis.outcome
@@ -106,6 +121,27 @@ def places_grid(analysis: Analysis, axis: Axis, metric: Metric) -> Grid | None:
     note += " * where it was trained." if any(cell.endswith(" *") for row in rows for cell in row) else ""
     title = f"{metric.title} (%) by {axis.words}"
     return Grid(title, header, tuple(rows), "l" + "r" * len(places), note)
+
+
+def place_differences_grid(analysis: Analysis, axis: Axis, metric: Metric) -> Grid | None:
+    """Return the differences to the baselines along an axis, one row an arm; None if there are none."""
+    outcome = analysis.outcome
+    places = [(axis.name, at) for at in analysis.places(axis.name)]
+    rows = []
+    for arm in outcome.arms:
+        if arm.baseline is None:
+            continue
+        theirs = outcome.arm(arm.baseline)
+        cells = [_difference_cell(difference(arm, theirs, metric.name, place=place)) for place in places]
+        if any(cells):
+            rows.append((arm.label, theirs.label, *cells))
+    if not rows:
+        return None
+    header = ("arm", "against", *(label_of(outcome, place) for place in places))
+    note = "Points, mean ± standard deviation over pairs of runs with the same seed; in parentheses the "
+    note += f"{100 * LEVEL:g} % interval over seeds, by Student's t."
+    title = f"Difference in {metric.title} by {axis.words}"
+    return Grid(title, header, tuple(rows), "ll" + "r" * len(places), note)
 
 
 def _seeds(spread: Spread | None, arm: Arm) -> str:
@@ -150,9 +186,9 @@ def to_markdown(analysis: Analysis) -> str:
     parts = [f"# {outcome.title} ({outcome.scale} scale)", outcome.question]
     parts += ["\n".join(f"- Warning: {text}" for text in outcome.warnings)] if outcome.warnings else []
     if analysis.verdicts:
-        parts += ["## What became of the claims", "\n".join(map(verdict_line, analysis.verdicts))]
+        parts += ["## What became of the claims", "\n".join(map(verdict_line, analysis.verdicts)), RULE]
     grids = [results_grid(analysis), differences_grid(analysis)]
-    grids += [places_grid(analysis, axis, metric) for axis in outcome.axes for metric in outcome.metrics]
+    grids += places_grids(analysis)
     grids += [runs_grid(analysis), settings_grid(analysis)]
     for grid in grids:
         if grid is not None:

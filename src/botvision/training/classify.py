@@ -26,7 +26,7 @@ from botvision.training.learner import ADVICE, DivergedError, EpochResult, Learn
 from botvision.training.optim import Schedule
 from botvision.training.results import breakdown_file
 from botvision.training.schema import ConfigError
-from botvision.training.settings import RunConfig
+from botvision.training.settings import EVALUATION_KEYS, RunConfig
 from botvision.training.task import Task, resolve_device
 
 EXAMPLES = 2  # images of each class and interval in the picture of them
@@ -103,6 +103,7 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
     """
 
     columns: ClassVar[tuple[str, ...]] = ("val_loss", "val_top1", "val_top5")
+    evaluation_keys: ClassVar[tuple[str, ...]] = EVALUATION_KEYS["classify"]
     picture: ClassVar[str] = "confusion"
 
     def open(self) -> Splits:

@@ -35,11 +35,10 @@ from botvision.training.history import write_json
 from botvision.training.learner import EpochResult, Learner
 from botvision.training.optim import Schedule
 from botvision.training.schema import ConfigError
-from botvision.training.settings import DetectionRunConfig
+from botvision.training.settings import EVALUATION_KEYS, OPTIONS_OF_EVALUATION, DetectionRunConfig
 from botvision.training.task import Task, resolve_device
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
-OPTIONS_OF_EVALUATION = ("detections", "score_threshold", "nms")
 
 
 class Detector(Learner):
@@ -100,10 +99,7 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
 
     columns: ClassVar[tuple[str, ...]] = ("val_box_ap", "val_box_ap50", "val_mask_ap", "val_mask_ap50")
     parts: ClassVar[tuple[str, ...]] = LOSSES
-    evaluation_keys: ClassVar[tuple[str, ...]] = (
-        *("data.", "train.batch_size", "train.device"),
-        *(f"model.detector.{key}" for key in OPTIONS_OF_EVALUATION),
-    )
+    evaluation_keys: ClassVar[tuple[str, ...]] = EVALUATION_KEYS["detect"]
     picture: ClassVar[str] = "precision_recall"
     same_sizes: ClassVar[bool] = False
     whole_batches: ClassVar[bool] = False  # few images, and no layer that minds a smaller batch but for one

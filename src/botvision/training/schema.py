@@ -19,6 +19,9 @@ class Text(str):
     """A string from a command line: to be read as a number, list, ... where the key asks for one."""
 
 
+PLURALS = {int: "whole numbers", float: "numbers", str: "names"}
+
+
 def require(holds: bool, key: str, value: object, expected: str) -> None:
     """Raises ConfigError "key: expected ..., got ..." unless the condition holds."""
     if not holds:
@@ -60,8 +63,6 @@ def build(cls: type[Any], values: object, prefix: str) -> Any:  # noqa: ANN401
     converted = {key: _convert(value, hints[key], f"{prefix}{key}") for key, value in values.items()}
     try:
         return cls(**converted)
-    except ConfigError:
-        raise
     except ValueError as error:
         text = str(error)
         raise ConfigError(text if text.startswith(prefix) else f"{prefix}{text}") from None
@@ -128,11 +129,23 @@ def _match(value: object, option: Any, key: str) -> tuple[bool, Any]:  # noqa: A
             _convert(item, kind, f"{key}[{i}]")
             for i, (item, kind) in enumerate(zip(value, inner, strict=True))
         )
-    if origin is dict or option is dict:
-        return isinstance(value, Mapping), _untext(value, key)
+    if origin is dict:
+        return isinstance(value, Mapping), _items(value, arguments[1], key)
     if origin is None and isinstance(option, type):
         return isinstance(value, option) and not (option is int and isinstance(value, bool)), value
     return False, None
+
+
+def _items(value: object, kind: Any, key: str) -> Any:  # noqa: ANN401
+    """The mapping with names as keys and values of a kind; what is no mapping comes back as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    for name in value:
+        if not isinstance(name, str):
+            raise ConfigError(f"{key}: expected names as keys, got {name!r}; put it in quotes")
+    if kind is Any:
+        return _untext(value, key)
+    return {name: _convert(item, kind, f"{key}.{name}") for name, item in value.items()}
 
 
 def _untext(value: object, key: str) -> Any:  # noqa: ANN401
@@ -142,12 +155,17 @@ def _untext(value: object, key: str) -> Any:  # noqa: ANN401
 
 
 def _describe(options: tuple[Any, ...]) -> str:
-    names = []
-    for option in options:
-        if typing.get_origin(option) is Literal:
-            names.append("one of " + ", ".join(str(choice) for choice in typing.get_args(option)))
-        else:
-            names.append("null" if option is types.NoneType else str(getattr(option, "__name__", option)))
-            if typing.get_args(option):
-                names[-1] = str(option)
-    return " or ".join(names)
+    return " or ".join(_named(option) for option in options)
+
+
+def _named(option: Any) -> str:  # noqa: ANN401
+    origin, arguments = typing.get_origin(option), typing.get_args(option)
+    if origin is Literal:
+        return "one of " + ", ".join(str(choice) for choice in arguments)
+    if origin is dict:
+        return "a mapping of names to values"
+    if origin is list or (origin is tuple and arguments[-1] is Ellipsis):
+        return f"a list of {PLURALS.get(arguments[0], 'values')}"
+    if arguments:
+        return str(option)
+    return "null" if option is types.NoneType else str(getattr(option, "__name__", option))

@@ -181,5 +181,17 @@ class DetectionRunConfig:
         require(smoothing == 0, "train.label_smoothing", smoothing, "0, a detector has none")
 
 
+# Of a detector, what its evaluation may set otherwise than the run did.
+OPTIONS_OF_EVALUATION = ("detections", "score_threshold", "nms")
+
+# Beginnings of all keys that an evaluation may set otherwise, by task.
+EVALUATION_KEYS: dict[str, tuple[str, ...]] = {
+    "classify": ("data.", "train.batch_size", "train.device"),
+    "detect": (
+        *("data.", "train.batch_size", "train.device"),
+        *(f"model.detector.{key}" for key in OPTIONS_OF_EVALUATION),
+    ),
+}
+
 AnyRunConfig = RunConfig | DetectionRunConfig
 CONFIGS: dict[str, type[AnyRunConfig]] = {"classify": RunConfig, "detect": DetectionRunConfig}

@@ -75,7 +75,7 @@ class Task(ABC, Generic[C, S, D]):
 
     columns: ClassVar[tuple[str, ...]]
     parts: ClassVar[tuple[str, ...]] = ()
-    evaluation_keys: ClassVar[tuple[str, ...]] = ("data.", "train.batch_size", "train.device")
+    evaluation_keys: ClassVar[tuple[str, ...]]
     picture: ClassVar[str]
     same_sizes: ClassVar[bool] = True
     whole_batches: ClassVar[bool] = True
