@@ -107,8 +107,11 @@ def test_mistakes_are_one_line(run, photos, tmp_path, capsys):
         capsys, *attend, "--block", "3"
     )
     assert "head 5: the attention has 4 heads, 1 to 4" in complaint(capsys, *attend, "--head", "5")
-    for text in ("5", "5,x", "5,6,7", "a"):
+    for text in ("5", "5,x", "5,6,7", "a", "-1,5", "-.5,5", "5,-1"):
         assert "expected a pixel y,x such as 120,85" in complaint(capsys, *attend, "--at", text)
+    for words in (["10", "20"], ["10,", "20"]):
+        line = complaint(capsys, *attend, "--at", *words)
+        assert line == "--at: expected a pixel y,x in one word, got two; did you mean --at 10,20?"
     missing = str(tmp_path / "missing")
     assert complaint(capsys, "attend", str(run), missing) == f"{missing}: no such file or folder"
     assert complaint(capsys, "attend", missing, image) == f"{missing}: no such run folder"

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,7 +45,26 @@ def split_overrides(words: Iterable[str]) -> tuple[list[str], Overrides]:
         if match["key"] in overrides:
             raise UsageError(f"--{match['key']}: given twice")
         overrides[match["key"]] = value
-    return rest, overrides
+    return _join_values(rest), overrides
+
+
+def _join_values(words: Sequence[str]) -> list[str]:
+    """Join ``--at -1,5``, which argparse takes for two options, into ``--at=-1,5``, which it reads.
+
+    Raises:
+        UsageError: A pixel of ``--at`` that is written as two words.
+    """
+    joined: list[str] = []
+    for i, word in enumerate(words):
+        apart = re.fullmatch(r"--at (-?\d+),? (-?\d+)", " ".join(words[i : i + 3]))
+        if apart:
+            meant = f"--at {apart[1]},{apart[2]}"
+            raise UsageError(f"--at: expected a pixel y,x in one word, got two; did you mean {meant}?")
+        if joined and re.fullmatch(r"--[a-z-]+", joined[-1]) and re.match(r"-[\d.,]", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def build_parser() -> _Parser:
@@ -81,6 +100,16 @@ def means_results(args: argparse.Namespace, overrides: Overrides) -> bool:
     if results and args.truth is None:
         raise UsageError(f"{args.run}: COCO results need their ground truth: --truth INSTANCES.json")
     return results
+
+
+def check_study(args: argparse.Namespace, overrides: Overrides) -> None:
+    """Refuse arguments of ``study`` that say how to run one, where none is named. Raises UsageError."""
+    options = {flag: o for flag, o in manual.ARGUMENTS["study"].items() if flag.startswith("--")}
+    values = {flag: getattr(args, flag.removeprefix("--").replace("-", "_")) for flag in options}
+    given = [f"--{key}" for key in overrides]
+    given += [flag for flag, value in values.items() if value not in (False, options[flag].get("default"))]
+    if given and args.study is None:
+        raise UsageError(f"STUDY is missing, {given[0]} goes with one; botvision study lists them")
 
 
 def dotted_hint(word: str, command: str | None) -> str:

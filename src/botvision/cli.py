@@ -22,6 +22,7 @@ from botvision.arguments import (
     Overrides,
     UsageError,
     build_parser,
+    check_study,
     dotted_hint,
     means_results,
     split_overrides,
@@ -271,6 +272,7 @@ def _compare(args: argparse.Namespace, _: Overrides) -> int:
 
 
 def _study(args: argparse.Namespace, overrides: Overrides) -> int:
+    check_study(args, overrides)
     from botvision.study_command import study
 
     return study(args, overrides, print, _complain)

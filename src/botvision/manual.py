@@ -104,7 +104,8 @@ HELP = {
     "study study": "a name that botvision study lists, or a YAML file",
     "study --scale": "which of its sizes (default: cpu; those that come with botvision have paper, too)",
     "study --out": "folder for all of it (default: runs/study-STUDY-SCALE)",
-    "study --jobs": "runs at a time (default: one a GPU, or one for each of the CPU's processors)",
+    "study --jobs": "runs at a time (default: one a GPU; on a CPU its processors divided by the threads that "
+    "the study gives a run)",
     "study --report-only": "report on the runs that are finished, run nothing",
     "study --no-pictures": "no attention over images in the report: where those must not be passed on",
     "study --dry-run": "say what would be run and how long it would take",
@@ -173,7 +174,7 @@ def positive(text: str) -> int:
 def pixel(text: str) -> tuple[int, int]:
     row, found, column = text.partition(",")
     if not (found and row.strip().isdecimal() and column.strip().isdecimal()):
-        raise argparse.ArgumentTypeError(f"expected a pixel y,x such as 120,85, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a pixel y,x such as 120,85, from 0,0 on, got {text!r}")
     return int(row), int(column)
 
 

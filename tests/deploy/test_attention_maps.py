@@ -208,6 +208,55 @@ def test_the_network_is_left_as_it_was():
     assert all(not layer._forward_hooks for layer in attention_of(network))
 
 
+@pytest.mark.parametrize("position", ["relative", "absolute", "content"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision_is_in_the_maps_inputs_alone(position, autocast):
+    """bf16 networks: maps sum to 1, and are those of the same queries and keys in double precision."""
+    network, image = classifier(position=position, convention="timm"), torch.rand(3, 64, 96)
+    if autocast:
+        network, image = detector(position=position, convention="timm"), torch.rand(3, 50, 90)
+    else:
+        network, image = network.to(torch.bfloat16), image.to(torch.bfloat16)
+    spy = Spy(network)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = attention_maps(network, image, [(y, x) for y in range(0, 50, 8) for x in range(0, 90, 8)])
+        projected = [layer.project(x, sizes) for layer, x, sizes, _ in spy.seen]
+    for block, (q, k, v, terms) in zip(found.blocks, projected, strict=True):
+        assert (block.weights.sum((-1, -2)) - 1).abs().max() < 1e-6
+        assert q.dtype == torch.bfloat16
+        rows = terms.position and terms.position.to(torch.float64)
+        full = reference.attend_reference(q.double(), k.double(), v.double(), terms._replace(position=rows))
+        full = full[1][0].unflatten(1, terms.grid).unflatten(-1, terms.grid)
+        for weights, (row, column) in zip(block.weights, block.cells, strict=True):
+            wanted = full[:, row, column, : block.grid[0], : block.grid[1]].float()
+            assert torch.allclose(weights, wanted, atol=1e-6)
+        assert block.offsets is None or block.offsets.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "at", [(10, 20), [], [(10, 20, 3)], [(10,)], [(1.5, 2.0)], ["ab"], np.ones((2, 2)), 5]
+)
+def test_queries_that_are_no_pixels(at):
+    with pytest.raises(ValueError, match=r"at: expected pixels \(y, x\) in a list, such as") as error:
+        attention_maps(classifier(), torch.rand(3, 64, 96), at)
+    assert "\n" not in str(error.value)
+
+
+def test_queries_may_come_as_an_array():
+    network, image = classifier(), torch.rand(3, 64, 96)
+    found = attention_maps(network, image, np.array([[10, 20], [63, 95]]))  # pyrefly: ignore
+    assert found.at == ((10, 20), (63, 95))
+
+
+def test_detectors_take_bytes_and_classifiers_do_not():
+    pixels = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"takes a normalised float tensor, got torch\.uint8"):
+        attention_maps(classifier(), pixels)
+    network = detector()
+    whole, parts = (attention_maps(network, image) for image in (pixels, pixels / 255))
+    assert torch.allclose(whole.blocks[0].weights, parts.blocks[0].weights, atol=1e-5)
+
+
 def test_what_cannot_be_looked_at():
     with pytest.raises(ValueError, match="no attention to look at"):
         attention_maps(bv.create_model("resnet14_nano"), torch.rand(3, 64, 64))

@@ -108,6 +108,32 @@ def test_mistakes_are_one_line(capsys, tmp_path, argv, words):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--out", "x"],
+        ["--train.epochs", "3"],
+        ["--scale", "paper"],
+        ["--jobs", "2"],
+        ["--dry-run"],
+        ["--report-only"],
+        ["--no-pictures"],
+    ],
+)
+def test_what_goes_with_a_study_without_one_is_refused(capsys, words):
+    line = f"STUDY is missing, {words[0]} goes with one; botvision study lists them"
+    assert complaint(capsys, "study", *words) == line
+
+
+def test_the_help_tells_how_many_runs_go_at_a_time(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(12))
+    path = write(tmp_path / "tiny.yaml", ("seeds: [0]", "threads: 4\n    seeds: [0]"))
+    assert cli.main(["study", path, "--dry-run"]) == 0
+    assert ", 3 at a time on CPU: " in capsys.readouterr().out  # 12 processors, 4 threads
+    assert cli.main(["study", "--help"]) == 0
+    assert "processors divided by the threads" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_default_folder_is_named_after_study_and_scale(capsys, tmp_path):
     assert cli.main(["study", "cifar", "--scale", "paper", "--dry-run", "--jobs", "2"]) == 0
     out = capsys.readouterr().out

@@ -124,6 +124,8 @@ def test_a_file_can_extend_a_recipe_of_the_package(tmp_path: Path):
         ("extends: [b]\n", r"extends: expected one recipe's name, got \['b'\]"),
         ("extends: cifar10_botnet5\n", "did you mean 'cifar10_botnet50'"),
         ("model: 1\nmodel: 2\n", "line 2: key 'model' is given twice"),
+        ("model: 1\n{name}: 2\n", "line 2: expected a name as key"),
+        ("? [a, b]\n: 2\n", "line 1: expected a name as key"),
         ("- 1\n", "expected a mapping of keys to values, got list"),
         ("model: [\n", "cannot be read as YAML"),
     ],

@@ -6,6 +6,7 @@ R C rows of the position tables.
 """
 
 import math
+import operator
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,17 +96,21 @@ def attention_maps(
         model: a predictor, which prepares images as for a prediction; or a network, a classifier or backbone
             as well as a detector of `mask_rcnn`. Networks are left in the mode they are in, and run in eval.
         image: for a predictor a path, a PIL image or a uint8 array, as its `predict` takes them; for a
-            network a (3, H, W) tensor, of a classifier normalised.
+            network a (3, H, W) tensor, of a classifier float and normalised.
         at: (y, x) of the queries' pixels in the image; by default the middle of what the network sees.
 
     Raises:
-        ValueError: no attention in the network, or a pixel outside the image.
+        ValueError: no attention in the network, an image of another kind, or pixels that are no pairs of
+            whole numbers, or outside the image.
     """
+    asked = None if at is None else _pixels(at)
     network: Any = model if isinstance(model, nn.Module) else model.model
     find_attention(network)
     if isinstance(model, nn.Module):
         if not isinstance(image, Tensor) or image.ndim != 3:
             raise ValueError("a network takes a (C, H, W) tensor; a predictor takes files and pictures")
+        if not (image.is_floating_point() or isinstance(model, GeneralizedRCNN)):
+            raise ValueError(f"a classifier or backbone takes a normalised float tensor, got {image.dtype}")
         pixels = image
     else:
         if isinstance(image, Tensor):
@@ -116,9 +121,8 @@ def attention_maps(
     if isinstance(model, Predictor):
         view = View.cropped(size, model.image_size, model.crop)
         pixels = normalise(resize_and_crop(pixels, model.image_size, model.crop), model.mean, model.std)
-    if at is not None:  # before the network runs: a stride of 1 does to find out whether it sees the points
-        for point in at:
-            view.cell(point, 1)
+    for point in asked or ():  # before the network runs: with a stride of 1 it is known whether it sees them
+        view.cell(point, 1)
     with torch.no_grad(), _evaluating(network), _watching(network) as seen:
         if isinstance(network, GeneralizedRCNN):
             transform: Any = network.transform
@@ -126,13 +130,24 @@ def attention_maps(
             view = View.fitted(size, transform.padding.sizes[0], transform.padding.canvas)
         else:
             network(pixels[None].to(_device_of(network)))
-        points = tuple((int(y), int(x)) for y, x in ([view.middle] if at is None else at))
+        points = (view.middle,) if asked is None else asked
         names = _block_names([name for name, *_ in seen])
         blocks = [
             _look(name, layer, x, sizes, (view, points))
             for name, (_, layer, x, sizes) in zip(names, seen, strict=True)
         ]
     return ImageAttention(view, points, tuple(blocks))
+
+
+def _pixels(at: Sequence[Hw]) -> tuple[Hw, ...]:
+    try:
+        points = [tuple(operator.index(place) for place in point) for point in at]
+    except TypeError:
+        points = []
+    if not points or any(len(point) != 2 for point in points):
+        got = " ".join(repr(at).split())
+        raise ValueError(f"at: expected pixels (y, x) in a list, such as [(120, 85)], got {got}")
+    return tuple((y, x) for y, x in points)
 
 
 def find_attention(network: nn.Module) -> dict[str, MHSA2d]:
@@ -148,7 +163,7 @@ def position_logits(layer: MHSA2d, query: Tensor) -> Tensor | None:
 
     Args:
         layer: with tables for H' x W' cells.
-        query: (N, D) a query of each head, already scaled.
+        query: (N, D) float32, a query of each head, already scaled.
 
     Returns:
         (N, 2H'-1, 2W'-1) by the relative offset key - query, or (N, H', W') by the key's place; None where
@@ -156,7 +171,7 @@ def position_logits(layer: MHSA2d, query: Tensor) -> Tensor | None:
     """
     if layer.position is None:
         return None
-    rows = layer.position(layer.position.grid)
+    rows = layer.position(layer.position.grid).to(query.dtype)
     if layer.convention == "timm":
         rows = rows.scaled(1 / layer.scale)
     return (query @ rows.height[0].mT).unsqueeze(2) + (query @ rows.width[0].mT).unsqueeze(1)
@@ -204,6 +219,9 @@ def _look(
     height, width = view.cells(stride)
     cells = tuple(view.cell(point, stride) for point in points)
     q, k, v, terms = layer.project(x, sizes)
+    if q.dtype in (torch.float16, torch.bfloat16):  # rounded to these, weights no longer sum to 1
+        position = None if terms.position is None else terms.position.to(torch.float32)
+        q, k, v, terms = q.float(), k.float(), v.float(), terms._replace(position=position)
     weights, distance, entropy = [], [], []
     for n in range(layer.heads):  # one at a time: a head's map of 64x64 cells takes 64 MB
         full = attend_reference(q[:, n : n + 1], k[:, n : n + 1], v[:, n : n + 1], terms)[1][0, 0].float()
@@ -212,7 +230,7 @@ def _look(
         distance.append(_distances(own))
         entropy.append(torch.special.entr(own).sum((-1, -2)) / math.log(2))
     mean = q[0].unflatten(1, terms.grid)[:, :height, :width].float().mean((1, 2))
-    offsets = position_logits(layer, mean.to(q.dtype))
+    offsets = position_logits(layer, mean)
     return BlockAttention(
         name=name,
         position=layer.mode,

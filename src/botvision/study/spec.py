@@ -215,7 +215,7 @@ class Study:
         for i, claim in enumerate(self.claims):
             _known([claim.better, claim.worse], self.arms, f"claims[{i}]")
             _known(claim.metrics, self.metrics, f"claims[{i}].metrics")
-            _known([claim.axis] if claim.axis else [], self.axes, f"claims[{i}].axis")
+            _known([] if claim.axis is None else [claim.axis], self.axes, f"claims[{i}].axis")
             if claim.axis in keyed and not isinstance(claim.at, str):
                 places = sorted({at for scale in self.scales.values() for at in scale.at.get(claim.axis, ())})
                 expected = f"a place of {claim.axis} at which a scale measures ({_listed(places)})"

@@ -147,6 +147,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError(
+                    f"line {key_node.start_mark.line + 1}: expected a name as key, got a list or mapping"
+                )
             if key_node.value in seen:
                 raise ConfigError(
                     f"line {key_node.start_mark.line + 1}: key {key_node.value!r} is given twice"
