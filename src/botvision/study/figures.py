@@ -221,6 +221,8 @@ def _cost(analysis: Analysis, name: str, of: Callable[[Cost], float | None]) -> 
         return None
 
     def draw(axes: "Axes") -> None:
+        from matplotlib.ticker import MaxNLocator
+
         for arm, number, cost, found in dots:
             colour, marker, _ = look(number)
             axes.errorbar(
@@ -229,6 +231,7 @@ def _cost(analysis: Analysis, name: str, of: Callable[[Cost], float | None]) -> 
             )  # fmt: skip
         axes.margins(0.18)
         axes.set_xlim(0, 1.15 * max(cost for _, _, cost, _ in dots))  # from zero: a small saving looks small
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set(xlabel=name, ylabel=f"{metric.title} (%)")
 
     words = [f"{arm.label} {cost:.4g} and {percent(found.mean)} %" for arm, _, cost, found in dots]

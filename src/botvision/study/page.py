@@ -2,6 +2,7 @@
 
 import base64
 import json
+import struct
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -28,6 +29,7 @@ from botvision.study.tables import (
 )
 
 WORDS = {"held": "held", "did not hold": "failed", "could not be told": "open"}  # word -> class of the style
+WIDE = 2.5  # times as wide as high
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -182,10 +184,11 @@ def _picture(picture: Picture) -> str:
     if not content.startswith(PNG):
         raise ValueError(f"{picture.path}: expected a PNG")
     alt = escape(picture.alt or picture.caption)
-    return (
-        f'<figure class="picture">\n<img src="{_uri(content)}" alt="{alt}">\n'
-        f"<figcaption>{escape(picture.caption)}</figcaption>\n</figure>"
-    )
+    image = f'<img src="{_uri(content)}" alt="{alt}">'
+    width, height = struct.unpack(">II", content[16:24])
+    if width > WIDE * height:  # a row of tiles would be too small on a phone
+        image = f'<div class="wide" tabindex="0" role="region" aria-label="{alt}">{image}</div>'
+    return f'<figure class="picture">\n{image}\n<figcaption>{escape(picture.caption)}</figcaption>\n</figure>'
 
 
 def _setting(analysis: Analysis) -> str:
