@@ -1,6 +1,7 @@
 """Study files: what is in them refers to something, and those that come with botvision can be run."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,16 @@ def test_studies_that_come_with_botvision(name, tmp_path):
         assert set(plan.varied()) - {"model.weights"} <= VARIED[name]  # each backbone starts from its own
         tasks = {run.config.task for run in plan.runs}
         assert tasks == {"detect" if "box_ap" in study.metrics else "classify"}
+
+
+def test_the_study_in_the_readme(tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(title:.*?)```", readme, re.S)
+    (tmp_path / "mine.yaml").write_text(text)
+    plan = make_plan(load_study(str(tmp_path / "mine.yaml")), "cpu", tmp_path / "out")
+    assert len(plan.runs) == 6
+    assert {run.config.train.epochs for run in plan.runs} == {10}
+    assert plan.runs[1].config.model.args == {"heads": 8}
 
 
 def test_the_small_scales_take_five_hours_at_most(tmp_path):
