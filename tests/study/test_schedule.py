@@ -147,6 +147,20 @@ def test_one_run_on_each_gpu(stand_in):
     assert [slot.name for slot in slots_of(plan, 3, ["0", "3"])] == ["GPU 0", "GPU 3", "GPU 0"]
 
 
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [(None, ["0", "1"]), ("2,5", ["2", "5"]), ("GPU-aa, GPU-bb,GPU-cc", ["GPU-aa", "GPU-bb"]), ("", [])],
+)
+def test_gpus_are_called_as_the_environment_calls_them(monkeypatch, visible, names):
+    count = 0 if visible == "" else 2
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert schedule.gpus() == names
+
+
 def test_a_gpu_by_its_number_is_refused(tmp_path):
     plan = plan_of(tmp_path, train__device="cuda:1")
     with pytest.raises(ConfigError, match=r"train\.device: cuda:1: a study sees to it"):
