@@ -41,10 +41,11 @@ def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, comp
     chosen = load_study(args.study)
     out = Path(args.out or f"runs/study-{chosen.name}-{args.scale}")
     plan = make_plan(chosen, args.scale, out, overrides)
+    plan.check_folder()
     if args.report_only:
         return _report(plan, say, args.no_pictures)
     states = plan.states()
-    if any(state != "finished" for state in states.values()) and not args.dry_run:
+    if any(state != "finished" for state in states.values()) and not (args.dry_run and _no_root(plan)):
         plan.check_data()
     from botvision.study.schedule import gpus, slots_of
 
@@ -52,7 +53,8 @@ def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, comp
     if args.dry_run:
         say(plan_lines(plan, states, slots))
         return 0
-    failures = _run(plan, slots, args.study)
+    plan.claim_folder()
+    failures = _run(plan, slots, _again(plan, args))
     for failure in failures:
         complain(str(failure))
     if not failures or any(state == "finished" for state in plan.states().values()):
@@ -60,7 +62,12 @@ def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, comp
     return 2 if failures else 0
 
 
-def _run(plan: Plan, slots: Sequence["Slot"], name: str) -> list["Failure"]:
+def _no_root(plan: Plan) -> bool:
+    """Whether nothing says where the data are: a plan can be shown without."""
+    return all(run.config.data.root is None for run in plan.runs)
+
+
+def _run(plan: Plan, slots: Sequence["Slot"], again: str) -> list["Failure"]:
     from botvision.bars import StatusBar
     from botvision.study.schedule import run_study
 
@@ -73,9 +80,9 @@ def _run(plan: Plan, slots: Sequence["Slot"], name: str) -> list["Failure"]:
             return failures
         except KeyboardInterrupt:
             done = sum(state == "finished" for state in plan.states().values())
+            rest = ", the others go on where they were" if done < len(plan.runs) else ", the report is left"
             raise KeyboardInterrupt(
-                f"; {done} of {len(plan.runs)} runs are finished, the others go on where they were with: "
-                f"{_again(plan, name)}"
+                f"; {done} of {len(plan.runs)} runs are finished{rest} with: {again}"
             ) from None
 
 
@@ -88,26 +95,33 @@ def _measure(plan: Plan, bar: "StatusBar") -> None:
 
 
 def _report(plan: Plan, say: Say, without_pictures: bool) -> int:
+    from botvision.bars import StatusBar
     from botvision.study.collect import collect
     from botvision.study.page import write_report
     from botvision.study.pictures import attention_pictures
 
-    outcome = collect(plan)
-    if not without_pictures:
-        try:
-            outcome = dataclasses.replace(outcome, pictures=attention_pictures(plan))
-        except ValueError as error:  # the numbers of hours of training do not depend on it
-            warning = f"no pictures of attention: {error}"
-            outcome = dataclasses.replace(outcome, warnings=(*outcome.warnings, warning))
-    written = write_report(outcome, plan.folder)
+    with StatusBar("report", 3) as bar:
+        bar.show(0, "reading the runs")
+        outcome = collect(plan)
+        if not without_pictures:
+            bar.show(1, "looking at attention")
+            try:
+                outcome = dataclasses.replace(outcome, pictures=attention_pictures(plan))
+            except ValueError as error:  # the numbers of hours of training do not depend on it
+                warning = f"no pictures of attention: {error}"
+                outcome = dataclasses.replace(outcome, warnings=(*outcome.warnings, warning))
+        bar.show(2, "drawing intervals and charts")
+        written = write_report(outcome, plan.folder)
     say(written[1].read_text(encoding="utf-8"))
     say(f"written: {', '.join(shlex.quote(str(path)) for path in written)}")
     return 0
 
 
-def _again(plan: Plan, name: str) -> str:
+def _again(plan: Plan, args: argparse.Namespace) -> str:
     keys = [word for key, value in plan.overrides.items() for word in (f"--{key}", value)]
-    return shown(["study", name, "--scale", plan.scale_name, "--out", str(plan.folder), *keys])
+    flags = ["--jobs", str(args.jobs)] if args.jobs else []
+    flags += ["--no-pictures"] if args.no_pictures else []
+    return shown(["study", args.study, "--scale", plan.scale_name, "--out", str(plan.folder), *flags, *keys])
 
 
 def list_lines(studies: Sequence[Study]) -> str:

@@ -281,7 +281,7 @@ def test_annotations_in_a_place_of_their_own(data: Path, capsys: pytest.CaptureF
     assert cli.main(["check", str(data), "--data.train_annotations", "odd/b.json"]) == 2
     assert "odd/b.json: no such file" in capsys.readouterr().err
     assert cli.main(["check", str(data), "--data.train_annotation", "odd/b.json"]) == 2
-    assert "did you mean 'train_annotations'?" in capsys.readouterr().err
+    assert "did you mean 'data.train_annotations'?" in capsys.readouterr().err
 
 
 def test_generated_data_are_sound() -> None:

@@ -142,3 +142,28 @@ def test_the_default_folder_is_named_after_study_and_scale(capsys, tmp_path):
     path = write(tmp_path / "tiny.yaml")
     assert cli.main(["study", path, "--dry-run", "--jobs", "2"]) == 0
     assert "folder: runs/study-tiny-cpu\n" in capsys.readouterr().out
+
+
+def test_a_folder_belongs_to_one_study_at_one_scale(capsys, tmp_path, monkeypatch):
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS))
+    monkeypatch.setattr("botvision.study.schedule.run_study", lambda *_: [])
+    monkeypatch.setattr("botvision.study_command.measure_steps", lambda *_: None)
+    words = [str(tmp_path / "tiny.yaml"), "--out", str(plan.folder)]
+    assert cli.main(["study", *words]) == 0
+    assert (plan.folder / "study.txt").read_text() == "study tiny at scale cpu\n"
+    assert cli.main(["study", *words]) == 0  # its own
+    capsys.readouterr()
+    other = write(tmp_path / "other.yaml")
+    for flag in ("--dry-run", "--report-only", "--jobs=1"):
+        line = complaint(capsys, "study", other, "--out", str(plan.folder), flag)
+        assert line == f"{plan.folder}: holds study tiny at scale cpu already; choose another --out"
+    line = complaint(capsys, "study", other, "--out", str(plan.runs[0].folder), "--dry-run")
+    assert line == f"{plan.runs[0].folder}: is the folder of a run; choose another --out"
+    line = complaint(capsys, "study", other, "--out", other, "--dry-run")
+    assert line == f"--out: {other} is a file, expected a folder"
+
+
+def test_a_dry_run_says_that_data_are_not_there(capsys):
+    assert cli.main(["study", "cifar", "--dry-run"]) == 0  # what it takes may be asked for without data
+    line = complaint(capsys, "study", "cifar", "--dry-run", "--data.root", "nowhere")
+    assert line == "data.root: nowhere: no such file or folder"

@@ -65,7 +65,7 @@ def test_the_command_of_a_run_says_all_that_the_plan_says(tmp_path):
             "model.name: the arms of tiny differ in it, so it cannot be set for all",
         ),
         ({"model__args": "{}"}, "model.args.attn_drop: the arms of tiny differ in it"),
-        ({"train__epoch": "3"}, "tiny: arm r: unknown key train.epoch; did you mean 'epochs'?"),
+        ({"train__epoch": "3"}, "unknown key train.epoch; did you mean 'train.epochs'?"),
     ],
 )
 def test_keys_that_cannot_be_set_for_all_runs(tmp_path, overrides, words):

@@ -161,12 +161,6 @@ def test_gpus_are_called_as_the_environment_calls_them(monkeypatch, visible, nam
     assert schedule.gpus() == names
 
 
-def test_a_gpu_by_its_number_is_refused(tmp_path):
-    plan = plan_of(tmp_path, train__device="cuda:1")
-    with pytest.raises(ConfigError, match=r"train\.device: cuda:1: a study sees to it"):
-        slots_of(plan, None, ["0", "1"])
-
-
 def test_threads_are_the_files_whatever_the_number_of_jobs(tmp_path):
     plan = plan_of(tmp_path, ("    minutes: 2", "    threads: 3"))
     for jobs in (1, 4):

@@ -37,7 +37,7 @@ def test_defaults_fill_what_is_not_said():
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        ({"train.epoch": "3"}, "unknown key train.epoch; did you mean 'epochs'?"),
+        ({"train.epoch": "3"}, "unknown key train.epoch; did you mean 'train.epochs'?"),
         ({"trian.epochs": "3"}, "unknown key trian; did you mean 'train'?"),
         ({"train.epochs": "many"}, "train.epochs: expected int, got 'many'"),
         ({"train.epochs": "1.5"}, "train.epochs: expected int, got 1.5"),

@@ -295,7 +295,7 @@ def test_every_image_takes_part_in_every_epoch(tmp_path: Path):
 
 
 def test_keys_of_the_other_task_are_unknown():
-    with pytest.raises(ConfigError, match=r"unknown key model\.detektor; did you mean 'detector'"):
+    with pytest.raises(ConfigError, match=r"unknown key model\.detektor; did you mean 'model\.detector'"):
         build_config(SMALL, {"model.detektor.masks": False})
     with pytest.raises(ConfigError, match=r"model\.detector\.neck: expected one of fpn, c5"):
         small(model__detector__neck="fnp")

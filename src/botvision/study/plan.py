@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from botvision.atomic import write_text
 from botvision.evaluation.runs import INCIDENTAL_SETTINGS
 from botvision.study.checks import blamed, check_run
 from botvision.study.spec import Scale, Study
@@ -30,6 +31,7 @@ State = Literal["new", "begun", "finished"]
 # What does not decide about the numbers of a run; where the data are is looked at apart.
 INCIDENTAL = INCIDENTAL_SETTINGS - {"train.seed"}
 LOADING = INCIDENTAL & {"data.num_workers", "data.cache", "data.cache_bytes", "train.device"}
+OWNER = "study.txt"  # says whose the folder is
 DRAWN = ("generated", "long_range")
 
 
@@ -175,6 +177,31 @@ class Plan:
         found = [changed_keys(first[0].config, run.config) for run in first[1:]]
         return [key for key in dict.fromkeys(key for keys in found for key in keys) if key != "recipe"]
 
+    def check_folder(self) -> None:
+        """Raises ConfigError where the folder is something else: another study's, a run's, or a file."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ConfigError(f"--out: {self.folder} is a file, expected a folder")
+        owner = self._owner()
+        if owner is not None and owner != self._name():
+            raise ConfigError(f"{self.folder}: holds {owner} already; choose another --out")
+        if owner is None and (self.folder / "config.yaml").is_file():
+            raise ConfigError(f"{self.folder}: is the folder of a run; choose another --out")
+
+    def claim_folder(self) -> None:
+        """Writes whose folder it is. Raises ConfigError like `check_folder`."""
+        self.check_folder()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / OWNER, self._name() + "\n")
+
+    def _name(self) -> str:
+        return f"study {self.study.name} at scale {self.scale_name}"
+
+    def _owner(self) -> str | None:
+        try:
+            return (self.folder / OWNER).read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
+
     def states(self) -> dict[str, State]:
         """Returns how far each run has come, by name. Raises ConfigError like `PlannedRun.state`."""
         return {run.name: run.state() for run in self.runs}
@@ -257,7 +284,8 @@ def _planned(
         config = build_config(values, given)
     except ConfigError as error:
         layers = ((recipe_where, {}), (f"{at_scale}.set", shared), (f"{where}.set", own))
-        raise ConfigError(f"{study.name}: {blamed(values, layers, f'arm {arm}')}: {error}") from None
+        place = blamed(values, layers, otherwise="")  # the command line
+        raise ConfigError(f"{study.name}: {place}: {error}" if place else str(error)) from None
     measurements = []
     for axis, places in scale.at.items():
         key = study.axes[axis].key

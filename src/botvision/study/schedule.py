@@ -74,19 +74,10 @@ def slots_of(plan: Plan, jobs: int | None, devices: Sequence[str]) -> list[Slot]
         plan: of the study.
         jobs: runs at a time; by default one a GPU, or as many as have `threads` processors each.
         devices: GPUs.
-
-    Raises:
-        ConfigError: the runs ask for one GPU by its number.
     """
     threads = plan.scale.threads
     own = dict.fromkeys(THREAD_VARIABLES, str(threads))
     wanted = {run.config.train.device for run in plan.runs}
-    numbered = next((device for device in wanted if device.startswith("cuda:")), None)
-    if numbered is not None:
-        raise ConfigError(
-            f"train.device: {numbered}: a study sees to it that each run has a GPU of its own; say cuda, and "
-            "name those it may use in CUDA_VISIBLE_DEVICES"
-        )
     if devices and "cpu" not in wanted:
         count = jobs or len(devices)
         names = [devices[i % len(devices)] for i in range(count)]

@@ -53,7 +53,8 @@ def build(cls: type[Any], values: object, prefix: str) -> Any:  # noqa: ANN401
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in values:
         if key not in fields:
-            raise ConfigError(f"unknown key {prefix}{key}{nearest(str(key), list(fields))}")
+            known = [f"{prefix}{name}" for name in fields]
+            raise ConfigError(f"unknown key {prefix}{key}{nearest(f'{prefix}{key}', known)}")
     for name, field in fields.items():
         has_default = (
             field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
