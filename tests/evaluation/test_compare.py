@@ -184,7 +184,7 @@ def test_table_and_json_of_run_folders(tmp_path):
     assert cells[3] == [
         "botnet26_small",
         "1.23",
-        "0.046",
+        "0.0456",
         "32x32",
         "10",
         "1",
