@@ -107,6 +107,7 @@ HELP = {
     "study --jobs": "runs at a time (default: one a GPU; on a CPU its processors divided by the threads that "
     "the study gives a run)",
     "study --report-only": "report on the runs that are finished, run nothing",
+    "study --reuse": "take finished runs of the same configuration and data from below this folder",
     "study --no-pictures": "no attention over images in the report: where those must not be passed on",
     "study --dry-run": "say what would be run and how long it would take",
     "train recipe": "a name that botvision recipes lists, or a YAML file; not needed with --resume and --out",
@@ -243,6 +244,7 @@ ARGUMENTS: Mapping[str, Mapping[str, dict[str, Any]]] = {
         "--scale": {"metavar": "NAME", "default": "cpu"},
         "--out": {"metavar": "DIR"},
         "--jobs": {"metavar": "N", "type": positive},
+        "--reuse": {"metavar": "DIR"},
         "--report-only": {"action": "store_true"},
         "--no-pictures": {"action": "store_true"},
         "--dry-run": {"action": "store_true"},

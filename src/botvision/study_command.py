@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from botvision import report
 from botvision.study.estimate import duration, estimate
 from botvision.study.plan import Plan, State, make_plan, missing_measurements, shown
+from botvision.study.reuse import take_over
 from botvision.study.spec import Study, load_study, study_names
 from botvision.study.timing import measure_steps, read_steps
 
@@ -44,6 +45,9 @@ def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, comp
     plan.check_folder()
     if args.report_only:
         return _report(plan, say, args.no_pictures)
+    if args.reuse and not args.dry_run:
+        plan.claim_folder()
+        take_over(plan, Path(args.reuse), say)
     states = plan.states()
     if any(state != "finished" for state in states.values()) and not (args.dry_run and _no_root(plan)):
         plan.check_data()

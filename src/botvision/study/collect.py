@@ -12,6 +12,7 @@ from typing import Any
 from botvision.evaluation.runs import Run, read_run
 from botvision.study import result
 from botvision.study.plan import INCIDENTAL, Plan, PlannedRun, shown
+from botvision.study.reuse import taken_from
 from botvision.study.spec import ClaimSpec, study_names
 from botvision.study.timing import StepTimes, read_steps
 from botvision.training.config import config_to_dict, load_config, value_at
@@ -60,7 +61,7 @@ def collect(plan: Plan) -> result.StudyOutcome:
         environment=_environment(plan, list(finished.values()), facts.values()),
         commands=(_command(plan, root),),
         warnings=tuple(_warnings(plan, finished)),
-        notes=(*notes, *_notes(list(finished.values())), _note_on_steps(steps)),
+        notes=(*notes, *_notes(list(finished.values())), *_note_on_copies(plan), _note_on_steps(steps)),
     )
 
 
@@ -91,6 +92,12 @@ def _timed(arm: result.Arm, steps: StepTimes | None) -> result.Arm:
     median = steps.median[arm.name]
     runs = (replace(run, cost=replace(run.cost, step_ms=median)) for run in arm.runs)
     return replace(arm, runs=tuple(runs))
+
+
+def _note_on_copies(plan: Plan) -> Iterable[str]:
+    copies = [f"{run.name} ({whose})" for run in plan.runs if (whose := taken_from(run.folder))]
+    if copies:
+        yield f"Trained for another study, with the same configuration and data: {', '.join(copies)}."
 
 
 def _note_on_steps(steps: StepTimes | None) -> str:
