@@ -55,6 +55,7 @@ def test_classifier(run, photos, tmp_path, capsys):
     assert captured.err.count("\n") == 1  # the broken one
     assert "broken.jpg" in captured.err
     assert "0.png: 60x90 pixels, queries at y,x 30,45" in captured.out
+    assert "3 files: 2 looked at, 1 could not be" in captured.out
     assert "| 2 layer4.1 " in captured.out
     assert {path.relative_to(out).as_posix() for path in out.rglob("*.*")} == {
         "pictures/0.png", "pictures/1.png", "distance.png", "position.png", "attention.json",

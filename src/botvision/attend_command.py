@@ -52,6 +52,8 @@ def attend(args: argparse.Namespace, say: Say, complain: Say) -> int:
     written = write_attention(looked, files, args.out, predictor.description, choice)
     if not shown:
         return 2
+    if len(shown) < len(files):
+        say(f"\n{len(files)} files: {len(shown)} looked at, {len(files) - len(shown)} could not be")
     say(f"\n{distance_table(shown)}")
     say(f"\nwritten: {', '.join(f'{path}/' if path.is_dir() else str(path) for path in written)}")
     return 0
