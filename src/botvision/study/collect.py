@@ -11,7 +11,7 @@ from typing import Any
 
 from botvision.evaluation.runs import Run, read_run
 from botvision.study import result
-from botvision.study.plan import INCIDENTAL, Plan, PlannedRun, shown
+from botvision.study.plan import INCIDENTAL, Plan, PlannedRun, as_text, shown
 from botvision.study.reuse import taken_from
 from botvision.study.spec import ClaimSpec, study_names
 from botvision.study.timing import StepTimes, read_steps
@@ -78,7 +78,7 @@ def _arm(
         label=scaled.label,
         runs=tuple(_seed_run(plan, r, finished[r.name], facts[r.name]) for r in runs if r.name in finished),
         baseline=None if baseline == name else baseline,
-        settings={key: _cell(value_at(values, key)) for key in plan.varied()},
+        settings={key: as_text(value_at(values, key)) for key in plan.varied()},
         published={metric: value / 100 for metric, value in spec.published.items()},
         source=(spec.source or study.source) if spec.published else "",
         trained_at={axis: at for axis, at in trained.items() if isinstance(at, int | float)},
@@ -206,7 +206,7 @@ def _common(plan: Plan, runs: Sequence[Run]) -> dict[str, str]:
         "seeds": ", ".join(str(seed) for seed in plan.scale.seeds),
     }
     for name, key in COMMON.items():
-        values = {_cell(value_at(config_to_dict(run.config), key)) for run in plan.runs}
+        values = {as_text(value_at(config_to_dict(run.config), key)) for run in plan.runs}
         if len(values) == 1:
             found[name] = values.pop()
     return found
@@ -295,10 +295,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected an object, found {type(values).__name__}")
     return values
-
-
-def _cell(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _listed(values: Iterable[str]) -> str:

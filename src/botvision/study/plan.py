@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from botvision.atomic import write_text
+from botvision.data.config import DRAWN
 from botvision.evaluation.runs import INCIDENTAL_SETTINGS
 from botvision.study.checks import blamed, check_run
 from botvision.study.spec import Scale, Study
@@ -32,7 +33,6 @@ State = Literal["new", "begun", "finished"]
 INCIDENTAL = INCIDENTAL_SETTINGS - {"train.seed"}
 LOADING = INCIDENTAL & {"data.num_workers", "data.cache", "data.cache_bytes", "train.device"}
 OWNER = "study.txt"  # says whose the folder is
-DRAWN = ("generated", "long_range")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +132,8 @@ class PlannedRun:
             if key not in INCIDENTAL:
                 before, after = (value_at(config_to_dict(c), key) for c in (there, self.config))
                 raise ConfigError(
-                    f"{self.folder}: a run with {key} {_text(before)} is here already, the study asks for "
-                    f"{_text(after)}; choose another --out, or remove the folder"
+                    f"{self.folder}: a run with {key} {as_text(before)} is here already, the study asks for "
+                    f"{as_text(after)}; choose another --out, or remove the folder"
                 )
         finished = (self.folder / "summary.json").is_file()
         old, new = there.data.root, self.config.data.root
@@ -274,7 +274,7 @@ def _planned(
         raise ConfigError(f"{study.name}: {where}.recipe: missing, and the scale has none")
     if recipe.endswith((".yaml", ".yml")):
         recipe = str(Path(study.folder) / recipe)
-    shared, own = ({key: _text(value) for key, value in part.set.items()} for part in (scale, chosen))
+    shared, own = ({key: as_text(value) for key, value in part.set.items()} for part in (scale, chosen))
     given = {**shared, **own, **overrides, "train.seed": str(seed)}
     try:
         values = load_recipe(recipe)
@@ -308,7 +308,7 @@ def _words(overrides: Mapping[str, str]) -> list[str]:
     return [f"--{key}={value}" for key, value in overrides.items()]
 
 
-def _text(value: Any) -> str:  # noqa: ANN401
+def as_text(value: Any) -> str:  # noqa: ANN401
     """A value as it is written on a command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
