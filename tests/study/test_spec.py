@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from botvision.backbones.surgery import Surgery
 from botvision.study.estimate import estimate
 from botvision.study.plan import make_plan
 from botvision.study.spec import load_study, study_names
@@ -78,8 +79,9 @@ def test_published_values_are_the_slides(name, tmp_path):
     if name == "position":
         recipes = make_plan(study, "paper", tmp_path).runs[:5]
         terms = [value_at(config_to_dict(run.config), "model.args.position") for run in recipes]
-        assert terms == [None, "content", "position", "relative", "absolute"]
-        assert recipes[0].config.model.name == "resnet50"
+        assert terms == [None, "content", "position", None, "absolute"]  # relative is what BoTNets have
+        assert [run.config.model.name for run in recipes] == ["resnet50", *["botnet50"] * 4]
+        assert Surgery().position == "relative"
 
 
 @pytest.mark.parametrize(
