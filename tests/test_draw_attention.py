@@ -65,6 +65,17 @@ def test_cells_that_end_beyond_the_image_do_not_widen_it():
     assert tuple(figure.axes[1].images[1].get_extent()) == (-0.5, 127.5, 63.5, -0.5)
 
 
+def test_even_attention_is_neither_dark_nor_bright():
+    """A detector after minutes of training attends almost evenly: to be seen, and not taken for a find."""
+    ground, light = [], []
+    for even in (np.zeros((1, 3, 3)), np.full((1, 3, 3), 1 / 9), np.eye(9)[8].reshape(1, 3, 3)):
+        figure = maps_figure(Image.new("RGB", (100, 60)), SIZE, [MapRow(title="b", maps=even, **ROW)])
+        ground.append(pixel_at(figure, figure.axes[1], 5, 5).max())
+        light.append(pixel_at(figure, figure.axes[1], 50, 70).max())
+    assert set(ground[:1] + ground[2:]) == {0}
+    assert 0.15 * light[2] < light[1] < 0.5 * light[2]
+
+
 def test_distances_are_in_pixels():
     rows = [
         DistanceRow("layer4.0", np.array([2.0, 3.0]), np.array([1.0, 2.0]), np.array([3.0, 4.0]), 2.5, 16),

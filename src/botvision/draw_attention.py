@@ -22,7 +22,7 @@ QUERY = "#00e5ff"  # told apart from the warm colours of the maps, and from phot
 TILE = 2.3  # longer side of a tile in inches
 HEAD_COLOURS = ("#1f5fbf", "#e8863c", "#2a9d74", "#b2479b", "#8a94a6", "#c9a400", "#5bb5e8", "#7a4fd0")
 FADED = 0.45  # brightness that remains of the photo where no attention falls
-LEAST_TOP = 5.0  # full light is at least so many times even attention, so that noise on an even map stays dim
+LEAST_TOP = 2.0  # full light is at least so many times even attention, which is half light on an even map
 
 Array = npt.NDArray[Any]
 Box = tuple[float, float, float, float]
@@ -90,7 +90,7 @@ def maps_figure(image: Image.Image, size: tuple[int, int], rows: Sequence[MapRow
     """Draw attention maps over their image: a row for each block, a column for each head.
 
     The photo is grey and faded, attention gives colour and light, from nothing to the map's own largest
-    weight, or to five times even attention if that is more. The query's cell has a frame.
+    weight, or to twice even attention if that is more. The query's cell has a frame.
 
     Args:
         image: the image, at any scale.

@@ -44,7 +44,7 @@ def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, comp
     plan = make_plan(chosen, args.scale, out, overrides)
     plan.check_folder()
     if args.report_only:
-        return _report(plan, say, args.no_pictures)
+        return _report(plan, say, args)
     if args.reuse and not args.dry_run:
         plan.claim_folder()
         take_over(plan, Path(args.reuse), say)
@@ -62,7 +62,7 @@ def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, comp
     for failure in failures:
         complain(str(failure))
     if not failures or any(state == "finished" for state in plan.states().values()):
-        _report(plan, say, args.no_pictures)
+        _report(plan, say, args)
     return 2 if failures else 0
 
 
@@ -98,7 +98,7 @@ def _measure(plan: Plan, bar: "StatusBar") -> None:
         bar.say(f"step times are not measured: {error}")
 
 
-def _report(plan: Plan, say: Say, without_pictures: bool) -> int:
+def _report(plan: Plan, say: Say, args: argparse.Namespace) -> int:
     from botvision.bars import StatusBar
     from botvision.study.collect import collect
     from botvision.study.page import write_report
@@ -107,10 +107,11 @@ def _report(plan: Plan, say: Say, without_pictures: bool) -> int:
     with StatusBar("report", 3) as bar:
         bar.show(0, "reading the runs")
         outcome = collect(plan)
-        if not without_pictures:
+        if not args.no_pictures:
             bar.show(1, "looking at attention")
             try:
-                outcome = dataclasses.replace(outcome, pictures=attention_pictures(plan))
+                pictures = attention_pictures(plan, photos=not args.no_photos)
+                outcome = dataclasses.replace(outcome, pictures=pictures)
             except ValueError as error:  # the numbers of hours of training do not depend on it
                 warning = f"no pictures of attention: {error}"
                 outcome = dataclasses.replace(outcome, warnings=(*outcome.warnings, warning))
@@ -124,6 +125,7 @@ def _report(plan: Plan, say: Say, without_pictures: bool) -> int:
 def _again(plan: Plan, args: argparse.Namespace) -> str:
     keys = [word for key, value in plan.overrides.items() for word in (f"--{key}", value)]
     flags = ["--jobs", str(args.jobs)] if args.jobs else []
+    flags += ["--no-photos"] if args.no_photos else []
     flags += ["--no-pictures"] if args.no_pictures else []
     return shown(["study", args.study, "--scale", plan.scale_name, "--out", str(plan.folder), *flags, *keys])
 

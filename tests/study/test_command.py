@@ -117,6 +117,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, argv, words):
         ["--jobs", "2"],
         ["--dry-run"],
         ["--report-only"],
+        ["--no-photos"],
         ["--no-pictures"],
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,11 +39,22 @@ def test_a_report_shows_the_first_finished_run_of_the_arm(tmp_path, capsys):
     names = [entry["file"] for entry in looked["images"]]
     assert len(set(names)) == 2
     assert looked["images"][0]["queries"] == [[8, 8]]
-    tile = Image.open(plan.folder / "attention" / "pictures" / f"{names[0]}.png").convert("RGB")
-    assert np.asarray(tile).std() > 10
+    drawn = plan.folder / "attention" / "pictures" / f"{names[0]}.png"
+    assert len(_ground(drawn)) > 10
+    assert cli.main([*words, "--no-photos"]) == 0
+    assert len(_ground(drawn)) == 1  # of the photo nothing is left
+    page = (plan.folder / "tiny-cpu.html").read_text()
+    assert page.count("The image itself is left out") == 2
+    assert page.count("data:image/png;base64,") == 4
     capsys.readouterr()
     assert cli.main([*words, "--no-pictures"]) == 0
     assert "base64" not in (plan.folder / "tiny-cpu.html").read_text()
+
+
+def _ground(path: Path) -> set[tuple[int, ...]]:
+    """Colours of the tile that shows the photo, without the query's mark."""
+    left = np.asarray(Image.open(path).convert("RGB"))[60:-20, 20:60]
+    return {tuple(colour) for colour in left.reshape(-1, 3).tolist()}
 
 
 def test_every_study_shows_a_network_with_attention():

@@ -1,6 +1,6 @@
 """Attention for a study's report: what one finished run looks at in a few images of its validation data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from botvision.deploy.predictor import Predictor
 
 FOLDER = "attention"  # in the study's folder
+GROUND = (24, 24, 28)  # in the place of photos; maps are made of light
 
 
-def attention_pictures(plan: Plan) -> tuple[Picture, ...]:
+def attention_pictures(plan: Plan, *, photos: bool = True) -> tuple[Picture, ...]:
     """Draw the attention of the arm that the study names, into attention/ of its folder.
 
     The query of an image lies on the largest object, or on what else the answer is known to depend on, or in
@@ -25,6 +26,7 @@ def attention_pictures(plan: Plan) -> tuple[Picture, ...]:
 
     Args:
         plan: of the study.
+        photos: Below the maps; without, a dark ground lies there, and the page holds none of the data.
 
     Returns:
         Pictures of single images, then of how far heads look and of the position tables; none where the study
@@ -37,10 +39,10 @@ def attention_pictures(plan: Plan) -> tuple[Picture, ...]:
     if wanted is None:
         return ()
     run = next((run for run in plan.of_arm(wanted.arm) if run.state() == "finished"), None)
-    return () if run is None else _draw(run, wanted.images, plan)
+    return () if run is None else _draw(run, wanted.images, plan, photos)
 
 
-def _draw(run: PlannedRun, count: int, plan: Plan) -> tuple[Picture, ...]:
+def _draw(run: PlannedRun, count: int, plan: Plan, photos: bool) -> tuple[Picture, ...]:
     from botvision.deploy.attention_writer import DISTANCE, POSITION, write_attention
     from botvision.deploy.detector import DetectionPredictor
     from botvision.deploy.predictor import Predictor
@@ -59,13 +61,15 @@ def _draw(run: PlannedRun, count: int, plan: Plan) -> tuple[Picture, ...]:
     predictor = kind.from_run(run.folder, device="cpu")
     names = [f"image-{index}" for index in chosen]
     out = plan.folder / FOLDER
-    written = write_attention(_look(predictor, data, chosen, names), list(map(Path, names)), out,
-                              predictor.description)  # fmt: skip
+    looked = _look(predictor, data, dict(zip(chosen, names, strict=True)), photos)
+    written = write_attention(looked, list(map(Path, names)), out, predictor.description)
     label = plan.scale.arms[run.arm].label
     shown = []
     for index, name in zip(chosen, names, strict=True):
         what = f"Attention of {label}, seed {run.seed}, in {Path(data.name_of(index)).name}"
         caption = f"{what}. The frame is the query; light falls on what it attends to, by head."
+        if not photos:
+            caption += " The image itself is left out: it is not ours to pass on."
         shown.append(Picture(caption, out / PICTURES / f"{name}.png", what))
     about = {
         DISTANCE: f"How far the heads of {label} look in these images, and how far even attention would.",
@@ -78,8 +82,8 @@ def _draw(run: PlannedRun, count: int, plan: Plan) -> tuple[Picture, ...]:
 def _look(
     predictor: "Predictor | DetectionPredictor",
     data: Any,  # noqa: ANN401  a data set of either task
-    indices: Sequence[int],
-    names: Sequence[str],
+    names: Mapping[int, str],
+    photos: bool,
 ) -> "Iterator[Looked]":
     from PIL import Image
 
@@ -87,8 +91,9 @@ def _look(
     from botvision.deploy.attention_writer import Looked
     from botvision.draw import fit
 
-    for index, name in zip(indices, names, strict=True):
+    for index, name in names.items():
         image = Image.fromarray(data.load(index).permute(1, 2, 0).numpy())
         point = data.point_of(index)
         found = attention_maps(predictor, image, None if point is None else [point])
-        yield Looked(name, found, fit(image))
+        picture = fit(image)
+        yield Looked(name, found, picture if photos else Image.new("RGB", picture.size, GROUND))
