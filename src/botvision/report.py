@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from botvision.evaluation.compare import Comparison, Difference, Group
+from botvision.evaluation.compare import Comparison, Group
+from botvision.evaluation.seeds import LEVEL, Difference
 
 if TYPE_CHECKING:  # for their names alone: they bring torch
     from botvision.backbones.cost import Cost, StageCost, StepTime
@@ -74,7 +75,10 @@ def comparison_table(comparison: Comparison) -> str:
     data = sorted({run.data for group in groups for run in group.runs})
     legend = f"Data: {', '.join(data)}. Mean ± sample standard deviation over n seeds (n=1 has no spread)."
     if len(groups) > 1:
-        legend += f" Difference: against {groups[0].label}, over the pairs of runs with the same seed."
+        legend += f" Difference: against {groups[0].label}, over the pairs of runs with the same seed"
+        legend += (
+            f", in parentheses its {100 * LEVEL:g} % interval by Student's t." if _known(groups) else "."
+        )
     if comparison.task == "detect":
         legend += " M.Adds: backbone and neck. AP: mean over IoU .50:.95."
     rows = [_comparison_row(group, names) for group in groups]
@@ -108,10 +112,23 @@ def _comparison_row(group: Group, names: Sequence[str]) -> list[str]:
     ]
 
 
+def _known(groups: Sequence[Group]) -> bool:
+    """Whether any difference has an interval."""
+    scores = (score for group in groups for score in group.scores.values())
+    return any(score.difference is not None and score.difference.over_seeds is not None for score in scores)
+
+
+def points(fraction: float) -> str:
+    """A difference of fractions in percentage points, with its sign."""
+    return f"{100 * fraction + 0.0:+.2f}"
+
+
 def _difference_cell(difference: Difference) -> str:
     spread = "" if difference.sd is None else f" ± {percent(difference.sd)}"
-    pairing = f"{difference.pairs} paired" if difference.pairs else "unpaired"
-    return f"{100 * difference.mean:+.2f}{spread} ({pairing})"
+    over = difference.over_seeds
+    interval = "" if over is None else f"{points(over.low)} to {points(over.high)}; "
+    pairing = f"{len(difference.pairs)} paired" if difference.pairs else "unpaired"
+    return f"{points(difference.mean)}{spread} ({interval}{pairing})"
 
 
 def ranking(top: Sequence[dict[str, Any]], limit: int = 3) -> str:

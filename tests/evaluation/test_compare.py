@@ -54,7 +54,7 @@ def test_mean_sample_sd_and_paired_difference_equal_the_hand_worked_numbers():
     assert botnet.scores["top1"].mean == pytest.approx(0.93, abs=1e-12)
     assert botnet.scores["top1"].sd == pytest.approx(math.sqrt(3) / 100, abs=1e-12)
     assert botnet.scores["top1"].difference is not None
-    assert botnet.scores["top1"].difference.pairs == 3
+    assert botnet.scores["top1"].difference.pairs == pytest.approx({0: 0.01, 1: 0.02, 2: 0.0}, abs=1e-12)
     assert botnet.scores["top1"].difference.mean == pytest.approx(0.01, abs=1e-12)
     assert botnet.scores["top1"].difference.sd == pytest.approx(0.01, abs=1e-12)
     assert compare(runs).warnings == ()
@@ -66,7 +66,7 @@ def test_only_common_seeds_are_paired_and_unequal_seeds_are_said():
     comparison = compare(runs)
     difference = comparison.groups[1].scores["top1"].difference
     assert difference is not None
-    assert (difference.pairs, difference.sd) == (1, None)
+    assert (list(difference.pairs), difference.sd, difference.over_seeds) == ([1], None, None)
     assert difference.mean == pytest.approx(0.10, abs=1e-12)
     assert comparison.warnings == ("the groups do not have the same seeds",)
 
@@ -75,7 +75,7 @@ def test_without_a_common_seed_the_difference_of_the_means_is_marked_unpaired():
     comparison = compare([run("a", 0, 0.5), run("b", 7, 0.75)])
     difference = comparison.groups[1].scores["top1"].difference
     assert difference is not None
-    assert (difference.mean, difference.sd, difference.pairs) == (0.25, None, 0)
+    assert (difference.mean, difference.sd, difference.pairs) == (0.25, None, {})
     assert "+25.00 (unpaired)" in report.comparison_table(comparison)
 
 
@@ -195,7 +195,9 @@ def test_table_and_json_of_run_folders(tmp_path):
     assert len({len(line) for line in lines[:4]}) == 1
     assert lines[5].startswith("Data: CIFAR-10 (JPEG).")
     plain = json.loads(json.dumps(comparison.to_json()))
-    assert plain["groups"][1]["top1"]["difference"] == {"mean": pytest.approx(0.025), "sd": None, "pairs": 1}
+    assert plain["groups"][1]["top1"]["difference"] == {
+        "mean": pytest.approx(0.025), "sd": None, "pairs": {"0": pytest.approx(0.025)}, "over_seeds": None
+    }  # fmt: skip
     assert plain["groups"][0]["runs"] == [
         {"folder": str(folders[0]), "seed": 0, "top1": 0.85, "step_ms": 20.0}
     ]
@@ -248,13 +250,16 @@ def test_detectors_have_a_spread_and_a_difference_for_boxes_and_for_masks():
     ]  # fmt: skip
     assert rows[1][6:10] == ["42.00 ± 2.83", "", "31.00 ± 1.41", ""]
     assert rows[2][6:10] == [
-        "45.00 ± 0.00", "+3.00 ± 2.83 (2 paired)", "33.00 ± 2.83", "+2.00 ± 1.41 (2 paired)"
+        "45.00 ± 0.00", "+3.00 ± 2.83 (-22.41 to +28.41; 2 paired)",
+        "33.00 ± 2.83", "+2.00 ± 1.41 (-10.71 to +14.71; 2 paired)",
     ]  # fmt: skip
     plain = json.loads(json.dumps(comparison.to_json()))
     assert plain["task"] == "detect"
     second = plain["groups"][1]
     assert second["mask_ap"]["difference"] == {
-        "mean": pytest.approx(0.02), "sd": pytest.approx(math.sqrt(2) / 100), "pairs": 2
+        "mean": pytest.approx(0.02), "sd": pytest.approx(math.sqrt(2) / 100),
+        "pairs": {"0": pytest.approx(0.01), "1": pytest.approx(0.03)},
+        "over_seeds": {"low": pytest.approx(-0.10706, abs=1e-5), "high": pytest.approx(0.14706, abs=1e-5)},
     }  # fmt: skip
     assert second["box_ap50"]["mean"] == pytest.approx(0.65)
     assert second["runs"][1] == {

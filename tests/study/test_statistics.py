@@ -10,47 +10,12 @@ import pytest
 from botvision.evaluation.coco import evaluate_coco
 from botvision.evaluation.coco_matches import match_coco, save_matches
 from botvision.evaluation.predictions import Predictions, save_predictions
+from botvision.evaluation.seeds import Interval
 from botvision.study.bootstrap import Bootstrap
 from botvision.study.result import Arm, Claim, Evaluation, Metric, StudyOutcome
-from botvision.study.statistics import Interval, difference, judge, spread, student, t_quantile
+from botvision.study.statistics import difference, judge
 from tests.evaluation.scenes import random_scene
 from tests.study.outcomes import cifar, keep_predictions, run
-
-
-@pytest.mark.parametrize(
-    ("freedom", "printed"),
-    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (9, 2.262), (10, 2.228), (30, 2.042),
-     (120, 1.980)],
-)  # fmt: skip
-def test_quantiles_are_those_of_printed_tables(freedom: int, printed: float):
-    assert t_quantile(0.975, freedom) == pytest.approx(printed, abs=5e-4)
-
-
-def test_other_quantiles():
-    assert t_quantile(0.95, 2) == pytest.approx(2.920, abs=5e-4)
-    assert t_quantile(0.995, 3) == pytest.approx(5.841, abs=5e-4)
-    assert t_quantile(0.5, 4) == pytest.approx(0.0, abs=1e-9)
-    for wrong in ((0.4, 2), (1.0, 2), (0.9, 0)):
-        with pytest.raises(ValueError, match=r"expected 0\.5 to 1"):
-            t_quantile(*wrong)
-
-
-def test_interval_of_three_values():
-    # 1, 2, 3: mean 2, standard deviation 1, reach 4.3027 / sqrt(3) = 2.4842
-    found = student([1.0, 2.0, 3.0])
-    assert found is not None
-    assert (found.low, found.high) == (pytest.approx(-0.4842, abs=1e-4), pytest.approx(4.4842, abs=1e-4))
-    assert student([1.0]) is None
-    assert student([0.5, 0.5]) == Interval(0.5, 0.5)
-
-
-def test_spread():
-    found = spread([0.70, 0.74, 0.72])
-    assert found is not None
-    assert (found.n, found.mean, found.sd) == (3, pytest.approx(0.72), pytest.approx(0.02))
-    assert spread([0.7]) is not None
-    assert spread([0.7]).sd is None  # pyrefly: ignore[missing-attribute]
-    assert spread([]) is None
 
 
 def test_difference_is_taken_over_shared_seeds():

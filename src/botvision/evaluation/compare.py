@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from botvision.evaluation.runs import SCORES, Run
+from botvision.evaluation.seeds import Difference, Spread, paired
 
 # Settings whose difference is no line of its own: said in other words, or the very thing that is compared.
 SAID_OTHERWISE = frozenset(
@@ -22,31 +23,13 @@ DIFFERENCES_TOLD = 8  # settings that are named one by one
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A score minus the first group's, as fractions.
-
-    Attributes:
-        mean: Mean over the pairs (or the difference of the two means, when no seed is in both groups).
-        sd: Sample standard deviation over the pairs; None for fewer than two pairs.
-        pairs: Number of seeds that both groups have; 0 when the difference is unpaired.
-    """
-
-    mean: float
-    sd: float | None
-    pairs: int
-
-
-@dataclass(frozen=True)
-class Spread:
+class Score(Spread):
     """One score over the runs of a group.
 
     Attributes:
-        sd: Sample standard deviation (divisor n - 1); None when there is one run.
         difference: Against the first group; None in the first group itself, and where that lacks the score.
     """
 
-    mean: float
-    sd: float | None
     difference: Difference | None
 
 
@@ -61,7 +44,7 @@ class Group:
 
     label: str
     runs: tuple[Run, ...]
-    scores: dict[str, Spread]
+    scores: dict[str, Score]
     step_ms: float | None
 
     @property
@@ -164,15 +147,16 @@ def _group(label: str, runs: Sequence[Run], baseline: Sequence[Run] | None) -> G
     return Group(
         label=label,
         runs=tuple(runs),
-        scores={name: _spread(name, runs, baseline) for name in names},
+        scores={name: _score(name, runs, baseline) for name in names},
         step_ms=statistics.fmean(steps) if steps else None,
     )
 
 
-def _spread(name: str, runs: Sequence[Run], baseline: Sequence[Run] | None) -> Spread:
+def _score(name: str, runs: Sequence[Run], baseline: Sequence[Run] | None) -> Score:
     values = [run.scores[name] for run in runs]
     comparable = baseline is not None and all(name in run.scores for run in baseline)
-    return Spread(
+    return Score(
+        n=len(values),
         mean=statistics.fmean(values),
         sd=statistics.stdev(values) if len(values) > 1 else None,
         difference=_difference(name, runs, baseline) if baseline is not None and comparable else None,
@@ -181,14 +165,11 @@ def _spread(name: str, runs: Sequence[Run], baseline: Sequence[Run] | None) -> S
 
 def _difference(name: str, runs: Sequence[Run], baseline: Sequence[Run]) -> Difference:
     """A score minus that of ``baseline``, by seed where possible: what a seed does to both cancels out."""
-    ours, theirs = _by_seed(name, runs), _by_seed(name, baseline)
-    pairs = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
-    if not pairs:
-        means = [statistics.fmean(run.scores[name] for run in group) for group in (runs, baseline)]
-        return Difference(means[0] - means[1], None, 0)
-    return Difference(
-        statistics.fmean(pairs), statistics.stdev(pairs) if len(pairs) > 1 else None, len(pairs)
-    )
+    found = paired(_by_seed(name, runs), _by_seed(name, baseline))
+    if found is not None:
+        return found
+    means = [statistics.fmean(run.scores[name] for run in group) for group in (runs, baseline)]
+    return Difference(means[0] - means[1], {}, None, None)
 
 
 def _by_seed(name: str, runs: Sequence[Run]) -> dict[int, float]:
@@ -269,7 +250,7 @@ def _group_to_json(group: Group) -> dict[str, Any]:
         "hardware": sorted({member.hardware for member in group.runs}),
         "runs": [{"folder": m.folder, "seed": m.seed, **m.scores, "step_ms": m.step_ms} for m in group.runs],
         "n": group.n,
-        **{name: asdict(spread) for name, spread in group.scores.items()},
+        **{name: asdict(score) for name, score in group.scores.items()},
         "step_ms": group.step_ms,
         "settings": run.settings,
     }

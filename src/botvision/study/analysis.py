@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from botvision.study.bootstrap import LEVEL, Bootstrap
+from botvision.evaluation.seeds import LEVEL, Spread, spread
+from botvision.study.bootstrap import Bootstrap
 from botvision.study.result import Arm, Place, StudyOutcome, score_of
-from botvision.study.statistics import Difference, Spread, Verdict, difference, judge, spread
+from botvision.study.statistics import Difference, Verdict, difference, judge
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from botvision.evaluation.coco_files import Kind
 from botvision.evaluation.coco_matches import load_matches
 from botvision.evaluation.predictions import load_predictions
+from botvision.evaluation.seeds import LEVEL
 from botvision.study.result import Place, SeedRun, evaluation_at, score_of
 
-LEVEL = 0.95
 RESAMPLES = 1000
 EQUAL = 1e-6  # a score from the file of single images may differ from the summary's by its rounding
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from botvision.report import percent
+from botvision.evaluation.seeds import Interval
+from botvision.report import percent, points
 from botvision.study.analysis import Analysis, spread_of
 from botvision.study.chart import CARD, INK, PALE, Chart, drawn, look
 from botvision.study.result import Arm, Axis, Cost, Metric
-from botvision.study.statistics import Interval, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

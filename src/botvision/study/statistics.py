@@ -1,4 +1,4 @@
-"""How sure a difference is: Student's t over seeds, a paired bootstrap over images, and a verdict.
+"""How sure a difference of arms is: over seeds, over images, and what follows for a claim.
 
 Two things are left to chance, and each has an interval of its own. Over seeds: would other trainings,
 measured on these images, say the same? A bootstrap of three values knows nothing of their tails, so that
@@ -7,61 +7,28 @@ measured on other images, say the same? There the images, the same ones for both
 replacement.
 """
 
-import math
-import statistics
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from botvision.study.bootstrap import LEVEL, Bootstrap
-from botvision.study.result import Arm, Claim, Metric, Place, SeedRun, StudyOutcome, label_of, score_of
+from botvision.evaluation import seeds
+from botvision.evaluation.seeds import Interval
+from botvision.report import points
+from botvision.study.bootstrap import Bootstrap
+from botvision.study.result import Arm, Claim, Metric, Place, StudyOutcome, label_of, score_of
 
 Word = Literal["held", "did not hold", "could not be told"]
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Of a difference of scores, fractions; 95 %."""
-
-    low: float
-    high: float
-
-    @property
-    def sign(self) -> int:
-        """1 if all of it is above zero, -1 if all of it is below, 0 if it includes zero."""
-        return int(self.low > 0) - int(self.high < 0)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A score over n seeds.
+class Difference(seeds.Difference):
+    """A score of one arm minus that of another, over seeds and over images.
 
     Attributes:
-        sd: Sample standard deviation (divisor n - 1); None for fewer than two.
-    """
-
-    n: int
-    mean: float
-    sd: float | None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A score of one arm minus that of another, as fractions.
-
-    Attributes:
-        pairs: By seed, the difference of the two runs that share it.
-        sd: Sample standard deviation over the pairs; None for fewer than two.
-        over_seeds: Student's t; None for fewer than two pairs.
         over_images: Bootstrap of the mean over the pairs; None where `no_images` says why.
         images: Over which the bootstrap went.
         no_images: Why there is no interval over images; empty if there is one.
     """
 
-    mean: float
-    pairs: Mapping[int, float]
-    sd: float | None
-    over_seeds: Interval | None
     over_images: Interval | None = None
     images: int | None = None
     no_images: str = ""
@@ -85,15 +52,6 @@ class Verdict:
     published: float | None
 
 
-def spread(values: Sequence[float]) -> Spread | None:
-    """Return mean and standard deviation; None without any value."""
-    if not values:
-        return None
-    return Spread(
-        len(values), statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-    )
-
-
 def difference(
     ours: Arm, theirs: Arm, metric: str, bootstrap: Bootstrap | None = None, place: Place | None = None
 ) -> Difference | None:
@@ -109,22 +67,16 @@ def difference(
     Returns:
         None if no seed has the score in both arms.
     """
-    both: list[tuple[SeedRun, SeedRun]] = []
-    pairs: dict[int, float] = {}
-    for run in sorted(ours.runs, key=lambda run: run.seed):
-        other = next((other for other in theirs.runs if other.seed == run.seed), None)
-        if other is None:
-            continue
-        values = score_of(run, metric, place), score_of(other, metric, place)
-        if values[0] is not None and values[1] is not None:
-            both.append((run, other))
-            pairs[run.seed] = values[0] - values[1]
-    if not pairs:
+    mine, other = ({run.seed: run for run in arm.runs} for arm in (ours, theirs))
+    scores = [
+        {seed: value for seed, run in runs.items() if (value := score_of(run, metric, place)) is not None}
+        for runs in (mine, other)
+    ]
+    over_seeds = seeds.paired(*scores)
+    if over_seeds is None:
         return None
-    values = list(pairs.values())
-    sd = statistics.stdev(values) if len(values) > 1 else None
-    mean = statistics.fmean(values)
-    found = Difference(mean, pairs, sd, student(values))
+    both = [(mine[seed], other[seed]) for seed in over_seeds.pairs]
+    found = Difference(**vars(over_seeds))
     if bootstrap is None:
         return found
     try:
@@ -181,45 +133,3 @@ def _word(found: Difference) -> tuple[Word, str]:
     if len(zero) == len(signs):
         return "could not be told", "the interval includes zero" if len(zero) == 1 else "both include zero"
     return "could not be told", f"the one over {zero[0]} includes zero" if zero else "the intervals disagree"
-
-
-def points(fraction: float) -> str:
-    """A difference of fractions in percentage points, with its sign."""
-    return f"{100 * fraction + 0.0:+.2f}"
-
-
-def student(values: Sequence[float]) -> Interval | None:
-    """Return the 95 % interval of the mean of values by Student's t; None for fewer than two."""
-    if len(values) < 2:
-        return None
-    reach = t_quantile(0.5 + LEVEL / 2, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    mean = statistics.fmean(values)
-    return Interval(mean - reach, mean + reach)
-
-
-def t_quantile(probability: float, freedom: int) -> float:
-    """Return the value that Student's t with whole degrees of freedom stays below with a probability.
-
-    Raises:
-        ValueError: Not 0.5 <= probability < 1, or no degree of freedom.
-    """
-    if not 0.5 <= probability < 1 or freedom < 1:
-        raise ValueError(f"probability {probability}, {freedom} degrees of freedom: expected 0.5 to 1, and 1")
-    low, high = 0.0, math.pi / 2  # of the angle whose tangent is t / sqrt(freedom)
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_below(middle, freedom) < probability else (low, middle)
-    return math.tan(low) * math.sqrt(freedom)
-
-
-def _t_below(angle: float, freedom: int) -> float:
-    """Probability below t = tan(angle) sqrt(freedom): a finite series (Abramowitz and Stegun, 26.7.3-4)."""
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = freedom % 2
-    term, total = (cosine, cosine) if odd else (1.0, 1.0)
-    for k in range(3 if odd else 2, freedom - 1, 2):
-        term *= (k - 1) / k * cosine**2
-        total += term
-    if not odd:
-        return 0.5 + sine * total / 2
-    return 0.5 + (angle + (sine * total if freedom > 1 else 0.0)) / math.pi

@@ -4,11 +4,11 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from botvision.report import percent, short, table
+from botvision.evaluation.seeds import LEVEL, Interval, Spread
+from botvision.report import percent, points, short, table
 from botvision.study.analysis import Analysis, spread_of
-from botvision.study.bootstrap import LEVEL
 from botvision.study.result import Arm, Axis, Metric, label_of
-from botvision.study.statistics import Difference, Interval, Spread, Verdict, difference, points
+from botvision.study.statistics import Difference, Verdict, difference
 
 # Beside the verdicts, so that nobody takes them for more.
 RULE = (
