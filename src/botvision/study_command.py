@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from botvision import report
 from botvision.study.estimate import duration, estimate
 from botvision.study.plan import Plan, State, make_plan, missing_measurements, shown
-from botvision.study.reuse import take_over
+from botvision.study.reuse import find_copies, take_over
 from botvision.study.spec import Study, load_study, study_names
 from botvision.study.timing import measure_steps, read_steps
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from botvision.study.schedule import Failure, Slot
 
 Say = Callable[[str], object]
+
+# Step times and pictures are made after hours of training, whose numbers do not depend on them: whatever goes
+# wrong there, too little memory included (torch's error is a RuntimeError), the report is written.
+MISHAPS = (ValueError, OSError, MemoryError, RuntimeError)
 
 
 def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, complain: Say) -> int:
@@ -45,10 +49,10 @@ def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, comp
     plan.check_folder()
     if args.report_only:
         return _report(plan, say, args)
-    if args.reuse and not args.dry_run:
-        plan.claim_folder()
-        take_over(plan, Path(args.reuse), say)
+    copies = _copies(plan, args, say) if args.reuse else []
     states = plan.states()
+    for name in copies:
+        states[name] = "finished"
     if any(state != "finished" for state in states.values()) and not (args.dry_run and _no_root(plan)):
         plan.check_data()
     from botvision.study.schedule import gpus, slots_of
@@ -71,6 +75,20 @@ def _no_root(plan: Plan) -> bool:
     return all(run.config.data.root is None for run in plan.runs)
 
 
+def _copies(plan: Plan, args: argparse.Namespace, say: Say) -> list[str]:
+    """Take over finished runs, or say which would be in a dry run. Return their names."""
+    if args.dry_run:
+        found = find_copies(plan, Path(args.reuse))
+        for name, folder in found.items():
+            say(f"{name}: would be taken from {folder}")
+        return list(found)
+    from botvision.study.schedule import locked
+
+    plan.claim_folder()
+    with locked(plan.folder):  # a study that is being run there has its own plans for these folders
+        return take_over(plan, Path(args.reuse), say)
+
+
 def _run(plan: Plan, slots: Sequence["Slot"], again: str) -> list["Failure"]:
     from botvision.bars import StatusBar
     from botvision.study.schedule import run_study
@@ -79,7 +97,7 @@ def _run(plan: Plan, slots: Sequence["Slot"], again: str) -> list["Failure"]:
         bar.say(start_line(plan, plan.states(), slots))
         try:
             failures = run_study(plan, slots, bar.say, bar.show)
-            if not failures and read_steps(plan.folder) is None:
+            if not failures and not _is_timed(plan):
                 _measure(plan, bar)
             return failures
         except KeyboardInterrupt:
@@ -90,12 +108,21 @@ def _run(plan: Plan, slots: Sequence["Slot"], again: str) -> list["Failure"]:
             ) from None
 
 
+def _is_timed(plan: Plan) -> bool:
+    """Whether a step of all arms has been measured; of an arm that came later it has not."""
+    steps = read_steps(plan.folder)
+    return steps is not None and set(steps.median) == set(plan.study.arms)
+
+
 def _measure(plan: Plan, bar: "StatusBar") -> None:
-    """Step times, which nothing else of the study depends on."""
     try:
         measure_steps(plan, bar.show)
-    except ValueError as error:
-        bar.say(f"step times are not measured: {error}")
+    except MISHAPS as error:
+        bar.say(f"step times are not measured: {_line(error)}")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _report(plan: Plan, say: Say, args: argparse.Namespace) -> int:
@@ -112,8 +139,8 @@ def _report(plan: Plan, say: Say, args: argparse.Namespace) -> int:
             try:
                 pictures = attention_pictures(plan, photos=not args.no_photos)
                 outcome = dataclasses.replace(outcome, pictures=pictures)
-            except ValueError as error:  # the numbers of hours of training do not depend on it
-                warning = f"no pictures of attention: {error}"
+            except MISHAPS as error:
+                warning = f"no pictures of attention: {_line(error)}"
                 outcome = dataclasses.replace(outcome, warnings=(*outcome.warnings, warning))
         bar.show(2, "drawing intervals and charts")
         written = write_report(outcome, plan.folder)

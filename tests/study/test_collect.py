@@ -70,7 +70,7 @@ def test_what_is_missing_or_other_is_said(tmp_path):
     assert outcome.warnings == (
         "1 of 4 runs are missing: bot-s7",
         "not the study as its file states it: data.num_images 99",
-        "step times come from different hardware: a CPU, another",
+        "the runs come from different hardware: a CPU, another",
     )
     assert "the runs come from different versions of torch: 2.11, 2.12" in outcome.notes
     assert [(claim.axis, claim.at) for claim in outcome.claims] == [(None, None), ("image-size", None)]

@@ -1,5 +1,7 @@
 """botvision study: its list, its plan, its report, and one line for what goes wrong."""
 
+import dataclasses
+import json
 import re
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from botvision import cli
 from botvision.study.schedule import Failure
 from botvision.study.spec import study_names
+from botvision.study.timing import FILE, StepTimes
 from tests.study.files import plan_of, write
 from tests.study.test_collect import PLACES, run_all
 from tests.study.test_plan import TWO_SEEDS, begin, finish
@@ -151,17 +154,64 @@ def test_a_folder_belongs_to_one_study_at_one_scale(capsys, tmp_path, monkeypatc
     monkeypatch.setattr("botvision.study_command.measure_steps", lambda *_: None)
     words = [str(tmp_path / "tiny.yaml"), "--out", str(plan.folder)]
     assert cli.main(["study", *words]) == 0
-    assert (plan.folder / "study.txt").read_text() == "study tiny at scale cpu\n"
+    assert (plan.folder / "study.txt").read_text() == "study tiny.yaml at scale cpu\n"
     assert cli.main(["study", *words]) == 0  # its own
     capsys.readouterr()
     other = write(tmp_path / "other.yaml")
     for flag in ("--dry-run", "--report-only", "--jobs=1"):
         line = complaint(capsys, "study", other, "--out", str(plan.folder), flag)
-        assert line == f"{plan.folder}: holds study tiny at scale cpu already; choose another --out"
+        assert line == f"{plan.folder}: holds study tiny.yaml at scale cpu already; choose another --out"
     line = complaint(capsys, "study", other, "--out", str(plan.runs[0].folder), "--dry-run")
     assert line == f"{plan.runs[0].folder}: is the folder of a run; choose another --out"
     line = complaint(capsys, "study", other, "--out", other, "--dry-run")
     assert line == f"--out: {other} is a file, expected a folder"
+
+
+def test_a_study_called_like_one_that_comes_along_is_another(capsys, tmp_path, monkeypatch):
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS))
+    own = tmp_path / "cifar.yaml"
+    (tmp_path / "tiny.yaml").rename(own)
+    assert cli.main(["study", str(own), "--out", str(plan.folder), "--report-only", "--no-pictures"]) == 0
+    assert "botvision study cifar.yaml --scale cpu" in (plan.folder / "cifar-cpu.md").read_text()
+    monkeypatch.setattr("botvision.study.schedule.run_study", lambda *_: [])
+    monkeypatch.setattr("botvision.study_command.measure_steps", lambda *_: None)
+    assert cli.main(["study", str(own), "--out", str(plan.folder)]) == 0
+    capsys.readouterr()
+    line = complaint(capsys, "study", "cifar", "--out", str(plan.folder), "--dry-run")
+    assert line == f"{plan.folder}: holds study cifar.yaml at scale cpu already; choose another --out"
+
+
+def test_a_report_is_written_whatever_becomes_of_step_times_and_pictures(capsys, tmp_path, monkeypatch):
+    look = ("scales:\n", "attention: {arm: bot}\nscales:\n")
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS, look))
+    monkeypatch.setattr("botvision.study.schedule.run_study", lambda *_: [])
+    calls = []
+
+    def fails(*_, **__):
+        calls.append(1)
+        raise RuntimeError("out of\nmemory")  # torch.OutOfMemoryError is one
+
+    monkeypatch.setattr("botvision.study_command.measure_steps", fails)
+    monkeypatch.setattr("botvision.study.pictures.attention_pictures", fails)
+    words = ["study", str(tmp_path / "tiny.yaml"), "--out", str(plan.folder)]
+    assert cli.main(words) == 0
+    captured = capsys.readouterr()
+    assert "step times are not measured: out of memory" in captured.out + captured.err
+    assert "no pictures of attention: out of memory" in (plan.folder / "tiny-cpu.md").read_text()
+    assert len(calls) == 2
+
+
+def test_a_step_is_timed_again_when_an_arm_came_later(capsys, tmp_path, monkeypatch):
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS))
+    monkeypatch.setattr("botvision.study.schedule.run_study", lambda *_: [])
+    measured = []
+    monkeypatch.setattr("botvision.study_command.measure_steps", lambda plan, _: measured.append(plan))
+    words = ["study", str(tmp_path / "tiny.yaml"), "--out", str(plan.folder)]
+    for arms, times in ((("r",), 1), (("r", "bot"), 1)):
+        steps = StepTimes(dict.fromkeys(arms, 1.0), dict.fromkeys(arms, 0.1), 10, "a CPU", None)
+        (plan.folder / FILE).write_text(json.dumps(dataclasses.asdict(steps)))
+        assert cli.main(words) == 0
+        assert len(measured) == times
 
 
 def test_a_dry_run_says_that_data_are_not_there(capsys):

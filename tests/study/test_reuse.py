@@ -8,11 +8,13 @@ import yaml
 from botvision import cli
 from botvision.study.collect import collect
 from botvision.study.reuse import take_over, taken_from
+from botvision.study.schedule import locked
 from botvision.training.config import config_to_dict
 from botvision.training.schema import ConfigError
 from tests.study.files import plan_of
 from tests.study.test_collect import run_all
 from tests.study.test_plan import TWO_SEEDS, begin, finish
+from tests.terminal import complaint
 
 
 def test_finished_runs_of_the_same_configuration_are_copied(tmp_path):
@@ -38,6 +40,36 @@ def test_finished_runs_of_the_same_configuration_are_copied(tmp_path):
     third.folder.mkdir()
     take_over(third, second.folder, lines.append)
     assert taken_from(third.folder / "r-s4") == "out/r-s4"  # who trained it, not who copied it
+
+
+def test_a_copy_that_was_cut_off_is_no_run(tmp_path):
+    first = run_all(plan_of(tmp_path / "first", TWO_SEEDS), ("r-s4",))
+    (first.folder / "r-s4").rename(first.folder / ".r-s4.partial")
+    assert take_over(plan_of(tmp_path / "second", TWO_SEEDS), first.folder.parent, print) == []
+
+
+def test_a_dry_run_says_what_would_be_taken_and_takes_nothing(tmp_path, capsys):
+    first = run_all(plan_of(tmp_path / "first", TWO_SEEDS), ("r-s4", "bot-s4", "r-s7"))
+    second = plan_of(tmp_path / "second", TWO_SEEDS)
+    words = ["study", str(tmp_path / "second" / "tiny.yaml"), "--out", str(second.folder), "--dry-run"]
+    assert cli.main([*words, "--reuse", str(first.folder)]) == 0
+    out = capsys.readouterr().out
+    assert f"bot-s4: would be taken from {first.folder / 'bot-s4'}\n" in out
+    assert "1 of 4 runs to do" in out
+    assert not second.folder.exists()
+    line = complaint(capsys, *words, "--reuse", str(tmp_path / "nowhere"))
+    assert line == f"--reuse: {tmp_path / 'nowhere'}: no such folder"
+
+
+def test_a_folder_in_which_a_study_is_run_takes_nothing_over(tmp_path, capsys, monkeypatch):
+    first, second = plan_of(tmp_path / "first", TWO_SEEDS), plan_of(tmp_path / "second", TWO_SEEDS)
+    run_all(first)
+    monkeypatch.setattr("botvision.study.schedule.LOCK_SECONDS", 0.0)
+    words = ["study", str(tmp_path / "second" / "tiny.yaml"), "--out", str(second.folder)]
+    with locked(second.folder):
+        line = complaint(capsys, *words, "--reuse", str(first.folder))
+    assert "a study is being run here already" in line
+    assert not (second.folder / "r-s4").exists()
 
 
 @pytest.mark.parametrize(("key", "value"), [("train__epochs", 3), ("train__seed", 9), ("optim__lr", 0.5)])

@@ -54,10 +54,13 @@ def test_a_report_takes_them_instead_of_those_of_the_runs(tmp_path):
     assert read_steps(plan.folder) is None
 
 
-@pytest.mark.parametrize("recipe", ["generated_botnet14_nano", "shapes_botnet14_nano"])
-def test_a_step_has_gradients_of_the_whole_network_and_leaves_it_as_it_was(recipe):
+@pytest.mark.parametrize(
+    ("recipe", "batches"),
+    [("generated_botnet14_nano", 1), ("generated_botnet14_nano", 3), ("shapes_botnet14_nano", 1)],
+)
+def test_a_step_has_gradients_of_the_whole_network_and_leaves_it_as_it_was(recipe, batches):
     small = {"data.num_images": "8", "data.num_val_images": "4", "data.image_size": "64",
-             "train.batch_size": "4", "optim.clip_norm": "1.0"}  # fmt: skip
+             "train.batch_size": "4", "optim.clip_norm": "1.0", "train.accumulate": str(batches)}  # fmt: skip
     step = Stepper(build_config(load_recipe(recipe), small))
     model, seen = step._learner.model, []
     before = {name: value.clone() for name, value in model.named_parameters()}
@@ -66,7 +69,7 @@ def test_a_step_has_gradients_of_the_whole_network_and_leaves_it_as_it_was(recip
     for _ in range(2):
         assert math.isfinite(step())
         assert step._optimizer is not None
-    assert len(seen) == 2 * len(before)
+    assert len(seen) == 2 * batches * len(before)  # an optimiser step is all batches that it accumulates
     assert all(seen)
     for name, value in model.named_parameters():
         assert torch.equal(value, before[name]), name

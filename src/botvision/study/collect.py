@@ -13,7 +13,7 @@ from botvision.evaluation.runs import Run, read_run
 from botvision.study import result
 from botvision.study.plan import INCIDENTAL, Plan, PlannedRun, as_text, shown
 from botvision.study.reuse import taken_from
-from botvision.study.spec import ClaimSpec, study_names
+from botvision.study.spec import ClaimSpec
 from botvision.study.timing import StepTimes, read_steps
 from botvision.training.config import config_to_dict, load_config, value_at
 
@@ -235,8 +235,7 @@ def _root(runs: Iterable[Run]) -> Path | None:
 def _command(plan: Plan, root: Path | None) -> str:
     """What makes it all again; of paths only the last part, the rest is this machine's."""
     keys = {key: value for key, value in plan.overrides.items() if key != "data.root"}
-    name = plan.study.name if plan.study.name in study_names() else f"{plan.study.name}.yaml"
-    words = ["study", name, "--scale", plan.scale_name]
+    words = ["study", plan.study.called, "--scale", plan.scale_name]
     words += ["--data.root", root.name] if root is not None else []
     return shown([*words, *(word for key, value in keys.items() for word in (f"--{key}", value))])
 
@@ -267,8 +266,8 @@ def _warnings(plan: Plan, finished: Mapping[str, Run]) -> Iterable[str]:
         if key not in INCIDENTAL:
             yield f"not the study as its file states it: {key} {value}"
     hardware = {run.hardware for run in runs if run.hardware}
-    if len(hardware) > 1 and read_steps(plan.folder) is None:
-        yield f"step times come from different hardware: {_listed(hardware)}"
+    if len(hardware) > 1:
+        yield f"the runs come from different hardware: {_listed(hardware)}"
 
 
 def _notes(runs: Sequence[Run]) -> Iterable[str]:

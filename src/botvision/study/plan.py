@@ -65,7 +65,6 @@ class PlannedRun:
         config: what they amount to.
         folder: of the run.
         measurements: beside the run's own evaluation.
-        minutes: that the study file states; None if it does not.
     """
 
     arm: str
@@ -75,7 +74,6 @@ class PlannedRun:
     config: AnyRunConfig
     folder: Path
     measurements: tuple[Measurement, ...] = ()
-    minutes: float | None = None
 
     @property
     def name(self) -> str:
@@ -194,7 +192,7 @@ class Plan:
         write_text(self.folder / OWNER, self._name() + "\n")
 
     def _name(self) -> str:
-        return f"study {self.study.name} at scale {self.scale_name}"
+        return f"study {self.study.called} at scale {self.scale_name}"
 
     def _owner(self) -> str | None:
         try:
@@ -292,10 +290,7 @@ def _planned(
         assert key is not None  # checked when the study was read
         own_place = value_at(config_to_dict(config), key)
         measurements += [Measurement(axis, at, key) for at in places if at != own_place]
-    return PlannedRun(
-        arm, seed, recipe, given, config, folder / f"{arm}-s{seed}", tuple(measurements),
-        scale.minutes_of(arm),
-    )  # fmt: skip
+    return PlannedRun(arm, seed, recipe, given, config, folder / f"{arm}-s{seed}", tuple(measurements))
 
 
 def _meets(key: str, given: str) -> bool:

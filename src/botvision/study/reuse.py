@@ -17,12 +17,37 @@ DEPTH = 3  # levels below the folder that is named
 LEFT_OUT = shutil.ignore_patterns("checkpoints", "tensorboard")  # a finished run is not gone on with
 
 
-def take_over(plan: Plan, folder: Path, tell: Callable[[str], object]) -> list[str]:
-    """Copies finished runs of the same configuration and data to where runs are not there yet.
+def find_copies(plan: Plan, folder: Path) -> dict[str, Path]:
+    """Looks for finished runs of the same configuration and data, for runs that are not there yet.
 
     Args:
-        plan: of the study; its folder is its own already.
+        plan: of the study.
         folder: below which finished runs lie, such as that of another study.
+
+    Returns:
+        Folder of the run to be copied, by name of the study's run.
+
+    Raises:
+        ConfigError: no such folder.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"--reuse: {folder}: no such folder")
+    waiting = [run for run in plan.runs if run.state() == "new" and not run.folder.exists()]
+    copies = {}
+    for found in _finished(folder, plan.folder):
+        run = next((run for run in waiting if _is_same(run, found)), None)
+        if run is not None:
+            waiting.remove(run)
+            copies[run.name] = found
+    return copies
+
+
+def take_over(plan: Plan, folder: Path, tell: Callable[[str], object]) -> list[str]:
+    """Copies what `find_copies` finds; the plan's folder is its own already, and nobody else works in it.
+
+    Args:
+        plan: of the study.
+        folder: below which finished runs lie.
         tell: receives a line for each.
 
     Returns:
@@ -31,19 +56,11 @@ def take_over(plan: Plan, folder: Path, tell: Callable[[str], object]) -> list[s
     Raises:
         ConfigError: no such folder.
     """
-    if not folder.is_dir():
-        raise ConfigError(f"--reuse: {folder}: no such folder")
-    waiting = [run for run in plan.runs if run.state() == "new" and not run.folder.exists()]
-    taken = []
-    for found in _finished(folder, plan.folder):
-        run = next((run for run in waiting if _is_same(run, found)), None)
-        if run is None:
-            continue
-        waiting.remove(run)
-        _copy(found, run.folder)
-        taken.append(run.name)
-        tell(f"{run.name}: taken from {found}")
-    return taken
+    copies = find_copies(plan, folder)
+    for name, found in copies.items():
+        _copy(found, plan.folder / name)
+        tell(f"{name}: taken from {found}")
+    return list(copies)
 
 
 def taken_from(folder: Path) -> str | None:
@@ -55,10 +72,11 @@ def taken_from(folder: Path) -> str | None:
 
 
 def _finished(folder: Path, own: Path) -> list[Path]:
-    """Folders of finished runs, sorted; those of the study itself are left out."""
+    """Folders of finished runs, sorted; without those of the study itself, and copies that were cut off."""
     patterns = ["/".join(["*"] * depth + ["summary.json"]) for depth in range(1, DEPTH + 1)]
     found = {path.parent for pattern in patterns for path in folder.glob(pattern)}
-    return sorted(path for path in found if path.parent.resolve() != own.resolve())
+    whole = (path for path in found if not path.name.startswith("."))
+    return sorted(path for path in whole if path.parent.resolve() != own.resolve())
 
 
 def _is_same(run: PlannedRun, found: Path) -> bool:

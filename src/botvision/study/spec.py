@@ -204,6 +204,11 @@ class Study:
     name: str = ""
     folder: str = ""
 
+    @property
+    def called(self) -> str:
+        """The word after `botvision study`: the name of one that comes with botvision, else the file's."""
+        return self.name if Path(self.folder) == _shipped().resolve() else f"{self.name}.yaml"
+
     def __post_init__(self) -> None:
         for key in ("metrics", "arms", "scales"):
             require(bool(getattr(self, key)), key, {}, "one or more")
@@ -251,7 +256,7 @@ def load_study(name_or_path: str) -> Study:
         if not path.is_file():
             raise ConfigError(f"{name_or_path}: no such study file")
     else:
-        path = Path(str(resources.files("botvision") / "studies")) / f"{name_or_path}.yaml"
+        path = _shipped() / f"{name_or_path}.yaml"
         if name_or_path not in study_names():
             raise ConfigError(f"no study is called {name_or_path!r}{nearest(name_or_path, study_names())}")
     try:
@@ -259,6 +264,10 @@ def load_study(name_or_path: str) -> Study:
     except ConfigError as error:
         text = str(error)
         raise ConfigError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+
+
+def _shipped() -> Path:
+    return Path(str(resources.files("botvision") / "studies"))
 
 
 def _build_study(values: Mapping[str, Any], path: Path) -> Study:

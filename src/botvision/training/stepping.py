@@ -11,10 +11,10 @@ from botvision.training.task import resolve_device, task_of
 
 
 class Stepper:
-    """The step of a run with its own data, batch, precision and optimiser; nothing is written.
+    """The optimiser step of a run with its own data, batch, precision and optimiser; nothing is written.
 
-    Forward, loss, backward, clipping and update; without the loading of images, which other processes may do
-    meanwhile.
+    Forward, loss and backward of as many batches as the run accumulates, clipping and update; without the
+    loading of images, which other processes may do meanwhile.
 
     Args:
         config: of the run.
@@ -39,11 +39,11 @@ class Stepper:
         """Makes a step and returns its seconds."""
         self._wait()
         begin = time.perf_counter()
-        with torch.autocast(
-            self._device.type, torch.bfloat16, enabled=self._config.train.precision == "bf16-mixed"
-        ):
-            loss = self._learner.loss(self._batch)[0]
-        loss.backward()
+        train = self._config.train
+        for _ in range(train.accumulate):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=train.precision == "bf16-mixed"):
+                loss = self._learner.loss(self._batch)[0]
+            (loss / train.accumulate).backward()
         if self._config.optim.clip_norm:
             torch.nn.utils.clip_grad_norm_(self._learner.model.parameters(), self._config.optim.clip_norm)
         self._optimizer.step()
