@@ -1,11 +1,13 @@
 """The README's table of claims says what the studies' results say, all of it and nothing else."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+DRAWN = {"long-range pairs"}  # data sets of our own making
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "results" / "studies").glob("*.json"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -18,12 +20,18 @@ def points(value: float) -> str:
 def row(study: dict[str, Any], file: Path, verdict: dict[str, Any]) -> str:
     """The line of the README's table."""
     found = verdict["difference"]
-    over = found["over_seeds"]
+    over, images = (
+        "" if found[key] is None else f"{points(found[key]['low'])} to {points(found[key]['high'])}"
+        for key in ("over_seeds", "over_images")
+    )
+    name = study["name"] if study["scale"] == "cpu" else f"{study['name']}, {study['scale']}"
     cells = [
-        f"{verdict['claim']} ([{study['name']}]({file.relative_to(ROOT).with_suffix('.md')}))",
+        f"{verdict['claim']} ([{name}]({file.relative_to(ROOT).with_suffix('.md')}))",
         {"top1": "top-1", "box_ap": "box AP", "mask_ap": "mask AP"}[verdict["metric"]],
         "" if verdict["published"] is None else f"{100 * verdict['published']:+.1f}",
-        f"{points(found['mean'])} ({points(over['low'])} to {points(over['high'])})",
+        points(found["mean"]),
+        over,
+        images,
         f"**{verdict['verdict']}**",
     ]
     return f"| {' | '.join(cells)} |"
@@ -44,6 +52,16 @@ def test_the_readme_has_no_other_verdicts():
     count = sum(len(json.loads(file.read_text(encoding="utf-8"))["verdicts"]) for file in FILES)
     assert len(rows) == count > 0
     assert all(any(f"({name})" in line for name in wanted) for line in rows)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_pages_show_no_image_that_is_not_ours_to_pass_on(file: Path):
+    """Images that we draw may be shown; those of data sets are left out."""
+    if json.loads(file.read_text(encoding="utf-8"))["common"]["data"] in DRAWN:
+        return
+    page = file.with_suffix(".html").read_text(encoding="utf-8")
+    captions = re.findall(r"<figcaption>(How far the heads|What the position|.* is left out\.)", page)
+    assert len(captions) == page.count("data:image/")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
