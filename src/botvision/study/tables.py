@@ -13,8 +13,9 @@ from botvision.study.statistics import Difference, Verdict, difference
 # Beside the verdicts, so that nobody takes them for more.
 RULE = (
     f"Held: every {100 * LEVEL:g} % interval of the difference, over seeds and over images, lies above zero; "
-    "did not hold: every one lies below. Each claim is judged by itself: among twenty without any truth one "
-    "or two would seem to hold or not to hold."
+    "did not hold: every one lies below. Where all pairs of runs differ by the same, the one over seeds has "
+    "no width and does not count. Each claim is judged by itself: among twenty without any truth one or two "
+    "would seem to hold or not to hold."
 )
 
 
