@@ -1,6 +1,7 @@
 """Studies made up for tests, with files of single images where a test wants them."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from botvision.evaluation.predictions import Predictions, save_predictions
 from botvision.study.result import Arm, Axis, Claim, Cost, Evaluation, Metric, SeedRun, StudyOutcome
 
 SIZES = (24.0, 32.0, 48.0)
+EDGES = (12.8, 19.2, 25.6, 38.4, 57.6, 76.8, 112.0)  # of the study long-range
 
 
 def run(seed: int, scores: dict[str, float], folder: Path = Path("runs/nowhere"), **changes) -> SeedRun:
@@ -52,6 +54,29 @@ def cifar(top1: dict[str, list[float]], folder: Path = Path("runs"), **changes) 
         commands=("botvision study cifar --scale cpu",),
     )  # fmt: skip
     return replace(outcome, **changes)
+
+
+def by_distance(top1: dict[str, list[tuple[float, ...]]], folder: Path) -> StudyOutcome:
+    """A study with an axis of intervals, six scores a seed, and files of 100 images for each of them."""
+    found = cifar({name: [sum(row) / len(row) for row in rows] for name, rows in top1.items()}, folder)
+    groups = len(EDGES) - 1
+    group, number = np.divmod(np.arange(100 * groups, dtype=np.int32), np.int32(100))
+    arms = []
+    for arm in found.arms:
+        runs = []
+        for each, row in zip(arm.runs, top1[arm.name], strict=True):
+            path = each.folder / "predictions.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            wrong = number >= np.round(100 * np.array(row))[group]
+            save_predictions(Predictions(wrong.astype(np.int32), np.zeros_like(group), group), path)
+            places = tuple(
+                Evaluation("distance", (a + b) / 2, {"top1": row[k]}, 100, f"{a:g} to {b:g}", path, k)
+                for k, (a, b) in enumerate(pairwise(EDGES))
+            )
+            runs.append(replace(each, evaluations=places))
+        arms.append(replace(arm, runs=tuple(runs), trained_at={}))
+    axis = Axis("distance", "Distance of the two glyphs (pixels)")
+    return replace(found, name="far", arms=tuple(arms), axes=(axis,))
 
 
 def keep_predictions(outcome: StudyOutcome, images: int = 100) -> None:

@@ -96,10 +96,11 @@ def test_measurements_that_are_missing_and_other_code_are_said(tmp_path):
     assert [row[-1] for row in grid.rows] == ["12.50 ± 0.00", "12.50 (n 1)"]
     between = place_differences_grid(analyse(outcome, Bootstrap(10)), outcome.axes[0], outcome.metrics[0])
     assert between is not None
-    ((label, against, own, other),) = between.rows
-    assert (label, against) == ("BoTNet", "ResNet")
-    assert own.startswith("+25.00 ± 0.00 (")
-    assert other == "+0.00"  # of one pair: no interval over seeds
+    own, other = between.rows
+    assert own[:3] == ("BoTNet (at 16)", "+25.00 ± 0.00", "+25.00 to +25.00")
+    assert other == ("BoTNet (at 24)", "+0.00", "", "", "")  # one pair: no interval over seeds
+    assert between.note.startswith("Points. Difference: against ResNet, mean ± standard deviation over pairs")
+    assert between.note.endswith(" No interval over images where the runs kept nothing of single images.")
 
 
 def test_a_measurement_is_found_again_where_its_data_moved(tmp_path):

@@ -14,7 +14,7 @@ from botvision.study.bootstrap import Bootstrap
 from botvision.study.page import to_html, write_report
 from botvision.study.result import Picture, StudyOutcome
 from botvision.study.tables import to_markdown
-from tests.study.outcomes import cifar, keep_predictions
+from tests.study.outcomes import by_distance, cifar, keep_predictions
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -140,11 +140,36 @@ def test_cells_are_the_numbers(page: Page, outcome: StudyOutcome):
     assert by_size[0] == ["arm", "24", "32", "48"]
     assert by_size[1] == ["R", "67.00 ± 1.00", "71.00 ± 1.00 *", "63.00 ± 1.00"]
     between = page.tables[3]
-    assert between[0] == ["arm", "against", "24", "32", "48"]
-    assert between[1] == ["BOT", "R", *["+18.67 ± 1.15 (+15.80 to +21.54)"] * 3]
+    assert between[0] == ["arm (at)", "difference", "over seeds", "over images", "images"]
+    assert between[1] == ["BOT (at 24)", "+18.67 ± 1.15", "+15.80 to +21.54", "", ""]
+    assert [row[0] for row in between[2:5]] == ["BOT (at 32)", "BOT (at 48)", "S1 (at 24)"]
     runs = page.tables[4]
     assert runs[1] == ["r-s0", "R", "0", "70.00", "100", "60.0"]
     assert len(runs) == 1 + 9
+
+
+def test_differences_along_an_axis_have_both_intervals(tmp_path: Path):
+    near, far = (1.0, 1.0, 1.0, 1.0), ((0.75, 0.52), (0.77, 0.55), (0.78, 0.53))
+    outcome = by_distance({"r": [near + each for each in far], "bot": [(1.0,) * 6] * 3}, tmp_path / "runs")
+    paths = write_report(outcome, tmp_path)
+    scores, between = Page(paths[0].read_text()).tables[2:4]
+    assert scores[0][-2:] == ["57.6 to 76.8", "76.8 to 112"]
+    assert between[1] == ["BOT (at 12.8 to 19.2)", "+0.00 ± 0.00", *["+0.00 to +0.00"] * 2, "100"]
+    # 48, 45 and 47 points: mean 46.67, sd 1.528, reach 4.3027 * 1.528 / 1.732 = 3.79
+    assert between[6][:3] == ["BOT (at 76.8 to 112)", "+46.67 ± 1.53", "+42.87 to +50.46"]
+    low, high = (float(word) for word in between[6][3].split(" to "))
+    # about half of 100 images: sd 0.05, and 1.96 of them
+    assert (low, high) == (pytest.approx(46.67 - 9.8, abs=1.2), pytest.approx(46.67 + 9.8, abs=1.2))
+    values = json.loads(paths[2].read_text())
+    assert values["arms"][0]["differences_along"] == []
+    last = values["arms"][1]["differences_along"][-1]
+    assert (last["axis"], last["at"], last["label"], last["metric"]) == (
+        *("distance", 94.4, "76.8 to 112", "top1"),
+    )
+    assert [last[name]["low"] * 100 for name in ("over_seeds", "over_images")] == [
+        *(pytest.approx(42.87, abs=0.01), pytest.approx(low, abs=0.01)),
+    ]
+    assert values["arms"][0]["runs"][0]["evaluations"][5]["label"] == "76.8 to 112"
 
 
 def test_verdicts_stand_on_top_and_bad_news_are_as_visible(outcome: StudyOutcome):
@@ -165,6 +190,7 @@ def test_says_how_to_run_it_again_and_on_what(page: Page):
     for text in (
         *("botvision study cifar --scale cpu", "a CPU, 1 thread", "2 runs are missing", "Small <models>"),
         *("cpu scale · 3 arms, 9 runs · cifar10", "Student's t", "200 samples of the images"),
+        "on a CPU all of it that was resident",
     ):
         assert text in page.text
 
@@ -194,6 +220,12 @@ def test_three_files_that_say_the_same_each_time(outcome: StudyOutcome, tmp_path
     assert bot["differences"]["top1"]["over_images"]["low"] > 0
     assert values["verdicts"][0]["verdict"] == "held"
     assert bot["runs"][0]["folder"] == "bot-s0"
+    assert bot["runs"][0]["curve"][1] == {
+        "epoch": 2,
+        "train_loss": 1.0,
+        "val_top1": pytest.approx(0.88 / 1.5),
+    }
+    assert (bot["step_ms"], bot["runs"][0]["cost"]["step_ms"]) == (None, 129.5)
     markdown = paths[1].read_text()
     assert "| BOT |" in markdown
     assert '- "BoTNet is slightly better." (slides, page 12): **held**. top-1 of BOT +18.67' in markdown

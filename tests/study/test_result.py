@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from botvision.study.result import Arm, Axis, Claim, Cost, Evaluation, Metric, SeedRun, StudyOutcome
+from botvision.study.result import (
+    Arm,
+    Axis,
+    Claim,
+    Cost,
+    Evaluation,
+    Metric,
+    SeedRun,
+    StudyOutcome,
+    cost_of,
+)
 
 
 def run(seed=0, axis=None):
@@ -46,6 +56,15 @@ def test_finds_arms_and_metrics_by_name():
 def test_refuses_what_refers_to_nothing(changes, said):
     with pytest.raises(ValueError, match=said):
         outcome(**changes)
+
+
+def test_steps_measured_side_by_side_count_if_every_arm_has_one():
+    slow, fast = (replace(run(k), cost=Cost(10, 20, step, 100.0 * step)) for k, step in ((0, 3.0), (1, 2.0)))
+    r, bot = Arm("r", "a", (slow, fast), step_ms=5.0), Arm("bot", "b", (slow,))
+    assert cost_of(outcome(arms=(r, bot)), r) == Cost(10, 20, 2.5, 250.0)
+    both = outcome(arms=(r, replace(bot, step_ms=7.0)))
+    assert [getattr(cost_of(both, arm), "step_ms", None) for arm in both.arms] == [5.0, 7.0]
+    assert cost_of(both, replace(r, runs=())) is None
 
 
 def test_takes_an_axis_that_is_declared():

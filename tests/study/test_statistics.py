@@ -137,10 +137,10 @@ def verdict(top1: dict[str, list[float]], folder: Path | None = None):
 
 
 def test_a_claim_that_held():
-    found = verdict({"r": [0.70, 0.71, 0.72], "bot": [0.73, 0.74, 0.75]})
+    found = verdict({"r": [0.70, 0.71, 0.72], "bot": [0.73, 0.74, 0.76]})
     assert found.word == "held"
     assert found.sentence == (
-        "top-1 of BOT +3.00 points against R, mean of 3 pairs of runs (95 % interval +3.00 to +3.00 over "
+        "top-1 of BOT +3.33 points against R, mean of 3 pairs of runs (95 % interval +1.90 to +4.77 over "
         "seeds)."
     )
     assert found.published == pytest.approx(0.01)
@@ -161,13 +161,39 @@ def test_an_interval_with_zero_tells_nothing():
 
 
 def test_both_intervals_must_exclude_zero(tmp_path: Path):
-    found = verdict({"r": [0.70, 0.70, 0.70], "bot": [0.71, 0.71, 0.71]}, tmp_path)
-    assert found.word == "could not be told"  # one image of a hundred
+    found = verdict({"r": [0.70, 0.70, 0.70, 0.70], "bot": [0.72, 0.72, 0.72, 0.73]}, tmp_path)
+    assert found.word == "could not be told"  # two images of a hundred; over seeds +1.45 to +3.05
     assert found.sentence.endswith("over images): the one over images includes zero.")
-    assert verdict({"r": [0.70, 0.70], "bot": [0.90, 0.90]}, tmp_path).word == "held"
-    assert verdict({"r": [0.90, 0.90], "bot": [0.70, 0.70]}, tmp_path).word == "did not hold"
+    found = verdict({"r": [0.70, 0.70, 0.70], "bot": [0.90, 0.90, 0.91]}, tmp_path)
+    assert (found.word, found.sentence[-13:]) == ("held", "over images).")
+    assert verdict({"r": [0.90, 0.90, 0.91], "bot": [0.70, 0.70, 0.70]}, tmp_path).word == "did not hold"
     found = verdict({"r": [0.90, 0.71], "bot": [0.70, 0.90]}, tmp_path)
     assert found.sentence.endswith(": both include zero.")
+
+
+def test_pairs_that_differ_by_the_same_leave_it_to_the_images(tmp_path: Path):
+    """Student's t has no width then, which is no certainty: three trainings happened to agree."""
+    better = {"r": [0.70, 0.71, 0.72], "bot": [0.90, 0.91, 0.92]}  # but for rounding at the last digit
+    same = "every pair differs by the same, which says nothing of other trainings."
+    found = verdict(better)
+    assert found.word == "could not be told"
+    assert found.sentence.endswith(f"+20.00 to +20.00 over seeds): {same}")
+    found = verdict(better, tmp_path)
+    assert found.word == "held"
+    assert found.sentence.endswith(f"over images): by the one over images alone, as {same}")
+    assert verdict({"r": better["bot"], "bot": better["r"]}, tmp_path).word == "did not hold"
+    found = verdict({"r": [0.70, 0.70], "bot": [0.71, 0.71]}, tmp_path)
+    assert found.word == "could not be told"
+    assert found.sentence.endswith(f": the one over images includes zero, and {same}")
+
+
+def test_equal_scores_are_said_to_be_equal(tmp_path: Path):
+    equal = {"r": [0.70, 0.71], "bot": [0.70, 0.71]}
+    for folder in (None, tmp_path):
+        found = verdict(equal, folder)
+        assert found.word == "could not be told"
+        assert found.sentence.endswith("): both score the same with every seed.")
+    assert "+0.00 to +0.00 over seeds, +0.00 to +0.00 over images" in found.sentence
 
 
 def test_one_pair_tells_nothing_and_no_pair_says_so():
@@ -179,10 +205,10 @@ def test_one_pair_tells_nothing_and_no_pair_says_so():
 
 
 def test_a_claim_at_a_place():
-    outcome = cifar({"r": [0.70, 0.71], "bot": [0.73, 0.74]})
+    outcome = cifar({"r": [0.70, 0.71, 0.72], "bot": [0.73, 0.74, 0.76]})
     claim = Claim("Also when enlarged.", "bot", "r", ("top1",), "us", axis="size", at=48.0)
     found = judge(outcome, claim, "top1")
     assert found.word == "held"
-    assert "top-1 of BOT at image size (pixels) 48 +3.00 points" in found.sentence
+    assert "top-1 of BOT at image size (pixels) 48 +3.33 points" in found.sentence
     assert found.published is None  # that of the whole is none for this place
     assert isinstance(found.metric, Metric)

@@ -1,12 +1,12 @@
 """Everything that a report says, computed once: spreads, differences to the baselines, verdicts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from botvision.evaluation.seeds import LEVEL, Spread, spread
 from botvision.study.bootstrap import Bootstrap
-from botvision.study.result import Arm, Place, StudyOutcome, score_of
+from botvision.study.result import Arm, Place, StudyOutcome, label_of, score_of
 from botvision.study.statistics import Difference, Verdict, difference, judge
 
 
@@ -17,6 +17,7 @@ class Analysis:
     Attributes:
         spreads: By arm and metric, over seeds; without those that no run has.
         differences: By arm and metric, against the arm's baseline; without those that have no pair of runs.
+        along: The same at the places of the axes, by arm, metric and place.
         verdicts: One for each claim and each of its metrics.
         resamples: Of the bootstrap over images.
     """
@@ -24,13 +25,13 @@ class Analysis:
     outcome: StudyOutcome
     spreads: Mapping[tuple[str, str], Spread]
     differences: Mapping[tuple[str, str], Difference]
+    along: Mapping[tuple[str, str, Place], Difference]
     verdicts: tuple[Verdict, ...]
     resamples: int
 
     def places(self, axis: str) -> list[float]:
         """Positions on an axis that any run was measured at, ascending."""
-        runs = (run for arm in self.outcome.arms for run in arm.runs)
-        return sorted({entry.at for run in runs for entry in run.evaluations if entry.axis == axis})
+        return [at for name, at in _places(self.outcome) if name == axis]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``json.dump``: scores as fractions, run folders by their last part."""
@@ -42,7 +43,7 @@ class Analysis:
             "scale": outcome.scale,
             "interval": f"{100 * LEVEL:g} %",
             "resamples": self.resamples,
-            "verdicts": [_verdict(entry) for entry in self.verdicts],
+            "verdicts": [_verdict(outcome, entry) for entry in self.verdicts],
             "arms": [self._arm(arm) for arm in outcome.arms],
             "common": dict(outcome.common),
             "environment": dict(outcome.environment),
@@ -66,9 +67,15 @@ class Analysis:
                 for m in metrics
                 if (arm.name, m) in self.differences
             },
+            "differences_along": [
+                {**_named(self.outcome, place), "metric": metric, **_difference(found)}
+                for (name, metric, place), found in self.along.items()
+                if name == arm.name
+            ],
             "published": dict(arm.published),
             "source": arm.source,
             "trained_at": dict(arm.trained_at),
+            "step_ms": arm.step_ms,
             "runs": [
                 {
                     "seed": run.seed,
@@ -78,9 +85,10 @@ class Analysis:
                     "images": run.images,
                     "hardware": run.hardware,
                     "evaluations": [
-                        {"axis": e.axis, "at": e.at, "images": e.images, "scores": dict(e.scores)}
+                        {**_named(self.outcome, (e.axis, e.at)), "images": e.images, "scores": dict(e.scores)}
                         for e in run.evaluations
                     ],
+                    "curve": [_epoch(row, metrics) for row in run.curve],
                 }
                 for run in arm.runs
             ],
@@ -92,6 +100,7 @@ def analyse(outcome: StudyOutcome, bootstrap: Bootstrap | None = None) -> Analys
     bootstrap = bootstrap or Bootstrap()
     spreads: dict[tuple[str, str], Spread] = {}
     differences: dict[tuple[str, str], Difference] = {}
+    along: dict[tuple[str, str, Place], Difference] = {}
     for arm in outcome.arms:
         for metric in outcome.metrics:
             found = spread_of(arm, metric.name)
@@ -99,13 +108,18 @@ def analyse(outcome: StudyOutcome, bootstrap: Bootstrap | None = None) -> Analys
                 spreads[arm.name, metric.name] = found
             if arm.baseline is None:
                 continue
-            against = difference(arm, outcome.arm(arm.baseline), metric.name, bootstrap)
+            theirs = outcome.arm(arm.baseline)
+            against = difference(arm, theirs, metric.name, bootstrap)
             if against is not None:
                 differences[arm.name, metric.name] = against
+            for place in _places(outcome):
+                against = difference(arm, theirs, metric.name, bootstrap, place)
+                if against is not None:
+                    along[arm.name, metric.name, place] = against
     verdicts = tuple(
         judge(outcome, claim, metric, bootstrap) for claim in outcome.claims for metric in claim.metrics
     )
-    return Analysis(outcome, spreads, differences, verdicts, bootstrap.resamples)
+    return Analysis(outcome, spreads, differences, along, verdicts, bootstrap.resamples)
 
 
 def spread_of(arm: Arm, metric: str, place: Place | None = None) -> Spread | None:
@@ -114,12 +128,28 @@ def spread_of(arm: Arm, metric: str, place: Place | None = None) -> Spread | Non
     return spread([value for value in values if value is not None])
 
 
+def _places(outcome: StudyOutcome) -> list[Place]:
+    """Where any run was measured, ascending on each axis."""
+    return sorted({(e.axis, e.at) for arm in outcome.arms for run in arm.runs for e in run.evaluations})
+
+
+def _named(outcome: StudyOutcome, place: Place) -> dict[str, Any]:
+    return {"axis": place[0], "at": place[1], "label": label_of(outcome, place)}
+
+
+def _epoch(row: Mapping[str, float], metrics: Sequence[str]) -> dict[str, Any]:
+    """What a learning curve needs of a row of metrics.csv, by the names there; None where nothing is."""
+    columns = ("train_loss", *(f"val_{metric}" for metric in metrics))
+    return {"epoch": int(row["epoch"]), **{column: row.get(column) for column in columns}}
+
+
 def _difference(found: Difference) -> dict[str, Any]:
     return {**asdict(found), "pairs": {str(seed): value for seed, value in found.pairs.items()}}
 
 
-def _verdict(found: Verdict) -> dict[str, Any]:
+def _verdict(outcome: StudyOutcome, found: Verdict) -> dict[str, Any]:
     claim = found.claim
+    at = None if claim.axis is None or claim.at is None else (claim.axis, claim.at)
     return {
         "claim": claim.text,
         "source": claim.source,
@@ -127,6 +157,7 @@ def _verdict(found: Verdict) -> dict[str, Any]:
         "worse": claim.worse,
         "axis": claim.axis,
         "at": claim.at,
+        "label": None if at is None else label_of(outcome, at),
         "metric": found.metric.name,
         "verdict": found.word,
         "sentence": found.sentence,

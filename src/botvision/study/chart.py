@@ -1,15 +1,19 @@
 """One chart as SVG for a page: text is drawn as paths, colours are the page's, be it light or dark."""
 
 import io
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT, ROW = 4.8, 2.9, 0.22  # inches: a phone's width, so that text keeps its size; a legend's row
+LETTERS, LINE, GAP, ROOM = 11, 13, 7, 250  # points: size of text at ticks, its line, between two, for all
+SLANT = math.sin(math.radians(45))  # of turned labels
 INK, PALE, GRID, CARD = "#1b2430", "#5b6675", "#dfe4eb", "#fefefe"
 # Told apart by the colour-blind, too.
 ARMS = ("#4d5663", "#0b62c4", "#c4501b", "#00805f", "#a3338f", "#8a6d00", "#2a93b8")
@@ -39,6 +43,47 @@ class Chart:
     caption: str
     alt: str
     svg: str
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """Labels along the horizontal axis that do not run into each other.
+
+    Attributes:
+        labels: By place; all of them, or as many as there is room for.
+        turned: By 45 degrees.
+        height: Inches that turned labels need more than others.
+    """
+
+    labels: Mapping[float, str]
+    turned: bool = False
+    height: float = 0.0
+
+    def put(self, axes: "Axes") -> None:
+        """Set them."""
+        axes.set_xticks(list(self.labels), list(self.labels.values()))
+        if self.turned:
+            for text in axes.get_xticklabels():
+                text.set(rotation=45, rotation_mode="anchor", horizontalalignment="right")
+
+
+def label_places(labels: Mapping[float, str]) -> Ticks:
+    """Lay out labels by place, ascending: level if all fit, turned if not, and then only those that fit."""
+    from matplotlib.textpath import TextPath
+
+    widths = {
+        at: float(TextPath((0, 0), text, size=LETTERS).get_extents().width) for at, text in labels.items()
+    }
+    places = list(labels)
+    scale = ROOM / ((places[-1] - places[0]) or 1.0)
+    if all((b - a) * scale >= (widths[a] + widths[b]) / 2 + GAP for a, b in pairwise(places)):
+        return Ticks(labels)
+    kept = [places[0], places[-1]]  # what a reader looks for first
+    for at in places[1:-1]:
+        if all(abs(at - other) * scale * SLANT >= LINE for other in kept):
+            kept.append(at)
+    height = (max(widths[at] for at in kept) * SLANT - LETTERS * (1 - SLANT)) / 72
+    return Ticks({at: labels[at] for at in sorted(kept)}, True, max(0.0, height))
 
 
 def drawn(

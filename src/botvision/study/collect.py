@@ -44,7 +44,7 @@ def collect(plan: Plan) -> result.StudyOutcome:
     if not finished:
         raise ValueError(f"{plan.folder}: no run of the study {plan.study.name} is finished")
     facts = {name: _json(Path(run.folder) / "summary.json") for name, run in finished.items()}
-    steps = read_steps(plan.folder)
+    steps = _of_all(read_steps(plan.folder), plan.study.arms)
     arms = tuple(_timed(_arm(plan, arm, finished, facts), steps) for arm in plan.study.arms)
     notes = [" ".join(plan.scale.note.split())] if plan.scale.note else []
     root = _root(finished.values())
@@ -85,13 +85,14 @@ def _arm(
     )
 
 
+def _of_all(steps: StepTimes | None, arms: Iterable[str]) -> StepTimes | None:
+    """Step times measured side by side, if every arm has one: beside times of the runs they would mislead."""
+    return steps if steps is not None and set(arms) <= steps.median.keys() else None
+
+
 def _timed(arm: result.Arm, steps: StepTimes | None) -> result.Arm:
     """The arm with the time of a step that was measured beside the other arms, not while it was trained."""
-    if steps is None or arm.name not in steps.median:
-        return arm
-    median = steps.median[arm.name]
-    runs = (replace(run, cost=replace(run.cost, step_ms=median)) for run in arm.runs)
-    return replace(arm, runs=tuple(runs))
+    return arm if steps is None else replace(arm, step_ms=steps.median[arm.name])
 
 
 def _note_on_copies(plan: Plan) -> Iterable[str]:
@@ -107,8 +108,11 @@ def _note_on_steps(steps: StepTimes | None) -> str:
             "meanwhile slowed them."
         )
     spread = max(100 * steps.spread[arm] / median for arm, median in steps.median.items())
+    how = f"all arms in turn, {steps.rounds} rounds"
+    if not steps.together:
+        how = f"one arm after the other, {steps.rounds} steps of each"
     return (
-        f"Step times: all arms in turn, {steps.rounds} rounds, loading of data left out, on {steps.hardware} "
+        f"Step times: {how}, loading of data left out, on {steps.hardware} "
         f"(commit {steps.commit or 'unknown'}); medians, half the distance of the quartiles is at most "
         f"{spread:.0f} %."
     )

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from botvision.evaluation.seeds import Interval
 from botvision.report import percent, points
 from botvision.study.analysis import Analysis, spread_of
-from botvision.study.chart import CARD, INK, PALE, Chart, drawn, look
-from botvision.study.result import Arm, Axis, Cost, Metric
+from botvision.study.chart import CARD, HEIGHT, INK, PALE, Chart, drawn, label_places, look
+from botvision.study.result import Arm, Axis, Cost, Metric, cost_of, label_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,6 +124,8 @@ def _places(analysis: Analysis, axis: Axis, metric: Metric) -> Chart | None:
             lines.append((arm, number, np.array(rows)))
     if not lines:
         return None
+    names = {at: label_of(analysis.outcome, (axis.name, at)) for at in places}
+    ticks = label_places(names)
 
     def draw(axes: "Axes") -> None:
         for arm, number, rows in lines:
@@ -132,13 +134,12 @@ def _places(analysis: Analysis, axis: Axis, metric: Metric) -> Chart | None:
                 axes.plot(at, 100 * mean, "o", mfc="none", color=look(number)[0], markersize=12, mew=1.6)
         if metric.chance is not None:
             axes.axhline(100 * metric.chance, color=PALE, linestyle=":", linewidth=1.4, label="guessing")
-        if len(places) <= 10:
-            axes.set_xticks(places, [f"{at:g}" for at in places])
+        ticks.put(axes)
         axes.set(xlabel=axis.title, ylabel=f"{metric.title} (%)")
 
     words = []
     for arm, _, rows in lines:
-        ends = [f"{percent(mean)} % at {at:g}" for at, mean, *_ in (rows[0], rows[-1])]
+        ends = [f"{percent(mean)} % at {names[at]}" for at, mean, *_ in (rows[0], rows[-1])]
         words.append(f"{arm.label} {' and '.join(dict.fromkeys(ends))}")
     rings = any(axis.name in arm.trained_at for arm, _, _ in lines)
     return drawn(
@@ -147,6 +148,7 @@ def _places(analysis: Analysis, axis: Axis, metric: Metric) -> Chart | None:
         "Lines: mean over seeds; bands: from the lowest to the highest seed."
         + (" Rings: where the arm was trained." if rings else ""),
         f"{metric.title} by {axis.words}: {'; '.join(words)}.",
+        HEIGHT + ticks.height,
     )
 
 
@@ -213,10 +215,11 @@ def _cost(analysis: Analysis, name: str, of: Callable[[Cost], float | None]) -> 
     metric = analysis.outcome.metrics[0]
     dots = []
     for number, arm in enumerate(analysis.outcome.arms):
-        costs = [cost for run in arm.runs if (cost := of(run.cost)) is not None]
+        whole = cost_of(analysis.outcome, arm)
+        cost = None if whole is None else of(whole)
         found = spread_of(arm, metric.name)
-        if costs and found is not None:
-            dots.append((arm, number, float(np.median(costs)), found))
+        if cost is not None and found is not None:
+            dots.append((arm, number, cost, found))
     if not dots:
         return None
 

@@ -3,6 +3,7 @@
 Scores are fractions 0..1 throughout; percent is the business of whoever prints them.
 """
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,8 +74,9 @@ class Cost:
     Attributes:
         params: Trainable and frozen weights, without buffers.
         macs: Multiply-adds of one image; of a detector those of backbone and neck.
-        step_ms: Milliseconds of an optimiser step; None where it was not measured.
-        peak_mb: MB (1e6 bytes) at most; None where it was not measured.
+        step_ms: Milliseconds of an optimiser step while it was trained; None where it was not measured.
+        peak_mb: MB (1e6 bytes) at most, of the process that finished it: on a GPU what torch allocated, on a
+            CPU all that was resident. None where it was not measured.
         train_seconds: Of the whole training; None where it is not known.
     """
 
@@ -120,6 +122,8 @@ class Arm:
         published: What the source reports, by metric name, as fractions; empty if it reports nothing.
         source: Where the published values stand, e.g. "slides, second results table".
         trained_at: By axis name, where on the axis it was trained, e.g. {"image-size": 128}.
+        step_ms: Milliseconds of an optimiser step, measured side by side with the other arms; None if it was
+            not.
     """
 
     name: str
@@ -130,6 +134,7 @@ class Arm:
     published: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
     trained_at: Mapping[str, float] = field(default_factory=dict)
+    step_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -271,6 +276,23 @@ def label_of(outcome: StudyOutcome, place: Place) -> str:
             if found is not None and found.label:
                 return found.label
     return f"{place[1]:g}"
+
+
+def cost_of(outcome: StudyOutcome, arm: Arm) -> Cost | None:
+    """Return what an arm costs; None without a run.
+
+    Steps are those measured side by side if all arms have one, and the median of the runs otherwise: a column
+    of both kinds would mislead. Peak memory is the mean of the runs.
+    """
+    costs = [run.cost for run in arm.runs]
+    if not costs:
+        return None
+    step = arm.step_ms
+    if any(each.step_ms is None for each in outcome.arms):
+        steps = [cost.step_ms for cost in costs if cost.step_ms is not None]
+        step = statistics.median(steps) if steps else None
+    peaks = [cost.peak_mb for cost in costs if cost.peak_mb is not None]
+    return Cost(costs[0].params, costs[0].macs, step, statistics.fmean(peaks) if peaks else None)
 
 
 def _once(names: Sequence[str | int], where: str) -> None:

@@ -18,6 +18,8 @@ from botvision.study.result import Arm, Claim, Metric, Place, StudyOutcome, labe
 
 Word = Literal["held", "did not hold", "could not be told"]
 
+ROUNDING = 1e-9  # differences closer to each other are equal: subtraction rounds, and no score is as fine
+
 
 @dataclass(frozen=True)
 class Difference(seeds.Difference):
@@ -90,7 +92,9 @@ def judge(outcome: StudyOutcome, claim: Claim, metric: str, bootstrap: Bootstrap
     """Hold a claim against the runs.
 
     It held if every interval there is lies above zero, did not hold if every one lies below, and could not be
-    told otherwise: also with fewer than two pairs of runs, as one training says nothing of the next.
+    told otherwise: also with fewer than two pairs of runs, as one training says nothing of the next. Where
+    all pairs differ by the same, the interval over seeds has no width, as if nothing were left to chance:
+    that is no knowledge of other trainings, and the one over images decides alone.
     """
     better, worse, measured = outcome.arm(claim.better), outcome.arm(claim.worse), outcome.metric(metric)
     place = None if claim.axis is None or claim.at is None else (claim.axis, claim.at)
@@ -122,9 +126,23 @@ def _word(found: Difference) -> tuple[Word, str]:
     """What a difference says of the claim that it is above zero, and why it says nothing if it does not."""
     if found.over_seeds is None:
         return "could not be told", "it says nothing of other trainings"
-    signs = {"seeds": found.over_seeds.sign}
-    if found.over_images is not None:
-        signs["images"] = found.over_images.sign
+    values = found.pairs.values()
+    if max(values) - min(values) > ROUNDING:
+        return _by_intervals(found.over_seeds, found.over_images)
+    if abs(found.mean) <= ROUNDING:
+        return "could not be told", "both score the same with every seed"
+    same = "every pair differs by the same, which says nothing of other trainings"
+    if found.over_images is None:
+        return "could not be told", same
+    word, reason = _by_intervals(found.over_seeds, found.over_images)
+    return word, f"{reason}, and {same}" if reason else f"by the one over images alone, as {same}"
+
+
+def _by_intervals(over_seeds: Interval, over_images: Interval | None) -> tuple[Word, str]:
+    """The word, and why it is neither yes nor no."""
+    signs = {"seeds": over_seeds.sign}
+    if over_images is not None:
+        signs["images"] = over_images.sign
     if set(signs.values()) == {1}:
         return "held", ""
     if set(signs.values()) == {-1}:

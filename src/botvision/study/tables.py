@@ -1,20 +1,25 @@
 """A study's numbers as tables: rows of strings, which become Markdown here and HTML on the page."""
 
-import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from botvision.evaluation.seeds import LEVEL, Interval, Spread
 from botvision.report import percent, points, short, table
 from botvision.study.analysis import Analysis, spread_of
-from botvision.study.result import Arm, Axis, Metric, label_of
-from botvision.study.statistics import Difference, Verdict, difference
+from botvision.study.result import Arm, Axis, Cost, Metric, cost_of, label_of
+from botvision.study.statistics import Difference, Verdict
 
 # Beside the verdicts, so that nobody takes them for more.
 RULE = (
     f"Held: every {100 * LEVEL:g} % interval of the difference, over seeds and over images, lies above zero; "
-    "did not hold: every one lies below. Each claim is judged by itself: among twenty without any truth one "
-    "or two would seem to hold or not to hold."
+    "did not hold: every one lies below. Where all pairs of runs differ by the same, the one over seeds has "
+    "no width and does not count. Each claim is judged by itself: among twenty without any truth one or two "
+    "would seem to hold or not to hold."
+)
+# Below the costs: what the numbers of a CPU and of a GPU have in common is their name.
+PEAK = (
+    "Peak: of a run's last process; on a CPU all of it that was resident, with interpreter, torch and cached "
+    "data, on a GPU what torch allocated."
 )
 
 
@@ -56,13 +61,15 @@ def results_grid(analysis: Analysis) -> Grid:
             key = arm.name, metric.name
             row += [_spread_cell(analysis.spreads.get(key)), _difference_cell(analysis.differences.get(key))]
             row += [_published_cell(analysis, arm, metric)] if published else []
-        rows.append((*row, *_cost_cells(arm), *([arm.source] if published else [])))
+        rows.append((*row, *_cost_cells(cost_of(outcome, arm)), *([arm.source] if published else [])))
     align = "l" + "r" * (len(header) - 1 - published) + "l" * published
     note = f"Mean ± sample standard deviation over n seeds. {_baselines(analysis)}In parentheses: the "
     note += f"{100 * LEVEL:g} % interval over seeds, by Student's t."
     note += " Published: elsewhere, at its own scale; not to be compared in height." if published else ""
     if any(metric.name.endswith("_ap") for metric in outcome.metrics):
         note += " AP: mean over IoU .50:.95. M.Adds of a detector: backbone and neck."
+    if any(run.cost.peak_mb is not None for arm in outcome.arms for run in arm.runs):
+        note += f" {PEAK}"
     return Grid("Results", tuple(header), tuple(rows), align, note)
 
 
@@ -76,8 +83,7 @@ def differences_grid(analysis: Analysis) -> Grid | None:
                 continue
             seeds = ", ".join(points(value) for value in found.pairs.values())
             cells = [arm.label, outcome.arm(arm.baseline).label, metric.title, points(found.mean), seeds]
-            cells += [_interval(found.over_seeds), _interval(found.over_images)]
-            rows.append((*cells, "" if found.images is None else f"{found.images:,}"))
+            rows.append((*cells, *_interval_cells(found)))
             reasons += [found.no_images] if found.no_images else []
     if not rows:
         return None
@@ -90,9 +96,7 @@ def differences_grid(analysis: Analysis) -> Grid | None:
         f"of {analysis.resamples:,} samples of the images, the same for all runs, of the mean over the pairs."
     )
     note += " No interval is corrected for there being several."
-    for reason in dict.fromkeys(reasons):
-        note += f" No interval over images where {reason}."
-    return Grid("Differences", header, tuple(rows), "lllrrrrr", note)
+    return Grid("Differences", header, tuple(rows), "lllrrrrr", note + _without_images(reasons))
 
 
 def places_grids(analysis: Analysis) -> list[Grid]:
@@ -124,24 +128,34 @@ def places_grid(analysis: Analysis, axis: Axis, metric: Metric) -> Grid | None:
 
 
 def place_differences_grid(analysis: Analysis, axis: Axis, metric: Metric) -> Grid | None:
-    """Return the differences to the baselines along an axis, one row an arm; None if there are none."""
-    outcome = analysis.outcome
+    """Return the differences to the baselines along an axis with both intervals; None if there are none.
+
+    One row an arm and place, both in its first cell, which stays in sight where a phone scrolls the rest.
+    """
+    outcome, rows, reasons = analysis.outcome, [], []
     places = [(axis.name, at) for at in analysis.places(axis.name)]
-    rows = []
     for arm in outcome.arms:
-        if arm.baseline is None:
-            continue
-        theirs = outcome.arm(arm.baseline)
-        cells = [_difference_cell(difference(arm, theirs, metric.name, place=place)) for place in places]
-        if any(cells):
-            rows.append((arm.label, theirs.label, *cells))
+        for place in places:
+            found = analysis.along.get((arm.name, metric.name, place))
+            if found is None:
+                continue
+            name = f"{arm.label} (at {label_of(outcome, place)})"
+            rows.append((name, _mean_cell(found), *_interval_cells(found)))
+            reasons += [found.no_images] if found.no_images else []
     if not rows:
         return None
-    header = ("arm", "against", *(label_of(outcome, place) for place in places))
-    note = "Points, mean ± standard deviation over pairs of runs with the same seed; in parentheses the "
-    note += f"{100 * LEVEL:g} % interval over seeds, by Student's t."
+    header = ("arm (at)", "difference", "over seeds", "over images", "images")
+    note = (
+        f"Points. {_baselines(analysis)}{100 * LEVEL:g} % intervals: over seeds by Student's t, over images "
+    )
+    note += "by a bootstrap of those there."
     title = f"Difference in {metric.title} by {axis.words}"
-    return Grid(title, header, tuple(rows), "ll" + "r" * len(places), note)
+    return Grid(title, header, tuple(rows), "lrrrr", note + _without_images(reasons))
+
+
+def _without_images(reasons: Iterable[str]) -> str:
+    """Why there is no interval over images, each reason once, to go on with a note."""
+    return "".join(f" No interval over images where {reason}." for reason in dict.fromkeys(reasons))
 
 
 def _seeds(spread: Spread | None, arm: Arm) -> str:
@@ -219,17 +233,14 @@ def _baselines(analysis: Analysis) -> str:
     return f"Difference: against {against}, mean ± standard deviation over pairs of runs with the same seed. "
 
 
-def _cost_cells(arm: Arm) -> list[str]:
-    costs = [run.cost for run in arm.runs]
-    if not costs:
+def _cost_cells(cost: Cost | None) -> list[str]:
+    if cost is None:
         return [""] * 4
-    steps = [cost.step_ms for cost in costs if cost.step_ms is not None]
-    peaks = [cost.peak_mb for cost in costs if cost.peak_mb is not None]
     return [
-        short(costs[0].params / 1e6),
-        short(costs[0].macs / 1e9),
-        f"{statistics.median(steps):.1f}" if steps else "",
-        f"{statistics.fmean(peaks):,.0f}" if peaks else "",
+        short(cost.params / 1e6),
+        short(cost.macs / 1e9),
+        "" if cost.step_ms is None else f"{cost.step_ms:.1f}",
+        "" if cost.peak_mb is None else f"{cost.peak_mb:,.0f}",
     ]
 
 
@@ -242,8 +253,18 @@ def _spread_cell(found: Spread | None) -> str:
 def _difference_cell(found: Difference | None) -> str:
     if found is None:
         return ""
-    text = points(found.mean) + ("" if found.sd is None else f" ± {percent(found.sd)}")
+    text = _mean_cell(found)
     return text if found.over_seeds is None else f"{text} ({_interval(found.over_seeds)})"
+
+
+def _mean_cell(found: Difference) -> str:
+    return points(found.mean) + ("" if found.sd is None else f" ± {percent(found.sd)}")
+
+
+def _interval_cells(found: Difference) -> list[str]:
+    """Over seeds, over images, and over how many."""
+    images = "" if found.images is None else f"{found.images:,}"
+    return [_interval(found.over_seeds), _interval(found.over_images), images]
 
 
 def _published_cell(analysis: Analysis, arm: Arm, metric: Metric) -> str:

@@ -20,9 +20,10 @@ class StepTimes:
     Attributes:
         median: by arm.
         spread: by arm, half the distance between the quartiles.
-        rounds: in each of which every arm had its turn.
+        rounds: steps of every arm.
         hardware: with its threads.
         commit: of the code, None where it is not known.
+        together: whether the arms took turns, a step each; otherwise one came after the other.
     """
 
     median: Mapping[str, float]
@@ -30,6 +31,7 @@ class StepTimes:
     rounds: int
     hardware: str
     commit: str | None
+    together: bool = True
 
 
 def measure_steps(plan: Plan, show: Callable[[int, str], None] | None = None) -> StepTimes:
@@ -76,6 +78,7 @@ def measure_steps(plan: Plan, show: Callable[[int, str], None] | None = None) ->
         ROUNDS,
         hardware,
         provenance.commit(),
+        together,
     )
     write_text(plan.folder / FILE, json.dumps(dataclasses.asdict(found), indent=2) + "\n")
     return found
