@@ -167,6 +167,8 @@ def write_attention(
     if positions:
         save_figure(position_figure(positions), out / POSITION)
         written.append(out / POSITION)
+    else:  # what lies there is of another model, and would be taken for this one's
+        (out / POSITION).unlink(missing_ok=True)
     facts = {"model": description.get("name"), "task": description.get("task")}
     blocks = [_block_record(blocks) for blocks in zip(*(found.blocks for found in images), strict=True)]
     text = json.dumps(facts | {"blocks": blocks, "images": records, "failed": failed}, indent=2)
