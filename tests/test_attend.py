@@ -90,11 +90,18 @@ def test_detector_with_chosen_queries_and_head(detector, photos, tmp_path, capsy
     assert found["images"][0]["blocks"][0]["grid"] == [3, 4]
 
 
-def test_content_alone_has_no_positions(tmp_path, photos, capsys):
-    run, out = classifier(tmp_path / "run", "botnet14_tiny", position="content"), tmp_path / "out"
-    assert cli.main(["attend", str(run), str(photos / "0.png"), "--out", str(out)]) == 0
-    assert not (out / "position.png").exists()
+def test_content_alone_has_no_positions(run, tmp_path, photos, capsys):
+    """Nor are those of an earlier model left beside its maps."""
+    content, out = classifier(tmp_path / "content", "botnet14_tiny", position="content"), tmp_path / "out"
+    image = str(photos / "0.png")
+    assert cli.main(["attend", str(run), str(photos / "1.png"), "--out", str(out)]) == 0
+    assert (out / "position.png").exists()
+    capsys.readouterr()
+    assert cli.main(["attend", str(content), image, "--out", str(out)]) == 0
     assert "position.png" not in capsys.readouterr().out
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*.*")} == {
+        "pictures/0.png", "pictures/1.png", "distance.png", "attention.json",
+    }  # fmt: skip
 
 
 def test_mistakes_are_one_line(run, photos, tmp_path, capsys):

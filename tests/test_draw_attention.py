@@ -1,10 +1,12 @@
 """Pictures of attention: what is hot lies where its cell lies, in the image's own pixels."""
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from PIL import Image
 
 from botvision.draw_attention import (
@@ -15,10 +17,11 @@ from botvision.draw_attention import (
     maps_figure,
     position_figure,
 )
+from botvision.study.page import LEAST
 
 SIZE = (60, 100)  # of an image that is seen from row 0 and column 20 to 80; cells of 20 pixels
 ROW: dict[str, Any] = {
-    "captions": ["head 1"],
+    "names": ["head 1"],
     "extent": (0, 20, 60, 80),
     "query": (20, 20, 40, 40),
     "at": (25, 33),
@@ -40,7 +43,8 @@ def test_what_is_hot_lies_where_its_cell_lies():
     image = Image.new("RGB", (SIZE[1] // 2, SIZE[0] // 2), (200, 200, 200))  # drawn upon at half its size
     figure = maps_figure(image, SIZE, [MapRow(title="block", maps=weights, **ROW)])
     photo, axes = figure.axes
-    assert (photo.get_title(loc="left"), axes.get_title(loc="left")) == ("block", "head 1")
+    assert photo.get_title(loc="left") == "block\n3x3 cells"
+    assert axes.get_title(loc="left") == "head 1\nup to 100 %, 9.0x even"
     faded = pixel_at(figure, axes, 5, 5)
     assert np.ptp(faded) == 0  # grey
     for y in range(3):
@@ -74,6 +78,50 @@ def test_even_attention_is_neither_dark_nor_bright():
         light.append(pixel_at(figure, figure.axes[1], 50, 70).max())
     assert set(ground[:1] + ground[2:]) == {0}
     assert 0.15 * light[2] < light[1] < 0.5 * light[2]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (480, 640), (640, 480), (640, 160), (160, 640)])
+def test_titles_can_be_read_and_do_not_meet(size):
+    """At six tenths of its size, as pages show it, also where pictures are slender."""
+    height, width = size
+    whole = (0, 0, height, width)
+    maps = np.full((5, 32, 32), 1e-9)
+    maps[:, 3, 5] = 1.0
+    names = [*(f"head {n}" for n in range(1, 5)), "mean"]
+    row = MapRow("layer4.0", maps, names, extent=whole, query=(0, 0, 9, 9), at=(4, 4))
+    figure = maps_figure(Image.new("L", (width, height)), size, [row] * 3)
+    FigureCanvasAgg(figure).draw()
+    for tiles in np.reshape(np.array(figure.axes, dtype=object), (3, 6)):
+        titles = [axes._left_title for axes in tiles]
+        assert titles[1].get_text() == "head 1\nup to 100 %, 1024.0x even"
+        boxes = [title.get_window_extent() for title in titles]
+        assert all(left.x1 + 5 < right.x0 for left, right in itertools.pairwise(boxes))
+        assert boxes[0].x0 >= 0
+        assert boxes[-1].x1 <= figure.bbox.x1
+        assert max(box.y1 for box in boxes) <= figure.bbox.y1 + 1
+        assert min(float(title.get_fontsize()) for title in titles) / 72 * figure.dpi * LEAST >= 11
+        for axes, box in zip(tiles, boxes, strict=True):
+            assert axes.get_window_extent().x0 == pytest.approx(box.x0, abs=2)  # above its own picture
+
+
+@pytest.mark.parametrize("shape", [(15, 15), (79, 19), (19, 79)])
+def test_the_type_of_other_pictures_can_be_read_too(shape):
+    logits = np.random.default_rng(0).normal(size=(4, *shape))
+    rows = [PositionRow(f"layer4.{n}", logits, relative=True) for n in range(2)]
+    of_heads = np.arange(1.0, 5.0)
+    distances = [DistanceRow(row.title, of_heads, of_heads - 0.5, of_heads + 0.5, 2.5, 16) for row in rows]
+    for figure in (position_figure(rows), distance_figure(distances)):
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        canvas.draw()
+        texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+        assert len(texts) > 10
+        for text in texts:
+            assert float(text.get_fontsize()) / 72 * figure.dpi * LEAST >= 11, text
+        for axes in figure.axes:
+            ticks = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+            seen = [box for box in ticks if axes.bbox.x0 - 1 <= (box.x0 + box.x1) / 2 <= axes.bbox.x1 + 1]
+            assert all(left.x1 < right.x0 for left, right in itertools.pairwise(seen))
 
 
 def test_distances_are_in_pixels():

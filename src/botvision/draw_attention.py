@@ -3,6 +3,7 @@
 Functions return matplotlib figures, which `draw.save_figure` writes. Arrays are numpy's; height before width.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 QUERY = "#00e5ff"  # told apart from the warm colours of the maps, and from photographs
 TILE = 2.3  # longer side of a tile in inches
+NARROWEST = 2.05  # inches of a column: a line such as "up to 100 %, 1024.0x even" fits
+TYPE = 11  # points of all text: to be read where a page shows the picture at six tenths of its size
+DPI = 120
 HEAD_COLOURS = ("#1f5fbf", "#e8863c", "#2a9d74", "#b2479b", "#8a94a6", "#c9a400", "#5bb5e8", "#7a4fd0")
 FADED = 0.45  # brightness that remains of the photo where no attention falls
 LEAST_TOP = 2.0  # full light is at least so many times even attention, which is half light on an even map
@@ -34,9 +38,9 @@ class MapRow:
     """The maps of one query in one block.
 
     Attributes:
-        title: of the row.
+        title: of the block.
         maps: (N, H, W), each sums to 1.
-        captions: N titles of the maps.
+        names: N names of the maps, such as "head 1".
         extent: what all H x W cells stand for, which may end beyond the image.
         query: what the query's cell stands for.
         at: (y, x) of the query's pixel.
@@ -44,7 +48,7 @@ class MapRow:
 
     title: str
     maps: Array
-    captions: Sequence[str]
+    names: Sequence[str]
     extent: Box
     query: Box
     at: tuple[int, int]
@@ -101,18 +105,18 @@ def maps_figure(image: Image.Image, size: tuple[int, int], rows: Sequence[MapRow
 
     tall, wide = _tile(size)
     columns = 1 + max(len(row.maps) for row in rows)
-    figure = Figure(
-        figsize=(columns * (wide + 0.1), len(rows) * (tall + 0.32)), dpi=120, layout="constrained"
-    )
+    sides = (columns * (max(wide, NARROWEST) + 0.1), len(rows) * (tall + 0.55))
+    figure = Figure(figsize=sides, dpi=DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)  # pyrefly: ignore
     grid = figure.subplots(len(rows), columns, squeeze=False)
     photo = np.asarray(image.convert("RGB"))
     grey = np.asarray(image.convert("L"))[..., None].repeat(3, -1)
     for row, tiles in zip(rows, grid, strict=True):
         _photo(tiles[0], photo, size)
-        tiles[0].set_title(row.title, fontsize=9, color=INK, loc="left")
+        height, width = row.maps.shape[1:]
+        tiles[0].set_title(f"{row.title}\n{height}x{width} cells", fontsize=TYPE, color=INK, loc="left")
         _mark(tiles[0], row)
-        for axes, weights, caption in zip(tiles[1:], row.maps, row.captions, strict=False):
+        for axes, weights, name in zip(tiles[1:], row.maps, row.names, strict=False):
             _photo(axes, (FADED * grey).astype(np.uint8), size)
             top, left, bottom, right = row.extent
             largest = max(float(weights.max()), LEAST_TOP / weights.size)
@@ -126,7 +130,8 @@ def maps_figure(image: Image.Image, size: tuple[int, int], rows: Sequence[MapRow
             )
             _photo_limits(axes, size)
             _mark(axes, row)
-            axes.set_title(caption, fontsize=8, color=PALE_INK, loc="left")
+            caption = f"{name}\nup to {_percent(weights.max())} %, {times_even(weights)} even"
+            axes.set_title(caption, fontsize=TYPE, color=PALE_INK, loc="left")
         for axes in tiles[1 + len(row.maps) :]:
             axes.set_axis_off()
     return figure
@@ -138,7 +143,9 @@ def distance_figure(rows: Sequence[DistanceRow]) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     heads = max(len(row.mean) for row in rows)
-    figure = Figure(figsize=(max(5.0, 1.5 + 0.9 * len(rows) * 1.6), 3.6), dpi=120, layout="constrained")
+    # the legend is below, so that the heads are seen first where the picture has to be scrolled
+    sides = (max(5.2, 0.8 + 1.44 * len(rows)), 3.4 + 0.22 * math.ceil((heads + 2) / 2))
+    figure = Figure(figsize=sides, dpi=DPI, layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
         middles = place + (np.arange(len(row.mean)) - (len(row.mean) - 1) / 2) * 0.7 / heads
@@ -157,9 +164,10 @@ def distance_figure(rows: Sequence[DistanceRow]) -> "Figure":
     axes.set_xlim(-0.6, len(rows) - 0.4)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel("pixels of the network's input", fontsize=9, color=PALE_INK)
+    axes.set_ylabel("pixels of the network's input", fontsize=TYPE, color=PALE_INK)
     style_axes(axes, "Mean attention distance")
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.tick_params(labelsize=TYPE)
+    axes.legend(frameon=False, fontsize=TYPE, ncols=2, loc="upper left", bbox_to_anchor=(0.0, -0.1))
     return figure
 
 
@@ -175,7 +183,7 @@ def position_figure(rows: Sequence[PositionRow]) -> "Figure":
     columns = max(len(row.logits) for row in rows)
     tall, wide = _tile((rows[0].logits.shape[1], rows[0].logits.shape[2]))
     figure = Figure(
-        figsize=(columns * (wide + 0.45) + 0.9, len(rows) * (tall + 0.6)), dpi=120, layout="constrained"
+        figsize=(columns * (wide + 0.5) + 1.0, len(rows) * (tall + 0.75)), dpi=DPI, layout="constrained"
     )
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for row, tiles in zip(rows, grid, strict=True):
@@ -190,19 +198,20 @@ def position_figure(rows: Sequence[PositionRow]) -> "Figure":
                 axes.plot(0, 0, "+", color=INK, markersize=7, markeredgewidth=1.0)
             drawn = axes.imshow(logits, cmap="RdBu_r", vmin=-largest, vmax=largest, extent=extent)
             title = f"{row.title}, head 1" if n == 0 else f"head {n + 1}"
-            axes.set_title(title, fontsize=9, color=INK, loc="left")
-            axes.tick_params(colors=PALE_INK, labelsize=7, length=2)
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+            axes.set_title(title, fontsize=TYPE, color=INK, loc="left")
+            axes.tick_params(colors=PALE_INK, labelsize=TYPE, length=2)
+            for axis, cells in ((axes.xaxis, width), (axes.yaxis, height)):  # the shorter side holds fewer
+                bins = max(1, round(5 * cells / max(height, width)))
+                axis.set_major_locator(MaxNLocator(bins, integer=True))
             axes.spines[:].set_color(TRACK)
-            axes.set_xlabel("dx" if row.relative else "x", fontsize=8, color=PALE_INK, labelpad=1)
+            axes.set_xlabel("dx" if row.relative else "x", fontsize=TYPE, color=PALE_INK, labelpad=1)
             if n == 0:
-                axes.set_ylabel("dy" if row.relative else "y", fontsize=8, color=PALE_INK, labelpad=1)
+                axes.set_ylabel("dy" if row.relative else "y", fontsize=TYPE, color=PALE_INK, labelpad=1)
         for axes in tiles[len(row.logits) :]:
             axes.set_axis_off()
         if drawn is not None:
             bar = figure.colorbar(drawn, ax=list(tiles), fraction=0.025, pad=0.01)
-            bar.ax.tick_params(colors=PALE_INK, labelsize=7, length=2)
+            bar.ax.tick_params(colors=PALE_INK, labelsize=TYPE, length=2)
             bar.outline.set_visible(False)  # pyrefly: ignore
     return figure
 
@@ -218,6 +227,16 @@ def glow() -> "Colormap":
     return ListedColormap(colours)
 
 
+def times_even(weights: Array) -> str:
+    """The largest weight of a map in multiples of what attention to all cells alike gives each of them."""
+    return f"{weights.max() * weights.size:.1f}x"
+
+
+def _percent(part: float) -> str:
+    """Two digits, and never an exponent."""
+    return f"{100 * part:.2g}" if part < 0.0995 else f"{100 * part:.0f}"
+
+
 def _tile(size: tuple[int, int]) -> tuple[float, float]:
     """(height, width) in inches of a picture of `size`; slender ones get a tile that still holds a title."""
     longest = max(size)
@@ -228,6 +247,7 @@ def _photo(axes: "Axes", pixels: Array, size: tuple[int, int]) -> None:
     """Show a picture of any scale in the image's own coordinates: the middle of its first pixel is (0, 0)."""
     extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
     axes.imshow(pixels, extent=extent, interpolation="antialiased")
+    axes.set_anchor("W")  # a column is as wide as its title, which begins where the picture does
     axes.set_axis_off()
 
 

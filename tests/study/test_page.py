@@ -202,6 +202,21 @@ def test_is_readable_on_a_phone(page: Page, outcome: StudyOutcome):
     assert "prefers-color-scheme: dark" in text
 
 
+def test_pictures_keep_a_size_at_which_they_can_be_read(outcome: StudyOutcome, tmp_path: Path):
+    """Also such as are hardly wider than high: three blocks of an image of 480x640."""
+    sizes = {"tiles": (1728, 819), "chart": (624, 480), "icon": (400, 40)}
+    for name, size in sizes.items():
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    shown = tuple(Picture(f"About {name}.", tmp_path / f"{name}.png", f"These are {name}") for name in sizes)
+    page = Page(to_html(analyse(replace(outcome, pictures=shown), Bootstrap(10))))
+    kept = [value for tag, name, value in page.attributes if (tag, name) == ("img", "style")]
+    # the box on a wide screen has 1074 pixels; no phone is too narrow for the last picture
+    assert kept == ["--least: 1071px", "--least: 387px"]
+    assert page.having("class").count("wide") == 2
+    assert [label for label in page.having("aria-label") if "Picture" in label] == ["Picture 1", "Picture 2"]
+    assert page.having("alt") == ["These are tiles", "These are chart", "These are icon"]
+
+
 def test_three_files_that_say_the_same_each_time(outcome: StudyOutcome, tmp_path: Path):
     paths = write_report(outcome, tmp_path / "a")
     assert [path.name for path in paths] == ["cifar-cpu.html", "cifar-cpu.md", "cifar-cpu.json"]

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,21 +40,34 @@ def test_a_report_shows_the_first_finished_run_of_the_arm(tmp_path, capsys):
     names = [entry["file"] for entry in looked["images"]]
     assert len(set(names)) == 2
     assert looked["images"][0]["queries"] == [[8, 8]]
+    _check_words(re.findall(r'<img [^>]*alt="(.*?)"', page), looked)
     drawn = plan.folder / "attention" / "pictures" / f"{names[0]}.png"
     assert len(_ground(drawn)) > 10
     assert cli.main([*words, "--no-photos"]) == 0
     assert len(_ground(drawn)) == 1  # of the photo nothing is left
     page = (plan.folder / "tiny-cpu.html").read_text()
-    assert page.count("The image itself is left out") == 2
+    assert page.count("The image itself is left out.</figcaption>") == 2
     assert page.count("data:image/png;base64,") == 4
     capsys.readouterr()
     assert cli.main([*words, "--no-pictures"]) == 0
     assert "base64" not in (plan.folder / "tiny-cpu.html").read_text()
 
 
+def _check_words(alts: list[str], looked: dict[str, Any]) -> None:
+    """What pictures show is said in their `alt`, in the same numbers as in attention.json."""
+    blocks = looked["blocks"]
+    for alt in alts[:2]:
+        assert re.match(r"Attention of BoTNet, seed 0, in [^:]+: query at y 8, x 8; ", alt)
+        assert len(re.findall(r"head \d up to \d+\.\dx even", alt)) == sum(b["heads"] for b in blocks)
+    for block in blocks:
+        heads = [f"head {n} {pixels:.0f} px" for n, pixels in enumerate(block["distance_pixels"], 1)]
+        assert f"{block['name']}: {', '.join(heads)}, even attention " in alts[2]
+        assert re.search(rf"{block['name']}: head 1 most towards dy -?\d+, dx -?\d+ \([+]", alts[3])
+
+
 def _ground(path: Path) -> set[tuple[int, ...]]:
     """Colours of the tile that shows the photo, without the query's mark."""
-    left = np.asarray(Image.open(path).convert("RGB"))[60:-20, 20:60]
+    left = np.asarray(Image.open(path).convert("RGB"))[80:-20, 20:60]
     return {tuple(colour) for colour in left.reshape(-1, 3).tolist()}
 
 

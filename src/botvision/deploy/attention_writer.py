@@ -1,4 +1,7 @@
-"""Attention to files: a picture of the maps for each image and query, distances and positions, one JSON."""
+"""Attention to files: a picture of the maps for each image and query, distances and positions, one JSON.
+
+Rows are what a picture shows; `*_text` say it in words, for those who cannot see it.
+"""
 
 import itertools
 import json
@@ -22,6 +25,7 @@ from botvision.draw_attention import (
     distance_figure,
     maps_figure,
     position_figure,
+    times_even,
 )
 
 ATTENTION, DISTANCE, POSITION = "attention.json", "distance.png", "position.png"
@@ -63,27 +67,17 @@ def map_rows(found: ImageAttention, query: int = 0, choice: Choice | None = None
         if len(maps) > 1:
             maps.append(np.mean(maps, axis=0))
             names.append("mean")
-        height, width = block.grid
-        captions = [
-            f"{name}, up to {_percent(each.max())} % ({each.max() * height * width:.1f}x even)"
-            for name, each in zip(names, maps, strict=True)
-        ]
         rows.append(
             MapRow(
-                title=f"{block.name}, {height}x{width} cells",
+                title=block.name,
                 maps=np.stack(maps),
-                captions=captions,
+                names=names,
                 extent=found.view.extent(block.stride),
                 query=found.view.box(block.cells[query], block.stride),
                 at=found.at[query],
             )
         )
     return rows
-
-
-def _percent(part: float) -> str:
-    """Two digits, and never an exponent."""
-    return f"{100 * part:.2g}" if part < 0.0995 else f"{100 * part:.0f}"
 
 
 def distance_rows(images: Sequence[ImageAttention]) -> list[DistanceRow]:
@@ -114,6 +108,41 @@ def position_rows(images: Sequence[ImageAttention]) -> list[PositionRow]:
             relative = blocks[0].position != "absolute"
             rows.append(PositionRow(blocks[0].name, np.mean(logits, axis=0), relative))
     return rows
+
+
+def maps_text(rows: Sequence[MapRow]) -> str:
+    """Say where the query is, and how far the largest weight of each map exceeds even attention."""
+    y, x = rows[0].at
+    said = [f"query at y {y}, x {x}"]
+    for row in rows:
+        heads = zip(row.names, row.maps, strict=True)
+        tops = [f"{name} up to {times_even(weights)} even" for name, weights in heads]
+        said.append(f"{row.title}: {', '.join(tops)}")
+    return "; ".join(said)
+
+
+def distance_text(rows: Sequence[DistanceRow]) -> str:
+    """Say the mean distance of every head in pixels of the network's input, and that of even attention."""
+    said = []
+    for row in rows:
+        heads = [f"head {n} {mean * row.stride:.0f} px" for n, mean in enumerate(row.mean, 1)]
+        said.append(f"{row.title}: {', '.join(heads)}, even attention {row.uniform * row.stride:.0f} px")
+    return "; ".join(said)
+
+
+def position_text(rows: Sequence[PositionRow]) -> str:
+    """Say which offset, or place, the tables raise most for every head, and by how much above their mean."""
+    said = []
+    for row in rows:
+        heads = []
+        for n, logits in enumerate(row.logits, 1):
+            y, x = (int(place) for place in np.unravel_index(logits.argmax(), logits.shape))
+            where = f"at y {y}, x {x}"
+            if row.relative:
+                where = f"towards dy {y - logits.shape[0] // 2}, dx {x - logits.shape[1] // 2}"
+            heads.append(f"head {n} most {where} ({logits.max() - logits.mean():+.2g})")
+        said.append(f"{row.title}: {', '.join(heads)}")
+    return "; ".join(said)
 
 
 @dataclass(frozen=True)
@@ -167,6 +196,8 @@ def write_attention(
     if positions:
         save_figure(position_figure(positions), out / POSITION)
         written.append(out / POSITION)
+    else:  # what lies there is of another model, and would be taken for this one's
+        (out / POSITION).unlink(missing_ok=True)
     facts = {"model": description.get("name"), "task": description.get("task")}
     blocks = [_block_record(blocks) for blocks in zip(*(found.blocks for found in images), strict=True)]
     text = json.dumps(facts | {"blocks": blocks, "images": records, "failed": failed}, indent=2)

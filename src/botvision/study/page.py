@@ -1,12 +1,12 @@
 """A study's report: one HTML page that needs nothing else, Markdown, and JSON."""
 
 import base64
+import itertools
 import json
 import struct
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from botvision.study.tables import (
 )
 
 WORDS = {"held": "held", "did not hold": "failed", "could not be told": "open"}  # word -> class of the style
-WIDE = 2.5  # times as wide as high
+LEAST = 0.62  # part of its own size that a picture keeps: 11 points at 120 dots an inch are then 11 pixels
+PHONE = 250  # pixels that the narrowest phone has for a picture
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -81,7 +82,7 @@ def to_html(analysis: Analysis) -> str:
         *(_section(axis.title, *_of_axis(drawn["places"], places, axis)) for axis in outcome.axes),
         _section("Learning curves", _charts(drawn["learning"])),
         _section("Cost and score", _charts(drawn["cost"])),
-        _section("Attention", *map(_picture, outcome.pictures)),
+        _section("Attention", *itertools.starmap(_picture, enumerate(outcome.pictures, 1))),
         _section("Every run", _table(runs_grid(analysis))),
         _section("Setting", _setting(analysis)),
         _section("To run it again", _commands(outcome.commands), _notes(outcome.notes)),
@@ -110,7 +111,7 @@ def _head(outcome: StudyOutcome) -> str:
 
 def _claims(verdicts: Sequence[Verdict]) -> str:
     cards = []
-    for claim, group in groupby(verdicts, key=lambda verdict: verdict.claim):
+    for claim, group in itertools.groupby(verdicts, key=lambda verdict: verdict.claim):
         rows = []
         for verdict in group:
             word = f'<span class="word {WORDS[verdict.word]}">{verdict.word}</span>'
@@ -176,18 +177,20 @@ def _charts(drawn: Sequence[Chart]) -> str:
     return '<div class="charts">\n' + "\n".join(figures) + "\n</div>" if figures else ""
 
 
-def _picture(picture: Picture) -> str:
+def _picture(number: int, picture: Picture) -> str:
+    """A picture, in a box that scrolls if a phone could show it only with type too small to read."""
     try:
         content = picture.path.read_bytes()
     except OSError as error:
         raise ValueError(f"{picture.path}: {error.strerror}") from None
     if not content.startswith(PNG):
         raise ValueError(f"{picture.path}: expected a PNG")
-    alt = escape(picture.alt or picture.caption)
-    image = f'<img src="{_uri(content)}" alt="{alt}">'
-    width, height = struct.unpack(">II", content[16:24])
-    if width > WIDE * height:  # a row of tiles would be too small on a phone
-        image = f'<div class="wide" tabindex="0" role="region" aria-label="{alt}">{image}</div>'
+    (width,) = struct.unpack(">I", content[16:20])
+    least = round(LEAST * width)
+    kept = f' style="--least: {least}px"' if least > PHONE else ""
+    image = f'<img src="{_uri(content)}" alt="{escape(picture.alt or picture.caption)}"{kept}>'
+    if kept:
+        image = f'<div class="wide" tabindex="0" role="region" aria-label="Picture {number}">{image}</div>'
     return f'<figure class="picture">\n{image}\n<figcaption>{escape(picture.caption)}</figcaption>\n</figure>'
 
 

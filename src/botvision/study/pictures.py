@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 FOLDER = "attention"  # in the study's folder
 GROUND = (24, 24, 28)  # in the place of photos; maps are made of light
+LEGEND = (
+    "The frame is the query; light falls on what it attends to, by head. "
+    "The brightest light is a map's largest weight, or twice even attention if that is more."
+)
 
 
 def attention_pictures(plan: Plan, *, photos: bool = True) -> tuple[Picture, ...]:
@@ -43,7 +47,17 @@ def attention_pictures(plan: Plan, *, photos: bool = True) -> tuple[Picture, ...
 
 
 def _draw(run: PlannedRun, count: int, plan: Plan, photos: bool) -> tuple[Picture, ...]:
-    from botvision.deploy.attention_writer import DISTANCE, POSITION, write_attention
+    from botvision.deploy.attention_writer import (
+        DISTANCE,
+        POSITION,
+        distance_rows,
+        distance_text,
+        map_rows,
+        maps_text,
+        position_rows,
+        position_text,
+        write_attention,
+    )
     from botvision.deploy.detector import DetectionPredictor
     from botvision.deploy.predictor import Predictor
     from botvision.deploy.writer import PICTURES
@@ -61,21 +75,28 @@ def _draw(run: PlannedRun, count: int, plan: Plan, photos: bool) -> tuple[Pictur
     predictor = kind.from_run(run.folder, device="cpu")
     names = [f"image-{index}" for index in chosen]
     out = plan.folder / FOLDER
-    looked = _look(predictor, data, dict(zip(chosen, names, strict=True)), photos)
+    looked = list(_look(predictor, data, dict(zip(chosen, names, strict=True)), photos))
     written = write_attention(looked, list(map(Path, names)), out, predictor.description)
+    found = [each.found for each in looked if each.found is not None]
     label = plan.scale.arms[run.arm].label
     shown = []
-    for index, name in zip(chosen, names, strict=True):
+    for index, name, attention in zip(chosen, names, found, strict=True):
         what = f"Attention of {label}, seed {run.seed}, in {Path(data.name_of(index)).name}"
-        caption = f"{what}. The frame is the query; light falls on what it attends to, by head."
-        if not photos:
-            caption += " The image itself is left out: it is not ours to pass on."
-        shown.append(Picture(caption, out / PICTURES / f"{name}.png", what))
+        caption = f"{what}. {LEGEND}" if photos else f"{what}. {LEGEND} The image itself is left out."
+        alt = f"{what}: {maps_text(map_rows(attention))}"
+        shown.append(Picture(caption, out / PICTURES / f"{name}.png", alt))
     about = {
-        DISTANCE: f"How far the heads of {label} look in these images, and how far even attention would.",
-        POSITION: f"What the position tables of {label} add to the logits, by head.",
+        DISTANCE: (
+            f"How far the heads of {label} look in these images, and how far even attention would.",
+            f"Mean distance at which each head looks: {distance_text(distance_rows(found))}",
+        ),
+        POSITION: (
+            f"What the position tables of {label} add to the logits, by head.",
+            f"Where the logits of position are largest, in cells, and by how much they exceed their mean: "
+            f"{position_text(position_rows(found))}",
+        ),
     }
-    shown += [Picture(text, out / name) for name, text in about.items() if out / name in written]
+    shown += [Picture(said, out / name, alt) for name, (said, alt) in about.items() if out / name in written]
     return tuple(shown)
 
 
