@@ -39,9 +39,7 @@ def test_it_measures_every_pair_and_draws_two(script, tmp_path, capsys):
     assert 8 < sum(row["images"] for row in found["pairs"]) <= 16
     for row in found["pairs"]:
         assert len(row["on_other"]) == 4
-        assert all(
-            0 < part < 1 for part in row["on_other"]
-        )
+        assert all(0 < part < 1 for part in row["on_other"])
     assert Image.open(tmp_path / "docs" / "attention_maps.png").width > 500
     capsys.readouterr()
     assert script.main([str(tmp_path)]) == 2
