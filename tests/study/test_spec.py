@@ -26,7 +26,7 @@ SLIDES = {  # the slides' three results tables: box AP, mask AP
 VARIED = {
     "backbones": {"model.name"},
     "cifar": {"model.name"},
-    "long-range": {"model.name", "model.args.channels"},  # channels make the costs equal
+    "long-range": {"model.name", "model.args.channels", "model.args.layers"},  # channels make the costs equal
     "position": {"model.name", "model.args.position"},
     "resolution": {"model.name", "data.image_size"},
 }

@@ -23,6 +23,7 @@ SMALL = {
     "data.image_size": 32, "data.num_images": 48, "data.num_val_images": 24, "train.batch_size": 12,
     "train.epochs": 1, "train.device": "cpu", "train.precision": "32-true",
 }  # fmt: skip
+DEEPER = "longrange_resnet20_nano"
 RECEPTIVE_FIELD = 79  # pixels: stem 3, 7, 11; pool 15; c2 23; c3 31; c4 47; c5 79
 
 
@@ -75,6 +76,15 @@ def test_the_twins_differ_in_the_network_alone_and_cost_the_same():
     resnet, botnet = (count(model_of(name), one["data"]["image_size"]) for name in TWINS)
     assert abs(resnet.macs / botnet.macs - 1) < 0.02
     assert resnet.params > botnet.params  # nobody can say that the ResNet lacks weights
+
+
+def test_a_deeper_resnet_costs_the_same_and_sees_more_than_the_picture():
+    config = build_config(load_recipe(DEEPER))
+    side = config.data.size[0]
+    deeper, botnet = (count(model_of(name), side) for name in (DEEPER, TWINS[1]))
+    assert abs(deeper.macs / botnet.macs - 1) < 0.02
+    assert deeper.params > botnet.params
+    assert seen_by_a_cell(model_of(DEEPER), 256) == (175, 175)  # of 128 pixels
 
 
 def seen_by_a_cell(model: nn.Module, side: int) -> tuple[int, int]:
