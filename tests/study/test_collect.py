@@ -45,7 +45,7 @@ def test_everything_is_found(tmp_path):
     assert (r.baseline, bot.baseline, r.label, bot.label) == (None, "r", "ResNet", "BoTNet")
     assert (bot.published, bot.source, r.published, r.source) == ({"top1": 0.125}, "a table", {}, "")
     assert bot.settings == {"model.name": "botnet14_nano", "model.args.attn_drop": "0.1"}
-    assert r.settings == {"model.name": "resnet14_nano", "model.args.attn_drop": "null"}
+    assert r.settings == {"model.name": "resnet14_nano", "model.args.attn_drop": "not set"}
     assert r.trained_at == {"image-size": 16}
     assert [(run.seed, run.scores) for run in bot.runs] == [(4, {"top1": 0.75}), (7, {"top1": 0.5})]
     assert bot.runs[0].cost == Cost(1000, 2000, step_ms=1.5, peak_mb=300, train_seconds=1800)

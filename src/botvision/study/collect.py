@@ -78,11 +78,15 @@ def _arm(
         label=scaled.label,
         runs=tuple(_seed_run(plan, r, finished[r.name], facts[r.name]) for r in runs if r.name in finished),
         baseline=None if baseline == name else baseline,
-        settings={key: as_text(value_at(values, key)) for key in plan.varied()},
+        settings={key: _setting(value_at(values, key)) for key in plan.varied()},
         published={metric: value / 100 for metric, value in spec.published.items()},
         source=(spec.source or study.source) if spec.published else "",
         trained_at={axis: at for axis, at in trained.items() if isinstance(at, int | float)},
     )
+
+
+def _setting(value: object) -> str:
+    return "not set" if value is None else as_text(value)
 
 
 def _of_all(steps: StepTimes | None, arms: Iterable[str]) -> StepTimes | None:
