@@ -110,6 +110,11 @@ def check_study(args: argparse.Namespace, overrides: Overrides) -> None:
     given += [flag for flag, value in values.items() if value not in (False, options[flag].get("default"))]
     if given and args.study is None:
         raise UsageError(f"STUDY is missing, {given[0]} goes with one; botvision study lists them")
+    for flag in ("--dry-run", "--reuse", "--jobs"):
+        if args.report_only and flag in given:
+            raise UsageError(f"--report-only runs nothing, {flag} does not go with it")
+    if args.no_photos and args.no_pictures:
+        raise UsageError("--no-photos does not go with --no-pictures, which leaves all pictures out")
 
 
 def dotted_hint(word: str, command: str | None) -> str:

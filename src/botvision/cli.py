@@ -254,11 +254,11 @@ def _cost_of(
 
 def _compare(args: argparse.Namespace, _: Overrides) -> int:
     from botvision.evaluation.compare import compare
-    from botvision.evaluation.runs import read_run
+    from botvision.evaluation.runs import read_run, run_folders
 
     if args.out and Path(args.out).suffix != ".md":
         raise UsageError(f"--out: expected a name that ends in .md, got {args.out}")
-    comparison = compare(read_run(run) for run in args.runs)
+    comparison = compare(read_run(run) for named in args.runs for run in run_folders(named))
     table = report.comparison_table(comparison)
     print(table, end="")
     if args.out:

@@ -26,7 +26,7 @@ TYPE = 11  # points of all text: to be read where a page shows the picture at si
 DPI = 120
 HEAD_COLOURS = ("#1f5fbf", "#e8863c", "#2a9d74", "#b2479b", "#8a94a6", "#c9a400", "#5bb5e8", "#7a4fd0")
 FADED = 0.45  # brightness that remains of the photo where no attention falls
-LEAST_TOP = 2.0  # full light is at least so many times even attention, which is half light on an even map
+LEAST_TOP = 2.0  # full light is at least so many times even attention, so that noise on an even map stays dim
 
 Array = npt.NDArray[Any]
 Box = tuple[float, float, float, float]
@@ -93,8 +93,9 @@ class PositionRow:
 def maps_figure(image: Image.Image, size: tuple[int, int], rows: Sequence[MapRow]) -> "Figure":
     """Draw attention maps over their image: a row for each block, a column for each head.
 
-    The photo is grey and faded, attention gives colour and light, from nothing to the map's own largest
-    weight, or to twice even attention if that is more. The query's cell has a frame.
+    The photo is grey and faded. Attention gives colour and light where it is above even attention, up to
+    the map's own largest weight, or to twice even attention if that is more: what gets its even share or less
+    shows the photo. The query's cell has a frame, its pixel a dot.
 
     Args:
         image: the image, at any scale.
@@ -119,9 +120,9 @@ def maps_figure(image: Image.Image, size: tuple[int, int], rows: Sequence[MapRow
         for axes, weights, name in zip(tiles[1:], row.maps, row.names, strict=False):
             _photo(axes, (FADED * grey).astype(np.uint8), size)
             top, left, bottom, right = row.extent
-            largest = max(float(weights.max()), LEAST_TOP / weights.size)
+            times = weights * weights.size  # of even attention
             axes.imshow(
-                weights / largest,
+                (times - 1) / (max(float(times.max()), LEAST_TOP) - 1),
                 cmap=glow(),
                 vmin=0.0,
                 vmax=1.0,

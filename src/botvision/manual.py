@@ -78,6 +78,7 @@ botvision cost botnet50 --size 800 1333 --model.args.c5_blocks "[0, 1, 1]"
     "compare": """
 botvision compare runs/resnet-s0 runs/botnet-s0
 botvision compare runs/resnet-s* runs/botnet-s* --out results/table.md
+botvision compare runs/study-cifar-cpu/
 """,
     "study": """
 botvision study                                                  # which there are, what they take
@@ -145,7 +146,7 @@ HELP = {
     "cost --batch": "images in that step (default: 1)",
     "cost --device": "where it is measured (default: cpu)",
     "cost --dtype": "precision of that step (default: float32)",
-    "compare runs": "run folders; the first one's group is the baseline",
+    "compare runs": "run folders, or folders that hold some; the first one's group is the baseline",
     "compare --out": "write the table, and the same as FILE.json",
 }
 

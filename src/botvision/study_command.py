@@ -3,13 +3,14 @@
 import argparse
 import dataclasses
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from botvision import report
 from botvision.study.estimate import duration, estimate
 from botvision.study.plan import Plan, State, make_plan, missing_measurements, shown
+from botvision.study.rehearsal import rehearse
 from botvision.study.reuse import find_copies, take_over
 from botvision.study.spec import Study, load_study, study_names
 from botvision.study.timing import measure_steps, read_steps
@@ -53,8 +54,10 @@ def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, comp
     states = plan.states()
     for name in copies:
         states[name] = "finished"
-    if any(state != "finished" for state in states.values()) and not (args.dry_run and _no_root(plan)):
+    rest = any(state != "finished" for state in states.values())
+    if rest and not (args.dry_run and plan.lacks_data()):  # a plan can be shown without
         plan.check_data()
+        rehearse(plan, states)
     from botvision.study.schedule import gpus, slots_of
 
     slots = slots_of(plan, args.jobs, gpus())
@@ -70,23 +73,29 @@ def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, comp
     return 2 if failures else 0
 
 
-def _no_root(plan: Plan) -> bool:
-    """Whether nothing says where the data are: a plan can be shown without."""
-    return all(run.config.data.root is None for run in plan.runs)
-
-
 def _copies(plan: Plan, args: argparse.Namespace, say: Say) -> list[str]:
     """Take over finished runs, or say which would be in a dry run. Return their names."""
     if args.dry_run:
         found = find_copies(plan, Path(args.reuse))
         for name, folder in found.items():
             say(f"{name}: would be taken from {folder}")
+        _say_none(args, found, say)
         return list(found)
     from botvision.study.schedule import locked
 
     plan.claim_folder()
     with locked(plan.folder):  # a study that is being run there has its own plans for these folders
-        return take_over(plan, Path(args.reuse), say)
+        found = take_over(plan, Path(args.reuse), say)
+    _say_none(args, found, say)
+    return found
+
+
+def _say_none(args: argparse.Namespace, found: Collection[str], say: Say) -> None:
+    if not found:
+        say(
+            f"--reuse: below {args.reuse} is no finished run, of the same configuration and data, that is "
+            "missing here"
+        )
 
 
 def _run(plan: Plan, slots: Sequence["Slot"], again: str) -> list["Failure"]:
@@ -183,10 +192,12 @@ def plan_lines(plan: Plan, states: Mapping[str, State], slots: Sequence["Slot"])
         rows.append([run.name, states[run.name], plan.scale.arms[run.arm].label, length, elsewhere])
     table = report.table(["run", "state", "arm", "time", "measured also at"], rows, "lllrl")
     note = f"\n\n{' '.join(plan.scale.note.split())}" if plan.scale.note else ""
-    first = shown(plan.runs[0].training(resume=False))
+    where = "; say where with --data.root" if plan.lacks_data() else ""
+    waiting = next((run for run in plan.runs if states[run.name] != "finished"), None)
+    first = "" if waiting is None else f"\nfirst: {shown(waiting.training(states[waiting.name] == 'begun'))}"
     return (
-        f"{plan.study.title}\n\n{table}\n\ndata: {plan.scale.data}\nfolder: {plan.folder}\n"
-        f"first: {first}{note}\n\n{start_line(plan, states, slots)}"
+        f"{plan.study.title}\n\n{table}\n\ndata: {plan.scale.data}{where}\nfolder: {plan.folder}"
+        f"{first}{note}\n\n{start_line(plan, states, slots)}"
     )
 
 

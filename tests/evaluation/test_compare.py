@@ -10,7 +10,7 @@ import pytest
 
 from botvision import report
 from botvision.evaluation.compare import compare
-from botvision.evaluation.runs import Run, read_run
+from botvision.evaluation.runs import Run, read_run, run_folders
 from tests.terminal import table
 
 
@@ -58,6 +58,17 @@ def test_mean_sample_sd_and_paired_difference_equal_the_hand_worked_numbers():
     assert botnet.scores["top1"].difference.mean == pytest.approx(0.01, abs=1e-12)
     assert botnet.scores["top1"].difference.sd == pytest.approx(0.01, abs=1e-12)
     assert compare(runs).warnings == ()
+
+
+def test_a_folder_of_runs_stands_for_its_finished_ones(tmp_path):
+    for name in ("b-s0", "a-s0", ".a-s1.partial", "begun"):
+        (tmp_path / name).mkdir()
+        if name != "begun":
+            (tmp_path / name / "summary.json").write_text("{}")
+    (tmp_path / "study.txt").write_text("a study")
+    assert run_folders(tmp_path) == [tmp_path / "a-s0", tmp_path / "b-s0"]
+    assert run_folders(tmp_path / "a-s0") == [tmp_path / "a-s0"]
+    assert run_folders(tmp_path / "begun") == [tmp_path / "begun"]  # whose fault is then named
 
 
 def test_only_common_seeds_are_paired_and_unequal_seeds_are_said():

@@ -76,7 +76,7 @@ def test_what_is_missing_or_other_is_said(tmp_path):
     assert [(claim.axis, claim.at) for claim in outcome.claims] == [(None, None), ("image-size", None)]
     verdict = judge(outcome, outcome.claims[1], "top1")
     assert (verdict.word, verdict.sentence) == (
-        "could not be told",
+        "not measured yet",
         "top-1: nothing has been measured there yet.",
     )
 

@@ -93,7 +93,7 @@ def test_an_interruption_says_how_to_go_on(capsys, tmp_path, monkeypatch):
     ("argv", "words"),
     [
         (["cifer"], "no study is called 'cifer'; did you mean 'cifar'?"),
-        (["cifar", "--scale", "huge"], "--scale: cifar has no scale 'huge'; known: cpu, paper"),
+        (["cifar", "--scale", "huge"], "--scale: study cifar has no scale 'huge'; known: cpu, paper"),
         (["cifar"], "data.root: missing; expected --data.root with CIFAR-10 as JPEG (cifar10_jpeg.zip)"),
         (["cifar", "--data.root", "/no/x"], "data.root: /no/x: no such file or folder"),
         (["cifar", "--train.seed", "1"], "train.seed: the study has seeds of its own: 0, 1, 2"),
@@ -201,6 +201,63 @@ def test_a_report_is_written_whatever_becomes_of_step_times_and_pictures(capsys,
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (
+            "model.args.attn_drop: 0.1",
+            "model.args.head: 2",
+            "argument 'head'; did you mean 'heads'",
+        ),
+        (
+            "model.args.attn_drop: 0.1",
+            "model.args.heads: 5",
+            "channels, which 5 heads do not divide",
+        ),
+        ("scales:\n", "attention: {arm: r}\nscales:\n", "attention.arm: r: the network has no attention"),
+        ("recipe: generated_resnet14_nano", "recipe: photos_resnet50", "r-s4: .*no train/ folder"),
+    ],
+)
+@pytest.mark.parametrize("flags", [["--dry-run"], []])
+def test_what_would_end_a_run_is_said_before(capsys, tmp_path, monkeypatch, flags, old, new, line):
+    monkeypatch.setattr("botvision.study.schedule.run_study", None)
+    path = write(tmp_path / "tiny.yaml", TWO_SEEDS, (old, new))
+    words = ["study", path, "--out", str(tmp_path / "out"), *flags]
+    if "photos" in new:
+        (tmp_path / "empty").mkdir()
+        words += ["--data.root", str(tmp_path / "empty")]
+    assert re.search(line, complaint(capsys, *words))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_says_what_is_run_first(capsys, tmp_path):
+    plan = plan_of(tmp_path, TWO_SEEDS)
+    finish(plan.runs[0], 60)
+    begin(plan.runs[1])
+    words = ["study", str(tmp_path / "tiny.yaml"), "--out", str(plan.folder), "--dry-run"]
+    assert cli.main(words) == 0
+    first = re.search(r"^first: (.*)", capsys.readouterr().out, re.M)
+    assert first is not None
+    assert first[1].startswith(f"botvision train --out {plan.runs[1].folder} --resume ")
+    (plan.runs[1].folder / "summary.json").write_text("{}")
+    for run in plan.runs[2:]:
+        finish(run, 60)
+    assert cli.main(words) == 0
+    assert "first:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--report-only", "--dry-run"], "--report-only runs nothing, --dry-run does not go with it"),
+        (["--report-only", "--reuse", "x"], "--report-only runs nothing, --reuse does not go with it"),
+        (["--no-photos", "--no-pictures"], "--no-photos does not go with --no-pictures"),
+    ],
+)
+def test_flags_that_do_not_go_together(capsys, tmp_path, flags, line):
+    assert line in complaint(capsys, "study", write(tmp_path / "tiny.yaml"), *flags)
+
+
 def test_a_step_is_timed_again_when_an_arm_came_later(capsys, tmp_path, monkeypatch):
     plan = run_all(plan_of(tmp_path, TWO_SEEDS))
     monkeypatch.setattr("botvision.study.schedule.run_study", lambda *_: [])
@@ -216,5 +273,6 @@ def test_a_step_is_timed_again_when_an_arm_came_later(capsys, tmp_path, monkeypa
 
 def test_a_dry_run_says_that_data_are_not_there(capsys):
     assert cli.main(["study", "cifar", "--dry-run"]) == 0  # what it takes may be asked for without data
+    assert "; say where with --data.root\n" in capsys.readouterr().out
     line = complaint(capsys, "study", "cifar", "--dry-run", "--data.root", "nowhere")
     assert line == "data.root: nowhere: no such file or folder"

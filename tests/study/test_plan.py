@@ -39,7 +39,7 @@ def test_seeds_come_one_after_the_other_with_all_arms(tmp_path):
     assert plan.runs[1].config.model.args == {"attn_drop": 0.1}
     assert plan.runs[0].measurements == (Measurement("image-size", 24, "data.image_size"),)  # 16 is its own
     assert plan.varied() == ["model.name", "model.args.attn_drop"]
-    assert plan.runs[0].log == tmp_path / "out" / "r-s4.log"
+    assert plan.runs[0].log == tmp_path / "out" / "logs" / "r-s4.log"
 
 
 def test_the_command_of_a_run_says_all_that_the_plan_says(tmp_path):
@@ -142,7 +142,7 @@ def test_planning_loads_nothing_heavy(tmp_path):
 def test_a_scale_that_is_not_there_and_a_recipe_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match=r"no recipe is called 'generated_resnet15_nano'; did you mean"):
         plan_of(tmp_path, ("generated_resnet14_nano", "generated_resnet15_nano"))
-    with pytest.raises(ConfigError, match=r"--scale: tiny has no scale 'cpu'; known: large"):
+    with pytest.raises(ConfigError, match=r"--scale: study tiny.yaml has no scale 'cpu'; known: large"):
         plan_of(tmp_path, ("  cpu:", "  large:"))
 
 

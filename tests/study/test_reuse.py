@@ -57,6 +57,8 @@ def test_a_dry_run_says_what_would_be_taken_and_takes_nothing(tmp_path, capsys):
     assert f"bot-s4: would be taken from {first.folder / 'bot-s4'}\n" in out
     assert "1 of 4 runs to do" in out
     assert not second.folder.exists()
+    assert cli.main([*words, "--reuse", str(tmp_path / "second")]) == 0
+    assert "is no finished run, of the same configuration and data" in capsys.readouterr().out
     line = complaint(capsys, *words, "--reuse", str(tmp_path / "nowhere"))
     assert line == f"--reuse: {tmp_path / 'nowhere'}: no such folder"
 

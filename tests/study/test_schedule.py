@@ -87,7 +87,11 @@ def test_runs_and_measurements_happen_once(stand_in):
     assert run_study(plan, SLOTS[:1], lines.append, silent) == []
     expected = [[verb, run.name] for run in plan.runs for verb in ("train", "eval", "eval")]
     assert [call[:2] for call in calls()] == expected
-    assert lines == [f"[{i}/4] {run.name}: top-1 50.00 (1 min)" for i, run in enumerate(plan.runs, 1)]
+    assert lines == [
+        line
+        for i, run in enumerate(plan.runs, 1)
+        for line in (f"{run.name}: begins, output in {run.log}", f"[{i}/4] {run.name}: top-1 50.00 (1 min)")
+    ]
     before = stamps(plan.folder)
     assert run_study(plan, SLOTS, lines.append, silent) == []
     assert calls() == []
@@ -115,7 +119,7 @@ def test_a_failure_stops_nothing_else_and_is_tried_again(stand_in, tmp_path):
     mark.touch()
     lines: list[str] = []
     (failure,) = run_study(plan, SLOTS, lines.append, silent)
-    log = plan.folder / "bot-s4.log"
+    log = plan.folder / "logs" / "bot-s4.log"
     assert str(failure) == f"bot-s4: failed: the loss is not finite (its output: {log})"
     assert any(line.endswith("] bot-s4: failed: the loss is not finite") for line in lines)
     assert re.search(r"^\[.*, CPU\] botvision train generated_resnet14_nano --out ", log.read_text(), re.M)

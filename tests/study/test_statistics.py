@@ -200,7 +200,7 @@ def test_one_pair_tells_nothing_and_no_pair_says_so():
     assert verdict({"r": [0.70], "bot": [0.90]}).sentence == (
         "top-1 of BOT +20.00 points against R, one pair of runs: it says nothing of other trainings."
     )
-    assert verdict({"r": [0.70], "bot": []}).word == "could not be told"
+    assert verdict({"r": [0.70], "bot": []}).word == "not measured yet"
     assert verdict({"r": [0.70], "bot": []}).difference is None
 
 

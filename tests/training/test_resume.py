@@ -244,6 +244,16 @@ def test_folders_are_not_mixed_up(whole_run: Path, tmp_path: Path):
         run.train(tiny(), tmp_path, progress=False)
 
 
+def test_a_finished_run_without_checkpoints_is_not_trained_anew(whole_run: Path, tmp_path: Path):
+    """A copy may leave them behind: what is finished must not be lost."""
+    copy = tmp_path / "copy"
+    shutil.copytree(whole_run, copy, ignore=shutil.ignore_patterns("checkpoints"))
+    before = (copy / "summary.json").read_bytes()
+    with pytest.raises(ConfigError, match="is finished, and there are no checkpoints to go on from"):
+        run.train(tiny(**{"train.epochs": 9}), copy, resume=True, progress=False)
+    assert (copy / "summary.json").read_bytes() == before
+
+
 def test_a_broken_checkpoint_is_named(whole_run: Path, tmp_path: Path):
     folder = tmp_path / "run"
     shutil.copytree(whole_run, folder)

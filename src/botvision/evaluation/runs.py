@@ -75,6 +75,15 @@ class Run:
         return f"{height}x{width}"
 
 
+def run_folders(folder: str | Path) -> list[Path]:
+    """The run folder itself; of a folder that holds runs, such as a study's, the finished ones, by name."""
+    folder = Path(folder)
+    if (folder / "summary.json").is_file():
+        return [folder]
+    inside = sorted(path.parent for path in folder.glob("[!.]*/summary.json"))
+    return inside or [folder]
+
+
 def read_run(folder: str | Path) -> Run:
     """Read the summary of one finished run.
 

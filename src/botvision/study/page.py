@@ -28,7 +28,12 @@ from botvision.study.tables import (
     to_markdown,
 )
 
-WORDS = {"held": "held", "did not hold": "failed", "could not be told": "open"}  # word -> class of the style
+WORDS = {
+    "held": "held",
+    "did not hold": "failed",
+    "could not be told": "open",
+    "not measured yet": "open",
+}  # word -> class of the style
 LEAST = 0.62  # part of its own size that a picture keeps: 11 points at 120 dots an inch are then 11 pixels
 PHONE = 250  # pixels that the narrowest phone has for a picture
 PNG = b"\x89PNG\r\n\x1a\n"

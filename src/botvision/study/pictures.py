@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 FOLDER = "attention"  # in the study's folder
 GROUND = (24, 24, 28)  # in the place of photos; maps are made of light
 LEGEND = (
-    "The frame is the query; light falls on what it attends to, by head. "
-    "The brightest light is a map's largest weight, or twice even attention if that is more."
+    "The frame is the query's cell, the dot its pixel; light falls, by head, on what gets more than even "
+    "attention. The brightest light is a map's largest weight, or twice even attention if that is more."
 )
 
 
@@ -81,7 +81,9 @@ def _draw(run: PlannedRun, count: int, plan: Plan, photos: bool) -> tuple[Pictur
     label = plan.scale.arms[run.arm].label
     shown = []
     for index, name, attention in zip(chosen, names, found, strict=True):
-        what = f"Attention of {label}, seed {run.seed}, in {Path(data.name_of(index)).name}"
+        # classes of images lie in folders whose files may have the same names
+        place = Path(data.name_of(index)).parts[-2 if run.config.task == "classify" else -1 :]
+        what = f"Attention of {label}, seed {run.seed}, in {'/'.join(place)}"
         caption = f"{what}. {LEGEND}" if photos else f"{what}. {LEGEND} The image itself is left out."
         alt = f"{what}: {maps_text(map_rows(attention))}"
         shown.append(Picture(caption, out / PICTURES / f"{name}.png", alt))

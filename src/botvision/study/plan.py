@@ -32,6 +32,7 @@ State = Literal["new", "begun", "finished"]
 # What does not decide about the numbers of a run; where the data are is looked at apart.
 INCIDENTAL = INCIDENTAL_SETTINGS - {"train.seed"}
 LOADING = INCIDENTAL & {"data.num_workers", "data.cache", "data.cache_bytes", "train.device"}
+LOGS = "logs"
 OWNER = "study.txt"  # says whose the folder is
 
 
@@ -82,8 +83,8 @@ class PlannedRun:
 
     @property
     def log(self) -> Path:
-        """Where the output of its processes goes; beside the folder, which must be empty for a new run."""
-        return self.folder.with_name(f"{self.name}.log")
+        """Where the output of its processes goes; not into the folder, which must be empty for a new run."""
+        return self.folder.parent / LOGS / f"{self.name}.log"
 
     def training(self, resume: bool) -> list[str]:
         """Returns the words of the command that trains it, or goes on with it where the data are now.
@@ -206,13 +207,20 @@ class Plan:
 
     def check_data(self) -> None:
         """Raises ConfigError where images are needed and nothing says where, or they are not there."""
-        for run in self.runs:
-            data = run.config.data
+        if self.lacks_data():
+            raise ConfigError(f"data.root: missing; expected --data.root with {self.scale.data}")
+        roots = (run.config.data.root for run in self.runs)
+        for root in dict.fromkeys(root for root in roots if root is not None):
+            if not Path(root).expanduser().exists():
+                raise ConfigError(f"data.root: {root}: no such file or folder")
+
+    def lacks_data(self) -> bool:
+        """Returns whether images are needed and nothing says where they are."""
+        for data in (run.config.data for run in self.runs):
             named = data.root is not None or getattr(data, "train_annotations", None) is not None
             if not named and not getattr(data, "download", False) and data.source not in DRAWN:
-                raise ConfigError(f"data.root: missing; expected --data.root with {self.scale.data}")
-            if data.root is not None and not Path(data.root).expanduser().exists():
-                raise ConfigError(f"data.root: {data.root}: no such file or folder")
+                return True
+        return False
 
 
 def missing_measurements(run: PlannedRun) -> list[list[str]]:
@@ -237,7 +245,7 @@ def make_plan(
     """
     if scale_name not in study.scales:
         known = nearest(scale_name, list(study.scales))
-        raise ConfigError(f"--scale: {study.name} has no scale {scale_name!r}{known}")
+        raise ConfigError(f"--scale: study {study.called} has no scale {scale_name!r}{known}")
     scale, overrides = study.scales[scale_name], dict(overrides or {})
     if "train.seed" in overrides:
         raise ConfigError(f"train.seed: the study has seeds of its own: {', '.join(map(str, scale.seeds))}")

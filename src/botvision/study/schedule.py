@@ -216,6 +216,7 @@ def run_study(
             while waiting or active:
                 while free and waiting:
                     run = waiting.pop(0)
+                    tell(f"{run.name}: {_begins(states[run.name])}, output in {run.log}")
                     active.append(_Job(run, states[run.name], free.pop(0), lock))
                 time.sleep(POLL_SECONDS)
                 for job in [job for job in active if job.advance()]:
@@ -232,6 +233,10 @@ def run_study(
             for job in active:
                 job.stop()
     return failures
+
+
+def _begins(state: State) -> str:
+    return {"new": "begins", "begun": "goes on", "finished": "is measured elsewhere"}[state]
 
 
 def _ended(plan: Plan, job: _Job) -> str:

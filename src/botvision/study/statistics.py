@@ -16,7 +16,7 @@ from botvision.report import points
 from botvision.study.bootstrap import Bootstrap
 from botvision.study.result import Arm, Claim, Metric, Place, StudyOutcome, label_of, score_of
 
-Word = Literal["held", "did not hold", "could not be told"]
+Word = Literal["held", "did not hold", "could not be told", "not measured yet"]
 
 ROUNDING = 1e-9  # differences closer to each other are equal: subtraction rounds, and no score is as fine
 
@@ -108,7 +108,7 @@ def judge(outcome: StudyOutcome, claim: Claim, metric: str, bootstrap: Bootstrap
             "nothing has been measured there yet" if waits else "no pair of finished runs with the same seed"
         )
         sentence = f"{measured.title}: {reason}."
-        return Verdict(claim, measured, "could not be told", sentence, None, published)
+        return Verdict(claim, measured, "not measured yet", sentence, None, published)
     n = len(found.pairs)
     where = "" if place is None else f" at {outcome.axis(place[0]).words} {label_of(outcome, place)}"
     text = f"{measured.title} of {better.label}{where} {points(found.mean)} points against {worse.label}"

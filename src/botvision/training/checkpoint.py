@@ -256,7 +256,8 @@ def check_folder(folder: Path, config: AnyRunConfig, resume: bool) -> RunState |
 
     Raises:
         ConfigError: the folder holds a run or other things and `resume` is not set; there is nothing to
-            resume; a key that decides about the numbers has changed; fewer epochs than are done.
+            resume, or a finished run without its checkpoints; a key that decides about the numbers has
+            changed; fewer epochs than are done.
     """
     has_run = (folder / "config.yaml").is_file()
     if not resume:
@@ -274,6 +275,8 @@ def check_folder(folder: Path, config: AnyRunConfig, resume: bool) -> RunState |
             raise ConfigError(f"{folder}: cannot resume with another {key}: it was {before!r}, now {after!r}")
     last = folder / "checkpoints" / "last.ckpt"
     if not last.is_file():
+        if (folder / "summary.json").is_file():
+            raise ConfigError(f"{folder}: is finished, and there are no checkpoints to go on from")
         return None
     state = read_state(last)
     begun = state.epoch + (state.batches > 0)
