@@ -64,6 +64,15 @@ def test_pages_show_no_image_that_is_not_ours_to_pass_on(file: Path):
     assert len(captions) == page.count("data:image/")
 
 
+def test_attention_on_glyphs_is_what_was_measured():
+    found = json.loads((ROOT / "results" / "attention_glyphs.json").read_text(encoding="utf-8"))
+    parts = {(row["query"], row["other"]): (row["on_other"], row["images"]) for row in found["pairs"]}
+    disc, images = parts["blue cross", "orange disc"]
+    assert f"({disc[2]:.3f} and {disc[3]:.3f}, mean of {images} images)" in README
+    assert {f"{part:.2f}" for part in parts["blue cross", "blue cross"][0]} == {"0.12"}
+    assert "(0.12 each, where nine of 64 cells have 0.14)" in README
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_pages_fetch_nothing(file: Path):
     page = file.with_suffix(".html").read_text(encoding="utf-8")
