@@ -76,9 +76,8 @@ def comparison_table(comparison: Comparison) -> str:
     legend = f"Data: {', '.join(data)}. Mean ± sample standard deviation over n seeds (n=1 has no spread)."
     if len(groups) > 1:
         legend += f" Difference: against {groups[0].label}, over the pairs of runs with the same seed"
-        legend += (
-            f", in parentheses its {100 * LEVEL:g} % interval by Student's t." if _known(groups) else "."
-        )
+        interval = f", in parentheses its {100 * LEVEL:g} % interval by Student's t"
+        legend += f"{interval if _has_interval(groups) else ''}."
     if comparison.task == "detect":
         legend += " M.Adds: backbone and neck. AP: mean over IoU .50:.95."
     rows = [_comparison_row(group, names) for group in groups]
@@ -112,7 +111,7 @@ def _comparison_row(group: Group, names: Sequence[str]) -> list[str]:
     ]
 
 
-def _known(groups: Sequence[Group]) -> bool:
+def _has_interval(groups: Sequence[Group]) -> bool:
     """Whether any difference has an interval."""
     scores = (score for group in groups for score in group.scores.values())
     return any(score.difference is not None and score.difference.over_seeds is not None for score in scores)

@@ -106,7 +106,7 @@ def _run(plan: Plan, slots: Sequence["Slot"], again: str) -> list["Failure"]:
         bar.say(start_line(plan, plan.states(), slots))
         try:
             failures = run_study(plan, slots, bar.say, bar.show)
-            if not failures and not _is_timed(plan):
+            if not failures and read_steps(plan) is None:
                 _measure(plan, bar)
             return failures
         except KeyboardInterrupt:
@@ -115,12 +115,6 @@ def _run(plan: Plan, slots: Sequence["Slot"], again: str) -> list["Failure"]:
             raise KeyboardInterrupt(
                 f"; {done} of {len(plan.runs)} runs are finished{rest} with: {again}"
             ) from None
-
-
-def _is_timed(plan: Plan) -> bool:
-    """Whether a step of all arms has been measured; of an arm that came later it has not."""
-    steps = read_steps(plan.folder)
-    return steps is not None and set(steps.median) == set(plan.study.arms)
 
 
 def _measure(plan: Plan, bar: "StatusBar") -> None:

@@ -40,7 +40,7 @@ def test_arms_take_turns_and_are_written_down(tmp_path, monkeypatch):
     assert calls == ["resnet14_nano", "botnet14_nano"] * 4  # one to warm up
     assert dict(found.median) == {"r": 5.0, "bot": 6.0}  # of 3, 5, 7 and 4, 6, 8 ms
     assert found.together
-    assert read_steps(plan.folder) == found
+    assert read_steps(plan) == found
 
 
 def test_on_a_gpu_one_arm_comes_after_the_other(tmp_path, monkeypatch):
@@ -94,12 +94,14 @@ def test_step_times_of_some_arms_alone_are_left_out(tmp_path):
 def test_files_of_step_times_are_read_or_none(tmp_path):
     plan = plan_of(tmp_path, TWO_SEEDS)
     plan.folder.mkdir()
-    steps = StepTimes({"r": 10.0}, {"r": 1.0}, 10, "a CPU, 1 thread", "abc")
+    steps = StepTimes({"r": 10.0, "bot": 9.0}, {"r": 1.0, "bot": 1.0}, 10, "a CPU, 1 thread", "abc")
     old = {name: value for name, value in dataclasses.asdict(steps).items() if name != "together"}
     (plan.folder / timing.FILE).write_text(timing.json.dumps(old))
-    assert read_steps(plan.folder) == steps
+    assert read_steps(plan) == steps
+    (plan.folder / timing.FILE).write_text(timing.json.dumps({**old, "median": {"r": 10.0}}))
+    assert read_steps(plan) is None  # an arm came later
     (plan.folder / timing.FILE).write_text('{"median": 3}')
-    assert read_steps(plan.folder) is None
+    assert read_steps(plan) is None
 
 
 @pytest.mark.parametrize(

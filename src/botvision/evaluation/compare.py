@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from botvision.evaluation.runs import SCORES, Run
-from botvision.evaluation.seeds import Difference, Spread, paired
+from botvision.evaluation.seeds import Difference, Spread, paired, spread
 
 # Settings whose difference is no line of its own: said in other words, or the very thing that is compared.
 SAID_OTHERWISE = frozenset(
@@ -153,14 +153,11 @@ def _group(label: str, runs: Sequence[Run], baseline: Sequence[Run] | None) -> G
 
 
 def _score(name: str, runs: Sequence[Run], baseline: Sequence[Run] | None) -> Score:
-    values = [run.scores[name] for run in runs]
+    found = spread([run.scores[name] for run in runs])
+    assert found is not None  # a group has a run
     comparable = baseline is not None and all(name in run.scores for run in baseline)
-    return Score(
-        n=len(values),
-        mean=statistics.fmean(values),
-        sd=statistics.stdev(values) if len(values) > 1 else None,
-        difference=_difference(name, runs, baseline) if baseline is not None and comparable else None,
-    )
+    difference = _difference(name, runs, baseline) if baseline is not None and comparable else None
+    return Score(**vars(found), difference=difference)
 
 
 def _difference(name: str, runs: Sequence[Run], baseline: Sequence[Run]) -> Difference:

@@ -149,7 +149,6 @@ def _difference(found: Difference) -> dict[str, Any]:
 
 def _verdict(outcome: StudyOutcome, found: Verdict) -> dict[str, Any]:
     claim = found.claim
-    at = None if claim.axis is None or claim.at is None else (claim.axis, claim.at)
     return {
         "claim": claim.text,
         "source": claim.source,
@@ -157,7 +156,7 @@ def _verdict(outcome: StudyOutcome, found: Verdict) -> dict[str, Any]:
         "worse": claim.worse,
         "axis": claim.axis,
         "at": claim.at,
-        "label": None if at is None else label_of(outcome, at),
+        "label": None if claim.place is None else label_of(outcome, claim.place),
         "metric": found.metric.name,
         "verdict": found.word,
         "sentence": found.sentence,

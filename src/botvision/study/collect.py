@@ -44,7 +44,7 @@ def collect(plan: Plan) -> result.StudyOutcome:
     if not finished:
         raise ValueError(f"{plan.folder}: no run of the study {plan.study.name} is finished")
     facts = {name: _json(Path(run.folder) / "summary.json") for name, run in finished.items()}
-    steps = _of_all(read_steps(plan.folder), plan.study.arms)
+    steps = read_steps(plan)
     arms = tuple(_timed(_arm(plan, arm, finished, facts), steps) for arm in plan.study.arms)
     notes = [" ".join(plan.scale.note.split())] if plan.scale.note else []
     root = _root(finished.values())
@@ -87,11 +87,6 @@ def _arm(
 
 def _setting(value: object) -> str:
     return "not set" if value is None else as_text(value)
-
-
-def _of_all(steps: StepTimes | None, arms: Iterable[str]) -> StepTimes | None:
-    """Step times measured side by side, if every arm has one: beside times of the runs they would mislead."""
-    return steps if steps is not None and set(arms) <= steps.median.keys() else None
 
 
 def _timed(arm: result.Arm, steps: StepTimes | None) -> result.Arm:

@@ -159,6 +159,11 @@ class Claim:
     axis: str | None = None
     at: float | None = None
 
+    @property
+    def place(self) -> Place | None:
+        """Where on an axis it is judged; None for the runs' own scores, or as long as `at` is not known."""
+        return None if self.axis is None or self.at is None else (self.axis, self.at)
+
 
 @dataclass(frozen=True)
 class Picture:

@@ -97,7 +97,7 @@ def judge(outcome: StudyOutcome, claim: Claim, metric: str, bootstrap: Bootstrap
     that is no knowledge of other trainings, and the one over images decides alone.
     """
     better, worse, measured = outcome.arm(claim.better), outcome.arm(claim.worse), outcome.metric(metric)
-    place = None if claim.axis is None or claim.at is None else (claim.axis, claim.at)
+    place = claim.place
     published = None
     if claim.axis is None and metric in better.published and metric in worse.published:
         published = better.published[metric] - worse.published[metric]

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import statistics
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from botvision.atomic import write_text
 from botvision.study.plan import Plan
@@ -84,12 +83,16 @@ def measure_steps(plan: Plan, show: Callable[[int, str], None] | None = None) ->
     return found
 
 
-def read_steps(folder: Path) -> StepTimes | None:
-    """Returns what was measured; None if nothing was, or it cannot be read."""
+def read_steps(plan: Plan) -> StepTimes | None:
+    """Returns what was measured; None if nothing was, it cannot be read, or an arm of the study is missing.
+
+    Beside times that the others' runs took, in other hours and with loading, those of some would mislead.
+    """
     try:
-        return StepTimes(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+        found = StepTimes(**json.loads((plan.folder / FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+    return found if set(plan.study.arms) <= found.median.keys() else None
 
 
 def _spread(values: list[float]) -> float:
