@@ -64,6 +64,14 @@ def test_pages_show_no_image_that_is_not_ours_to_pass_on(file: Path):
     assert len(captions) == page.count("data:image/")
 
 
+def test_every_mean_and_spread_of_the_claims_section_stands_in_a_report():
+    section = README[README.index("## What the slides claim, run again") : README.index("## Speed")]
+    reports = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "results").rglob("*.md"))
+    found = re.findall(r"[+-]?\d+\.\d+ ± \d+\.\d+", section)
+    assert len(found) > 50
+    assert [text for text in found if text not in reports] == []
+
+
 def test_attention_on_glyphs_is_what_was_measured():
     found = json.loads((ROOT / "results" / "attention_glyphs.json").read_text(encoding="utf-8"))
     parts = {(row["query"], row["other"]): (row["on_other"], row["images"]) for row in found["pairs"]}

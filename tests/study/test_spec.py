@@ -2,8 +2,11 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from botvision.backbones.surgery import Surgery
 from botvision.study.estimate import estimate
@@ -11,6 +14,7 @@ from botvision.study.plan import make_plan
 from botvision.study.spec import load_study, study_names
 from botvision.training.config import config_to_dict, recipe_names, value_at
 from botvision.training.schema import ConfigError
+from botvision.training.task import task_of
 from tests.study.files import write
 
 SLIDES = {  # the slides' three results tables: box AP, mask AP
@@ -82,6 +86,19 @@ def test_published_values_are_the_slides(name, tmp_path):
         assert terms == [None, "content", "position", None, "absolute"]  # relative is what BoTNets have
         assert [run.config.model.name for run in recipes] == ["resnet50", *["botnet50"] * 4]
         assert Surgery().position == "relative"
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_network_can_be_tried_out_without_memory(name, tmp_path):
+    """Before a study begins all of them are, and none that can be trained may be refused."""
+    study = load_study(name)
+    for scale in study.scales:
+        plan = make_plan(study, scale, tmp_path)
+        for arm in study.arms:
+            splits: Any = SimpleNamespace(classes=["thing"] * 80)
+            with torch.device("meta"):
+                network = task_of(plan.of_arm(arm)[0].config).build(splits)
+            assert all(weight.is_meta for weight in network.parameters())
 
 
 @pytest.mark.parametrize(
