@@ -61,14 +61,14 @@ def test_warm_start_into_other_norms(norm, frozen_stages, missing):
 
 @pytest.mark.parametrize("norm", ["batch", "frozen", "group"])
 def test_a_resnet_warms_up_a_botnet(tmp_path, norm):
-    """The norm behind attention stays new: what the ResNet has there is of the removed convolution."""
+    """The norm behind new attention stays new: what the ResNet has there is of the removed convolution."""
     source = trained(timm.create_model("resnet14_nano"))
     save_file(source.state_dict(), tmp_path / "r.safetensors")
     model = detector(norm=norm)
     before = {
         name: value.clone() for name, value in model.backbone.body["layer4"][0].bn2.state_dict().items()
     }
-    report = load_backbone(model, tmp_path / "r.safetensors")
+    report = load_backbone(model, tmp_path / "r.safetensors", how="new")
     after = model.backbone.body["layer4"][0].bn2.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert sorted(report.missing) == [
@@ -79,6 +79,25 @@ def test_a_resnet_warms_up_a_botnet(tmp_path, norm):
     ]
     assert torch.equal(model.backbone.body["layer4"][0].bn3.weight, source.layer4[0].bn3.weight)
     assert sorted(report.unexpected) == ["fc.bias", "fc.weight", "layer4.0.conv2.weight"]
+
+
+@pytest.mark.parametrize("norm", ["batch", "frozen", "group"])
+@pytest.mark.parametrize("how", ["taps", "fit"])
+def test_attention_of_a_detector_begins_as_the_convolution_of_a_resnet(norm, how):
+    source = trained(timm.create_model("resnet14_nano", zero_init_last=False))
+    model = detector(norm=norm)
+    images = [torch.randn(2, 3, 64, 96)] if how == "fit" else None
+    report = botvision.warm_start(model, source.state_dict(), how, images)
+    assert [block.name for block in report.started] == ["layer4.0.conv2"]
+    assert report.started[0].how == how
+    assert report.missing == report.mismatched == []
+    assert sorted(report.unexpected) == ["fc.bias", "fc.weight"]
+    norm_behind = model.backbone.body["layer4"][0].bn2
+    assert torch.isfinite(norm_behind.weight).all()
+    assert norm_behind.weight.requires_grad
+    if norm == "group":  # has no statistics to adapt, and keeps scale and shift
+        assert torch.equal(norm_behind.weight, source.layer4[0].bn2.weight)
+    total(model(*scene())).backward()
 
 
 def test_a_botnet_warms_up_the_norm_behind_attention():
@@ -158,11 +177,14 @@ def test_torchvisions_coco_detector_is_a_source():
 
 def test_a_resnet_detector_warms_up_a_botnet_detector():
     model = detector(seed=4)
-    report = botvision.warm_start(model, detector("resnet14_nano", seed=3).state_dict())
+    report = botvision.warm_start(model, trained(detector("resnet14_nano", seed=3)).state_dict(), "new")
     assert {name.removeprefix("backbone.body.layer4.0.").split(".")[0] for name in report.missing} == {
         *("bn2", "conv2")
     }
     assert report.unexpected == ["backbone.body.layer4.0.conv2.weight"]
+    begun = botvision.warm_start(model, trained(detector("resnet14_nano", seed=3)).state_dict())
+    assert [block.name for block in begun.started] == ["backbone.body.layer4.0.conv2"]
+    assert begun.complete
 
 
 def test_a_warm_start_from_a_classifier_is_that_of_the_backbone():

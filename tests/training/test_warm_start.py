@@ -48,3 +48,24 @@ def test_warm_start_from_a_network_that_timm_has_weights_of(tmp_path: Path, monk
     with pytest.raises(ConfigError, match=line):
         run.train(config, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "started"), [("fit", "fitted to"), ("taps", "taps"), ("zero", ""), ("new", "")]
+)
+def test_attention_begins_as_the_convolution_of_a_trained_resnet(how: str, started: str, tmp_path: Path):
+    resnet = tiny(model__name="resnet14_tiny", model__args={"stem": "cifar"}, train__max_steps=2)
+    source = run.train(resnet, tmp_path / "resnet", progress=False)
+    config = tiny(model__weights=str(source), model__warm_start=how, train__max_steps=1)
+    folder = run.train(config, tmp_path / "botnet", progress=False)
+    report = (folder / "warm_start.txt").read_text()
+    if started:
+        assert "started         1  layer4.0.conv2" in report
+        assert started in report
+        assert "missing         0" in report
+    else:
+        assert "started" not in report
+        assert "missing         3  layer4.0.conv2.attention" in report
+    again = run.train(config, tmp_path / "again", progress=False)
+    weights = [(path / "model" / "model.safetensors").read_bytes() for path in (folder, again)]
+    assert weights[0] == weights[1]

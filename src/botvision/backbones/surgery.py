@@ -5,7 +5,7 @@ Nothing else is touched: every other weight is the caller's, bit for bit, under 
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, overload
 
 import torch
@@ -14,6 +14,14 @@ from torch import Tensor, nn
 from botvision.attention.kernels import KernelName
 from botvision.attention.layer import Convention, Position
 from botvision.backbones.block import AttentionConv2d
+from botvision.backbones.warm_start import (
+    WARM_STARTS,
+    StartedBlock,
+    WarmStart,
+    is_trained,
+    start_as_convolutions,
+    zero_last_norms,
+)
 
 M = TypeVar("M", bound=nn.Module)
 Choice = tuple[bool | int, ...] | list[bool | int] | bool | None
@@ -88,24 +96,32 @@ class Surgery:
 
 @dataclasses.dataclass(frozen=True)
 class SurgeryReport:
-    """Parameter names and numbers of values, by what became of them."""
+    """Parameter names and numbers of values, by what became of them.
+
+    Attributes:
+        kept: as they were, bit for bit.
+        adapted: of the norms behind attention that began as a convolution.
+        new: of the attention.
+        dropped: of the convolutions.
+        started: how each attention began, where it took something over from its convolution.
+    """
 
     kept: dict[str, int]
+    adapted: dict[str, int]
     new: dict[str, int]
     dropped: dict[str, int]
+    started: tuple[StartedBlock, ...] = ()
 
     def __str__(self) -> str:
-        """A table of three rows: tensors and values kept, new and dropped, and where."""
+        """A table of tensors and values kept, adapted, new and dropped, and where; then how blocks began."""
         lines = [f"{'weights':<9}{'tensors':>8}{'values':>13}  where"]
-        for field in dataclasses.fields(self):
-            names: dict[str, int] = getattr(self, field.name)
-            places = (
-                ", ".join(sorted({_place(name) for name in names})) if field.name != "kept" else "all others"
-            )
-            lines.append(
-                f"{field.name:<9}{len(names):>8}{sum(names.values()):>13,}  {places if names else '-'}"
-            )
-        return "\n".join(lines)
+        for kind in ("kept", "adapted", "new", "dropped"):
+            names: dict[str, int] = getattr(self, kind)
+            if kind == "adapted" and not names:
+                continue
+            places = ", ".join(sorted({_place(name) for name in names})) if kind != "kept" else "all others"
+            lines.append(f"{kind:<9}{len(names):>8}{sum(names.values()):>13,}  {places if names else '-'}")
+        return "\n".join([*lines, *(f"started  {block}" for block in self.started)])
 
 
 @overload
@@ -113,6 +129,8 @@ def from_resnet(
     model: M,
     surgery: Surgery | None = None,
     *,
+    warm_start: WarmStart | None = None,
+    images: Iterable[Tensor] | None = None,
     inplace: bool = False,
     return_report: Literal[False] = False,
     **options: Any,  # noqa: ANN401
@@ -124,6 +142,8 @@ def from_resnet(
     model: M,
     surgery: Surgery | None = None,
     *,
+    warm_start: WarmStart | None = None,
+    images: Iterable[Tensor] | None = None,
     inplace: bool = False,
     return_report: Literal[True],
     **options: Any,  # noqa: ANN401
@@ -134,6 +154,8 @@ def from_resnet(
     model: M,
     surgery: Surgery | None = None,
     *,
+    warm_start: WarmStart | None = None,
+    images: Iterable[Tensor] | None = None,
     inplace: bool = False,
     return_report: bool = False,
     **options: Any,
@@ -141,13 +163,20 @@ def from_resnet(
     """Turn a bottleneck ResNet of timm or torchvision into a BoTNet that keeps its other weights bit for bit.
 
     By default all blocks of layer4 (c5) are replaced and its stride stays. The new layers take the device and
-    dtype of the convolutions they replace.
+    dtype of the convolutions they replace. In a trained network they begin close to these convolutions, so
+    that what the network knows is kept: see `botvision.backbones.warm_start`.
 
     Args:
         model: any network with layer3 and layer4 of bottleneck blocks (conv1, conv2, conv3): resnet50,
             resnet50d, wide and grouped ones, seresnet50, with or without anti-aliasing or dilation; timm's
             `features_only` form too.
         surgery: what to replace; or the same as keywords.
+        warm_start: how the attention begins. "fit": as its convolution, by least squares on `images`. "taps":
+            the same from the convolution's weights and the norms alone. "zero": new, with the last norm of
+            each replaced block at zero, so that the block begins as its shortcut. "new": as the paper has it.
+            None: "fit" if there are images, else "taps" for a network whose norms have seen data, else "new".
+        images: batches (B, 3, H, W) of any images as the network takes them, for "fit"; no labels. 64 images
+            bring most of it, 256 nearly all.
         inplace: change `model` itself, whose other parameters stay the very same objects (an optimizer that
             holds them stays valid). By default the caller's model is left alone and a copy is changed.
         return_report: return (model, report).
@@ -161,21 +190,41 @@ def from_resnet(
     """
     if surgery is not None and options:
         raise ValueError("give the surgery as one object or as keywords, not both")
+    if warm_start not in (None, *WARM_STARTS):
+        raise ValueError(f"warm_start must be one of {', '.join(WARM_STARTS)}, got {warm_start!r}")
+    if (images is None) == (warm_start == "fit") and warm_start is not None:
+        needs = "needs images" if warm_start == "fit" else "takes no images, a fit does"
+        raise ValueError(f"warm_start={warm_start!r} {needs}")
     surgery = surgery or Surgery.from_options(options)
     chosen = _chosen_blocks(model, surgery)
     if not inplace:
         model = copy.deepcopy(model)
+    convolutions: dict[str, Any] = {f"{n}.conv2": model.get_submodule(f"{n}.conv2") for n in chosen}
+    if warm_start is None:
+        warm_start = "fit" if images is not None else "taps" if is_trained(model, convolutions) else "new"
     before = {name: p.numel() for name, p in model.named_parameters()}
     grids = _conv2_grids(model, chosen, surgery)  # what can fail fails here, before the model is touched
     if surgery.c5_stride is not None:
         _set_stage_stride(model, surgery.c5_stride)
     for name in chosen:
         _replace(model.get_submodule(name), grids[name], surgery)
+    started: list[StartedBlock] = []
+    if warm_start in ("fit", "taps"):
+        kernels = {name: conv.weight for name, conv in convolutions.items()}
+        dilated = {name: c.dilation[0] for name, c in convolutions.items() if c.dilation[0] > 1}
+        started = start_as_convolutions(model, kernels, images, spacings=dilated)
+    elif warm_start == "zero":
+        zero_last_norms(model, convolutions)
     after = {name: p.numel() for name, p in model.named_parameters()}
+    norms = tuple(f"{block.name.removesuffix('conv2')}bn2." for block in started)
+    adapted = {name: n for name, n in after.items() if name in before and name.startswith(norms)}
+    kept = {name: n for name, n in after.items() if name in before and not _is_new(name, chosen)}
     report = SurgeryReport(
-        kept={name: n for name, n in after.items() if name in before and not _is_new(name, chosen)},
+        kept={name: n for name, n in kept.items() if name not in adapted},
+        adapted=adapted,
         new={name: n for name, n in after.items() if _is_new(name, chosen)},
         dropped={name: n for name, n in before.items() if name not in after or _is_new(name, chosen)},
+        started=tuple(started),
     )
     model.surgery_report = report  # pyrefly: ignore[bad-argument-type]
     return (model, report) if return_report else model

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,13 @@ from botvision.attention.layer import Convention
 from botvision.attention.position import PositionTables
 from botvision.backbones.block import AttentionConv2d
 from botvision.backbones.variants import create_model
+from botvision.backbones.warm_start import (
+    Progress,
+    StartedBlock,
+    WarmStart,
+    start_as_convolutions,
+    zero_last_norms,
+)
 
 M = TypeVar("M", bound=nn.Module)
 WEIGHTS_FILE = "model.safetensors"
@@ -33,6 +40,7 @@ class LoadReport:
         missing: in the model but not in the file; left as they were.
         unexpected: in the file but not in the model; not used.
         mismatched: in both with other shapes, e.g. a classifier of other classes; left as they were.
+        started: attention that began as the convolution which the file has in its place.
     """
 
     kept: list[str]
@@ -40,6 +48,7 @@ class LoadReport:
     missing: list[str]
     unexpected: list[str]
     mismatched: list[str]
+    started: list[StartedBlock] = dataclasses.field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -48,14 +57,15 @@ class LoadReport:
 
     def __str__(self) -> str:
         lines = []
-        for field in dataclasses.fields(self):
-            names: list[str] = getattr(self, field.name)
+        for kind in ("kept", "reshaped", "missing", "unexpected", "mismatched"):
+            names: list[str] = getattr(self, kind)
             shown = (
-                ""
-                if field.name == "kept"
-                else "  " + ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+                "" if kind == "kept" else "  " + ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
             )
-            lines.append(f"{field.name:<11}{len(names):>6}{shown}".rstrip())
+            lines.append(f"{kind:<11}{len(names):>6}{shown}".rstrip())
+        if self.started:
+            lines.append(f"{'started':<11}{len(self.started):>6}  {self.started[0]}")
+            lines += [f"{'':<19}{block}" for block in self.started[1:]]
         return "\n".join(lines)
 
 
@@ -117,22 +127,38 @@ def from_timm_botnet(model: M, convention: Convention = "timm") -> M:
 
 
 def load_weights(
-    model: nn.Module, source: str | Path | Mapping[str, Tensor], strict: bool = False
+    model: nn.Module,
+    source: str | Path | Mapping[str, Tensor],
+    strict: bool = False,
+    *,
+    warm_start: WarmStart = "taps",
+    images: Iterable[Tensor] | None = None,
+    run: Callable[[Tensor], object] | None = None,
+    progress: Progress | None = None,
 ) -> LoadReport:
     """Load the tensors of a safetensors file (or a state dict) that fit, and report the rest.
+
+    Where a trained source has a convolution and the model attention, the attention begins close to that
+    convolution (`botvision.backbones.warm_start`).
 
     Args:
         model: changed in place.
         source: file or state dict.
         strict: anything missing, unexpected or of another shape is an error, and nothing is loaded.
+        warm_start: how such attention begins: "fit" (by least squares on `images`), "taps" (from the
+            convolution's weights and the norms alone), "zero" (new, the block's last norm at zero) or "new".
+        images: batches (B, 3, H, W) as the model takes them, for "fit".
+        run: what takes a batch of them; by default the model.
+        progress: told how far the fit is.
 
     Raises:
-        ValueError: an unreadable file; with `strict`, weights that do not fit.
+        ValueError: an unreadable file; with `strict`, weights that do not fit; "fit" without images.
     """
     stored = dict(source) if isinstance(source, Mapping) else read_weights(Path(source))
     own = model.state_dict()
     tables = _adoptable_tables(model, stored)
     same = {name for name in own if name in stored and own[name].shape == stored[name].shape}
+    where = "the weights" if isinstance(source, Mapping) else str(source)
     report = LoadReport(
         kept=[name for name in own if name in same],
         reshaped=[name for name in own if name in tables - same],
@@ -140,7 +166,6 @@ def load_weights(
         unexpected=[name for name in stored if name not in own],
         mismatched=[name for name in own if name in stored and name not in same | tables],
     )
-    where = "the weights" if isinstance(source, Mapping) else str(source)
     if strict and not report.complete:
         kind = next(kind for kind in ("missing", "unexpected", "mismatched") if getattr(report, kind))
         names = getattr(report, kind)
@@ -149,8 +174,39 @@ def load_weights(
         )
     if not same | tables:
         raise ValueError(f"{where}: no tensor fits this {type(model).__name__}")
+    kernels = replaced_convolutions(model, stored) if warm_start != "new" else {}
+    if kernels and warm_start == "fit" and images is None:
+        raise ValueError("a warm start by fit needs images")
     model.load_state_dict({name: stored[name] for name in same | tables}, strict=False)
-    return report
+    if warm_start == "zero":
+        zero_last_norms(model, kernels)
+        return report
+    started = start_as_convolutions(
+        model, kernels, images if warm_start == "fit" and kernels else None, run=run, progress=progress
+    )
+    gone = {f"{block.name}.weight" for block in started}
+    begun = tuple(f"{block.name}.attention." for block in started)
+    return dataclasses.replace(
+        report,
+        missing=[name for name in report.missing if not begun or not name.startswith(begun)],
+        unexpected=[name for name in report.unexpected if name not in gone],
+        started=started,
+    )
+
+
+def replaced_convolutions(model: nn.Module, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Kernels of trained convolutions among stored weights, by name of the attention in their place."""
+    found = {}
+    for name, module in model.named_modules():
+        kernel = stored.get(f"{name}.weight")
+        if not isinstance(module, AttentionConv2d) or kernel is None or kernel.ndim != 4:
+            continue
+        mean = stored.get(f"{name.removesuffix('conv2')}bn2.running_mean")
+        if kernel.shape[0] == module.attention.dim and (
+            mean is None or (not mean.is_meta and bool(mean.any()))
+        ):
+            found[name] = kernel
+    return found
 
 
 def save_model(

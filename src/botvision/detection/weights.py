@@ -1,9 +1,10 @@
 """Detectors in and out: warm starts of the backbone with a report, folders that rebuild a detector."""
 
+import dataclasses
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
+from botvision.backbones.warm_start import Progress, WarmStart
 from botvision.backbones.weights import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
     LoadReport,
     load_weights,
     read_weights,
+    replaced_convolutions,
     save_model,
 )
 from botvision.detection.mask_rcnn import mask_rcnn
@@ -30,7 +33,22 @@ _OF_BATCH_NORM = ("num_batches_tracked", "running_mean", "running_var")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
-def warm_start(detector: nn.Module, source: str | Path | Mapping[str, Tensor]) -> LoadReport:
+@dataclasses.dataclass(frozen=True)
+class _Attention:
+    """How attention begins where the source has convolutions; see `load_weights`."""
+
+    how: WarmStart
+    images: Iterable[Tensor] | None
+    progress: Progress | None
+
+
+def warm_start(
+    detector: nn.Module,
+    source: str | Path | Mapping[str, Tensor],
+    how: WarmStart = "taps",
+    images: Iterable[Tensor] | None = None,
+    progress: Progress | None = None,
+) -> LoadReport:
     """Load what fits: of a detector's weights all parts, of a classifier's the backbone.
 
     A detector of ours or of torchvision (`maskrcnn_resnet50_fpn_v2` for a ResNet-50 of default options) gives
@@ -42,6 +60,11 @@ def warm_start(detector: nn.Module, source: str | Path | Mapping[str, Tensor]) -
         detector: made by `mask_rcnn`; changed in place.
         source: safetensors file, folder of a run of ours or its model folder, PyTorch file of a state dict,
             or a state dict; names as timm's or torchvision's ResNet or detector has them.
+        how: how attention begins where the source has a convolution: "fit", "taps", "zero" or "new", see
+            `botvision.load_weights`. With the latter two the norm behind it stays new, too, and is reported
+            as missing: what the source has there is of the convolution.
+        images: normalised batches (B, 3, H, W), for "fit".
+        progress: told how far the fit is.
 
     Returns:
         Names of the whole detector for a detector, of the backbone for a classifier.
@@ -51,34 +74,39 @@ def warm_start(detector: nn.Module, source: str | Path | Mapping[str, Tensor]) -
             that is frozen.
     """
     stored, where = _tensors(source)
+    body, attention = detector.get_submodule(_BODY), _Attention(how, images, progress)
     if not any(name.startswith(_PARTS) for name in stored):
-        return _load(detector.get_submodule(_BODY), stored, where, "backbone")
-    own = set(detector.get_submodule(_BODY).state_dict())
+        return _load(body, stored, where, "backbone", attention)
+    own = set(body.state_dict())
     named = {}
     for name, value in stored.items():
         inner = name.removeprefix(f"{_BODY}.")
         named[name if inner == name else f"{_BODY}.{_name_in(own, inner)}"] = value
-    return _load(detector, named, where, "detector")
+    return _load(detector, named, where, "detector", attention)
 
 
-def load_backbone(detector: nn.Module, source: str | Path | Mapping[str, Tensor]) -> LoadReport:
+def load_backbone(
+    detector: nn.Module, source: str | Path | Mapping[str, Tensor], how: WarmStart = "taps"
+) -> LoadReport:
     """Load what fits of a classifier's weights, or of a detector's backbone alone, into the backbone.
 
     Frozen and group norms take over scale and shift of batch norm, frozen ones its statistics too; what only
     batch norm has (statistics for group norm, counters) is no part of the report. A classifier's last layer
-    is reported as unexpected. Where the source has a convolution and the detector attention, the norm behind
-    it stays new and is reported as missing: what the source has there is of the convolution.
+    is reported as unexpected. Where a trained source has a convolution and the detector attention, the
+    attention begins close to the convolution.
 
     Args:
         detector: made by `mask_rcnn`; changed in place.
         source: as for `warm_start`, which takes a detector's pyramid and heads too.
+        how: "taps", "zero" or "new", as for `warm_start`.
 
     Raises:
         ValueError: as for `warm_start`.
     """
     stored, where = _tensors(source)
     inner = {n.removeprefix(f"{_BODY}."): v for n, v in stored.items() if n.startswith(f"{_BODY}.")}
-    return _load(detector.get_submodule(_BODY), inner or stored, where, "backbone")
+    attention = _Attention(how, None, None)
+    return _load(detector.get_submodule(_BODY), inner or stored, where, "backbone", attention)
 
 
 def save_detector(
@@ -167,14 +195,27 @@ def _tensors(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tenso
     return _read(Path(source)), str(source)
 
 
-def _load(network: nn.Module, stored: dict[str, Tensor], where: str, role: str) -> LoadReport:
+def _load(
+    network: nn.Module, stored: dict[str, Tensor], where: str, role: str, attention: _Attention
+) -> LoadReport:
     own = set(network.state_dict())
     stored = {_name_in(own, name): value for name, value in stored.items()}
+    begun = replaced_convolutions(network, stored) if attention.how in ("fit", "taps") else {}
     stored = {n: v for n, v in stored.items() if n in own or n.rpartition(".")[2] not in _OF_BATCH_NORM}
-    _drop_norms_of_new_attention(network, stored, where)
+    _drop_norms_of_new_attention(network, stored, where, begun)
+    body: Any = network if role == "backbone" else network.get_submodule(_BODY)
     try:
-        return load_weights(network, stored)
-    except ValueError:
+        return load_weights(
+            network,
+            stored,
+            warm_start=attention.how,
+            images=attention.images,
+            run=body,
+            progress=attention.progress,
+        )
+    except ValueError as error:
+        if "no tensor fits" not in str(error):
+            raise
         raise ValueError(f"{where}: no tensor fits the {role} {type(network).__name__}") from None
 
 
@@ -199,8 +240,10 @@ def _read(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in content.items()}
 
 
-def _drop_norms_of_new_attention(network: nn.Module, stored: dict[str, Tensor], where: str) -> None:
-    """Leave out the tensors of norms behind attention layers that are not among the stored."""
+def _drop_norms_of_new_attention(
+    network: nn.Module, stored: dict[str, Tensor], where: str, begun: Mapping[str, Tensor]
+) -> None:
+    """Leave out the norms behind attention that is neither among the stored nor in `begun`."""
     for norm, attention in after_attention(network).items():
         name = f"{attention}.attention.qkv.weight"
         weight = network.get_parameter(name)
@@ -210,7 +253,7 @@ def _drop_norms_of_new_attention(network: nn.Module, stored: dict[str, Tensor], 
             raise ValueError(
                 f"{where}: no weights for {attention}, which model.detector.frozen_stages freezes"
             )
-        for tensor in [each for each in stored if each.startswith(f"{norm}.")]:
+        for tensor in [each for each in stored if each.startswith(f"{norm}.") and attention not in begun]:
             del stored[tensor]
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +27,7 @@ from botvision.training.optim import Schedule
 from botvision.training.results import breakdown_file
 from botvision.training.schema import ConfigError
 from botvision.training.settings import EVALUATION_KEYS, RunConfig
-from botvision.training.task import Task, resolve_device
+from botvision.training.task import FIT_BATCH, Task, fit_indices, resolve_device
 
 EXAMPLES = 2  # images of each class and interval in the picture of them
 
@@ -112,8 +112,19 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
     def build(self, splits: Splits) -> nn.Module:
         return create_model(self.config.model.name, **self._kwargs(len(splits.classes)))
 
-    def warm_start(self, model: nn.Module, source: Path | Mapping[str, Tensor]) -> LoadReport:
-        return load_weights(model, source)
+    def warm_start(
+        self, model: nn.Module, source: Path | Mapping[str, Tensor], splits: Splits, progress: Progress | None
+    ) -> LoadReport:
+        def images() -> Iterator[Tensor]:
+            chosen = fit_indices(len(splits.train), self.config.data.size)
+            for start in range(0, len(chosen), FIT_BATCH):
+                yield splits.train.__getitems__([(0, index) for index in chosen[start : start + FIT_BATCH]])[
+                    0
+                ]
+                if progress is not None:
+                    progress("images for the warm start", min(start + FIT_BATCH, len(chosen)), len(chosen))
+
+        return load_weights(model, source, warm_start=self.config.model.warm_start, images=images())
 
     @torch.no_grad()
     def probe(self, model: nn.Module, splits: Splits) -> None:

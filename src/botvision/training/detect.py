@@ -2,12 +2,13 @@
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import center_crop
 
 from botvision.atomic import replacing
 from botvision.backbones.cost import count
@@ -26,6 +27,7 @@ from botvision.data.masks import encode
 from botvision.detection.mask_rcnn import mask_rcnn
 from botvision.detection.masks import detect
 from botvision.detection.options import needs_weights
+from botvision.detection.transform import CANVAS_STEP
 from botvision.detection.weights import load_detector, save_detector, warm_start
 from botvision.draw_curves import detection_curves, precision_recall
 from botvision.evaluation.coco_files import read_truth
@@ -36,7 +38,7 @@ from botvision.training.learner import EpochResult, Learner
 from botvision.training.optim import Schedule
 from botvision.training.schema import ConfigError
 from botvision.training.settings import EVALUATION_KEYS, OPTIONS_OF_EVALUATION, DetectionRunConfig
-from botvision.training.task import Task, resolve_device
+from botvision.training.task import Task, fit_indices, resolve_device
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
 
@@ -128,8 +130,31 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
             backbone_args=self._backbone_args(),
         )
 
-    def warm_start(self, model: nn.Module, source: Path | Mapping[str, Tensor]) -> LoadReport:
-        return warm_start(model, source)
+    def warm_start(
+        self,
+        model: nn.Module,
+        source: Path | Mapping[str, Tensor],
+        splits: DetectionSplits,
+        progress: Progress | None,
+    ) -> LoadReport:
+        mean, std = (torch.tensor(v)[:, None, None] for v in (self.config.data.mean, self.config.data.std))
+
+        def images() -> Iterator[Tensor]:
+            if self.config.data.skip_broken:
+                splits.train.verify(progress)  # what cannot be read is left out before it is asked for
+            chosen = fit_indices(len(splits.train), self.config.data.size)
+            for done, index in enumerate(chosen, 1):
+                image, _, _ = splits.train[0, index]
+                height, width = (
+                    max(CANVAS_STEP, side // CANVAS_STEP * CANVAS_STEP) for side in image.shape[1:]
+                )
+                yield ((center_crop(image, [height, width]) / 255 - mean) / std)[
+                    None
+                ]  # no padding in the maps
+                if progress is not None:
+                    progress("images for the warm start", done, len(chosen))
+
+        return warm_start(model, source, self.config.model.warm_start, images())
 
     @torch.no_grad()
     def probe(self, model: nn.Module, splits: DetectionSplits) -> None:

@@ -113,7 +113,10 @@ def _prepare(config: AnyRunConfig, fresh: bool, tell: Callable[[str], None]) -> 
     splits = task.open()
     torch.manual_seed(config.train.seed)
     model = _build_model(task, config, splits)
-    warm_start = _warm_start(task, model, config.model.weights if fresh else None)
+    with CountBar() as bar:
+        source = config.model.weights if fresh else None
+        warm_start = _warm_start(task, model.to(device), source, splits, None if tell is _silent else bar)
+    model.cpu()
     task.probe(model, splits)
     for split in (splits.train, splits.val):
         with CountBar() as bar:
@@ -193,19 +196,21 @@ def _build_model(task: Task[Any, Any, Any], config: AnyRunConfig, splits: Splits
         raise ConfigError(f"model {config.model.name}{given}: {text}") from None
 
 
-def _warm_start(task: Task[Any, Any, Any], model: nn.Module, source: str | None) -> LoadReport | None:
+def _warm_start(
+    task: Task[Any, Any, Any], model: nn.Module, source: str | None, splits: Splits, bar: CountBar | None
+) -> LoadReport | None:
     if source is None:
         return None
     path = Path(source)
     if not path.exists() and timm.is_model_pretrained(source):
-        return task.warm_start(model, _pretrained(source))
+        return task.warm_start(model, _pretrained(source), splits, bar)
     inside = [path / "model" / "model.safetensors", path / "model.safetensors"]
     found = next((file for file in inside if file.is_file()), path)
     if found.is_dir():
         raise ConfigError(
             f"model.weights: {path} holds no model.safetensors, expected a run folder or such a file"
         )
-    return task.warm_start(model, found)
+    return task.warm_start(model, found, splits, bar)
 
 
 def _pretrained(name: str) -> dict[str, Tensor]:

@@ -23,11 +23,16 @@ class ModelConfig:
             given here.
         weights: a run folder or a .safetensors file to start from, or the name of a ResNet whose weights timm
             fetches (resnet50); what fits by name and shape is taken.
+        warm_start: how attention begins where these weights have a convolution: "fit" (as that convolution,
+            by least squares on some of the training images, without labels), "taps" (the same from the
+            convolution's weights alone), "zero" (new, the block's last norm at zero, so that the block
+            begins as its shortcut) or "new" (the paper's way).
     """
 
     name: str
     args: dict[str, Any] = dataclasses.field(default_factory=dict)
     weights: str | None = None
+    warm_start: Literal["fit", "taps", "zero", "new"] = "fit"
 
     def __post_init__(self) -> None:
         if "num_classes" in self.args:

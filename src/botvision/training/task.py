@@ -53,6 +53,10 @@ class Outcome(Protocol):
         ...
 
 
+# A fit of attention to convolutions reads so many training images of this many pixels, and no fewer than the
+# least: more bring little (results/warm_start.md).
+FIT_IMAGES, FIT_PIXELS, LEAST_FIT_IMAGES, FIT_BATCH = 256, 224 * 224, 32, 32
+
 C = TypeVar("C", bound=AnyRunConfig)
 S = TypeVar("S", bound=Splits)
 D = TypeVar("D", bound=Dataset)
@@ -92,8 +96,10 @@ class Task(ABC, Generic[C, S, D]):
         """Builds the network, with random weights. Raises ValueError or what the network's builder raises."""
 
     @abstractmethod
-    def warm_start(self, model: nn.Module, source: Path | Mapping[str, Tensor]) -> LoadReport:
-        """Loads the weights that fit."""
+    def warm_start(
+        self, model: nn.Module, source: Path | Mapping[str, Tensor], splits: S, progress: Progress | None
+    ) -> LoadReport:
+        """Loads the weights that fit; attention begins as `model.warm_start` says."""
 
     @abstractmethod
     def probe(self, model: nn.Module, splits: S) -> None:
@@ -134,6 +140,12 @@ class Task(ABC, Generic[C, S, D]):
         self, folder: Path, split: str, files: tuple[Path, Path], progress: Progress | None
     ) -> Outcome:
         """Measures the weights of a run folder and writes table and picture."""
+
+
+def fit_indices(images: int, size: tuple[int, int]) -> list[int]:
+    """Returns which of so many training images of (height, width) pixels a warm start is fitted to."""
+    most = min(FIT_IMAGES, max(LEAST_FIT_IMAGES, FIT_IMAGES * FIT_PIXELS // (size[0] * size[1])), images)
+    return [number * images // most for number in range(most)]
 
 
 def task_of(config: AnyRunConfig) -> Task[Any, Any, Any]:
