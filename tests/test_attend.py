@@ -125,6 +125,6 @@ def test_mistakes_are_one_line(run, photos, tmp_path, capsys):
     assert complaint(capsys, "attend", missing, image) == f"{missing}: no such run folder"
     plain = str(classifier(tmp_path / "plain", "resnet14_nano"))
     assert complaint(capsys, "attend", plain, image, *out) == (
-        f"{plain}: the network has no attention to look at; a BoTNet has, a plain ResNet has not"
+        f"{plain}: the network has no attention; a BoTNet has, a plain ResNet has not"
     )
     assert not (tmp_path / "out").exists()

@@ -7,7 +7,6 @@ R C rows of the position tables.
 
 import math
 import operator
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from botvision.attention import MHSA2d, attend_reference
+from botvision.attention.ablation import block_names, find_attention
 from botvision.data.sources import to_tensor
 from botvision.data.transforms import normalise, resize_and_crop
 from botvision.deploy.detector import DetectionPredictor
@@ -131,7 +131,7 @@ def attention_maps(
         else:
             network(pixels[None].to(_device_of(network)))
         points = (view.middle,) if asked is None else asked
-        names = _block_names([name for name, *_ in seen])
+        names = block_names([name for name, *_ in seen])
         blocks = [
             _look(name, layer, x, sizes, (view, points))
             for name, (_, layer, x, sizes) in zip(names, seen, strict=True)
@@ -148,14 +148,6 @@ def _pixels(at: Sequence[Hw]) -> tuple[Hw, ...]:
         got = " ".join(repr(at).split())
         raise ValueError(f"at: expected pixels (y, x) in a list, such as [(120, 85)], got {got}")
     return tuple((y, x) for y, x in points)
-
-
-def find_attention(network: nn.Module) -> dict[str, MHSA2d]:
-    """Attention layers by name. Raises ValueError: there is none."""
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, MHSA2d)}
-    if not layers:
-        raise ValueError("the network has no attention to look at; a BoTNet has, a plain ResNet has not")
-    return layers
 
 
 def position_logits(layer: MHSA2d, query: Tensor) -> Tensor | None:
@@ -255,12 +247,6 @@ def _distances(weights: Tensor) -> Tensor:
             for y, row in enumerate(weights)
         ]
     )
-
-
-def _block_names(names: Sequence[str]) -> list[str]:
-    """`layer4.0` of a layer's full name, where that is enough to tell them apart."""
-    short = [found[0] if (found := re.search(r"layer\d+\.\d+", name)) else name for name in names]
-    return short if len(set(short)) == len(short) else list(names)
 
 
 def _device_of(network: nn.Module) -> torch.device:

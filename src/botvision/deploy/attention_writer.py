@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from botvision.atomic import write_text
+from botvision.attention.ablation import counted
 from botvision.deploy.attention_maps import BlockAttention, ImageAttention
 from botvision.deploy.view import Hw
 from botvision.deploy.writer import PICTURES, picture_names
@@ -47,11 +48,11 @@ class Choice:
         """Refuse numbers beyond `blocks`, the number of heads of each block."""
         if self.block is not None and not 1 <= self.block <= len(blocks):
             raise ValueError(
-                f"block {self.block}: the network has attention in {_range('block', len(blocks))}"
+                f"block {self.block}: the network has attention in {counted('block', len(blocks))}"
             )
         wanted = blocks if self.block is None else blocks[self.block - 1 : self.block]
         if self.head is not None and not 1 <= self.head <= min(wanted):
-            raise ValueError(f"head {self.head}: the attention has {_range('head', min(wanted))}")
+            raise ValueError(f"head {self.head}: the attention has {counted('head', min(wanted))}")
 
 
 def map_rows(found: ImageAttention, query: int = 0, choice: Choice | None = None) -> list[MapRow]:
@@ -260,7 +261,3 @@ def _means(block: BlockAttention) -> dict[str, Any]:
         "uniform_distance_cells": block.uniform_distance,
         "uniform_entropy_bits": block.uniform_entropy,
     }
-
-
-def _range(what: str, count: int) -> str:
-    return f"one {what}, 1" if count == 1 else f"{count} {what}s, 1 to {count}"
