@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
         *("atomic", "attention", "backbones", "data", "detection", "evaluation"),
         *("draw", "draw_attention", "draw_overlay"),
     },
-    "attend_command": {"data", "deploy", "draw", "draw_overlay", "report"},
+    "attend_command": {"data", "deploy", "draw", "evaluation", "draw_overlay", "report"},
     "eval_command": {"attention", "bars", "report_evaluation", "scoring", "training"},
     "complaints": set(),
     "predict_command": {"bars", "data", "deploy", "draw_overlay", "report", "training"},

@@ -228,7 +228,18 @@ def _block_record(blocks: Sequence[BlockAttention]) -> dict[str, Any]:
         "heads": blocks[0].heads,
         "stride": blocks[0].stride,
         **{key: np.round(np.mean([each[key] for each in means], axis=0), 4).tolist() for key in means[0]},
+        "branch_ratio": _rounded(mean_branch_ratio(blocks)),
     }
+
+
+def mean_branch_ratio(blocks: Sequence[BlockAttention]) -> float | None:
+    """Mean of a block's branch ratio over images; None if an image has none."""
+    ratios = [block.branch_ratio for block in blocks if block.branch_ratio is not None]
+    return float(np.mean(ratios)) if len(ratios) == len(blocks) else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _image_record(file: str, found: ImageAttention, pictures: Sequence[str]) -> dict[str, Any]:
@@ -237,6 +248,7 @@ def _image_record(file: str, found: ImageAttention, pictures: Sequence[str]) -> 
             "name": block.name,
             "grid": list(block.grid),
             **{key: np.round(value, 4).tolist() for key, value in _means(block).items()},
+            "branch_ratio": _rounded(block.branch_ratio),
             "query_cells": [list(cell) for cell in block.cells],
         }
         for block in found.blocks
