@@ -13,7 +13,9 @@ from botvision.deploy.attention_maps import attention_maps
 from botvision.deploy.predictor import Predictor
 from botvision.detection.options import DetectorOptions
 from botvision.detection.weights import save_detector
-from tests.terminal import complaint
+from botvision.evaluation.attention_use import AttentionUse, Contribution, Effect, save_use
+from botvision.evaluation.seeds import Interval
+from tests.terminal import complaint, table
 
 OPTIONS = DetectorOptions(heads="light", channels=16, box_channels=16, mask_convs=1)
 
@@ -71,6 +73,9 @@ def test_classifier(run, photos, tmp_path, capsys):
         pixels = [cells * block.stride for cells in record["distance_cells"]]
         assert record["distance_pixels"] == pytest.approx(pixels, abs=1e-2)
         assert record["entropy_bits"] == pytest.approx(block.entropy.mean((1, 2)).tolist(), abs=1e-3)
+        assert record["branch_ratio"] == pytest.approx(block.branch_ratio, abs=1e-3)
+    row = table(captured.out, "distance (px)")[2]
+    assert row[-1] == f"{found['blocks'][1]['branch_ratio']:.2f}"
     means = [image["blocks"][0]["distance_cells"][0] for image in found["images"]]
     assert found["blocks"][0]["distance_cells"][0] == pytest.approx(np.mean(means), abs=1e-3)
 
@@ -104,6 +109,21 @@ def test_content_alone_has_no_positions(run, tmp_path, photos, capsys):
     }  # fmt: skip
 
 
+def test_what_the_attention_contributes_is_said_where_it_was_measured(run, photos, tmp_path, capsys):
+    between = Contribution(0.02, Interval(0.01, 0.03))
+    effect = Effect("zero", None, {"top1": 0.7}, {"top1": between})
+    use = AttentionUse("val", 9, {"top1": 0.72}, ("layer4.0",), (effect,), {"steps": 6, "kept": "last"})
+    (run / "summary.json").write_text('{"steps": 6, "kept": "last"}')
+    save_use(use, run / "attention_use.json")
+    said = "attention contributes +2.0 (95 % +1.0 to +3.0) top-1 over none"
+    for folder in (run, run / "model"):
+        assert cli.main(["attend", str(folder), str(photos / "0.png"), "--out", str(tmp_path / "out")]) == 0
+        assert said in capsys.readouterr().out.splitlines()
+    (run / "summary.json").write_text('{"steps": 12, "kept": "last"}')  # trained on since
+    assert cli.main(["attend", str(run), str(photos / "0.png"), "--out", str(tmp_path / "out")]) == 0
+    assert "attention contributes" not in capsys.readouterr().out
+
+
 def test_mistakes_are_one_line(run, photos, tmp_path, capsys):
     image, out = str(photos / "0.png"), ["--out", str(tmp_path / "out")]
     attend = ["attend", str(run), image, *out]
@@ -125,6 +145,6 @@ def test_mistakes_are_one_line(run, photos, tmp_path, capsys):
     assert complaint(capsys, "attend", missing, image) == f"{missing}: no such run folder"
     plain = str(classifier(tmp_path / "plain", "resnet14_nano"))
     assert complaint(capsys, "attend", plain, image, *out) == (
-        f"{plain}: the network has no attention to look at; a BoTNet has, a plain ResNet has not"
+        f"{plain}: the network has no attention; a BoTNet has, a plain ResNet has not"
     )
     assert not (tmp_path / "out").exists()

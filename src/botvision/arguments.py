@@ -91,12 +91,15 @@ def means_results(args: argparse.Namespace, overrides: Overrides) -> bool:
         UsageError: Arguments of the one beside those of the other.
     """
     results = Path(args.run).is_file()
-    own = {"--split": args.split, **{f"--{key}": True for key in overrides}}
+    own = {"--split": args.split, "--attention": args.attention, "--block": args.block}
+    own |= {f"--{key}": "given" for key in overrides}
     others = {"--truth": args.truth, "--max-detections": args.max_detections, "--out": args.out}
     wrong = next((flag for flag, given in (own if results else others).items() if given), None)
     if wrong is not None:
         kinds = ("a run folder", "a file of COCO results")
         raise UsageError(f"{wrong}: goes with {kinds[not results]}, and {args.run} is {kinds[results]}")
+    if args.block is not None and args.attention in (None, "all"):
+        raise UsageError("--block: goes with one way to replace attention, such as --attention zero")
     if results and args.truth is None:
         raise UsageError(f"{args.run}: COCO results need their ground truth: --truth INSTANCES.json")
     return results

@@ -55,8 +55,23 @@ def attend(args: argparse.Namespace, say: Say, complain: Say) -> int:
     if len(shown) < len(files):
         say(f"\n{len(files)} files: {len(shown)} looked at, {len(files) - len(shown)} could not be")
     say(f"\n{distance_table(shown)}")
+    use = _use_of(args.run)
+    if use is not None:
+        say(f"\n{use}")
     say(f"\nwritten: {', '.join(f'{path}/' if path.is_dir() else str(path) for path in written)}")
     return 0
+
+
+def _use_of(run: str) -> str | None:
+    """What `eval --attention all` said of the run as it is now; None if it has not been asked."""
+    from botvision.evaluation.attention_use import FILE, load_use
+
+    folder = Path(run)
+    for path in (folder / FILE, folder.parent / FILE):  # of a run folder, or of the model/ folder in it
+        if path.is_file() and (path.parent == folder or folder.name == "model"):
+            found = load_use(path)
+            return None if found is None else found.sentence()
+    return None
 
 
 def _look(
@@ -100,10 +115,14 @@ def _told(
 
 
 def distance_table(images: "Sequence[ImageAttention]") -> str:
-    """Mean attention distance in pixels of the network's input, by block and head, as Markdown."""
-    from botvision.deploy.attention_writer import distance_rows
+    """Mean attention distance in pixels of the network's input, by block and head, as Markdown.
+
+    The last column is the size of the block's residual branch beside its shortcut, both as root mean square.
+    """
+    from botvision.deploy.attention_writer import distance_rows, mean_branch_ratio
 
     rows = distance_rows(images)
+    ratios = [mean_branch_ratio(blocks) for blocks in zip(*(i.blocks for i in images), strict=True)]
     heads = max(len(row.mean) for row in rows)
     cells = [
         [
@@ -112,8 +131,9 @@ def distance_table(images: "Sequence[ImageAttention]") -> str:
             *(f"{mean * row.stride:.0f}" for mean in row.mean),
             *[""] * (heads - len(row.mean)),
             f"{row.uniform * row.stride:.0f}",
+            "" if ratio is None else f"{ratio:.2f}",
         ]
-        for number, row in enumerate(rows, 1)
+        for number, (row, ratio) in enumerate(zip(rows, ratios, strict=True), 1)
     ]
     header = ["distance (px)", "a cell", *(f"head {n + 1}" for n in range(heads)), "all cells alike"]
-    return table(header, cells, "ll" + "r" * (heads + 1))
+    return table([*header, "branch / shortcut"], cells, "ll" + "r" * (heads + 2))

@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from botvision import manual, report, report_evaluation
+from botvision import manual, report
 from botvision.arguments import (
     Overrides,
     UsageError,
@@ -168,32 +168,12 @@ def _train(args: argparse.Namespace, overrides: Overrides) -> int:
 
 def _eval(args: argparse.Namespace, overrides: Overrides) -> int:
     _must_exist(args.run, kind="run folder or results file")
-    if means_results(args, overrides):
-        return _eval_results(args)
-    from botvision.bars import CountBar
-    from botvision.training.results import breakdown_file, evaluate, evaluation_files
+    results = means_results(args, overrides)
+    if results:
+        _must_exist(args.truth, "--truth: ")
+    from botvision.eval_command import evaluate_results, evaluate_run
 
-    split = args.split or "val"
-    with CountBar() as bar:
-        metrics = evaluate(args.run, split, overrides, bar)
-    print(report_evaluation.metrics_tables(metrics))
-    written = [*evaluation_files(Path(args.run), split, overrides)]
-    if getattr(metrics, "breakdown", None) is not None:
-        written.append(breakdown_file(written[1], metrics.breakdown.name))
-    print(f"\nwritten: {', '.join(map(str, written))}")
-    print(f"next: botvision compare {shlex.quote(args.run)} OTHER_RUN")
-    return 0
-
-
-def _eval_results(args: argparse.Namespace) -> int:
-    _must_exist(args.truth, "--truth: ")
-    from botvision.scoring import score, write_scores
-
-    metrics = score(args.run, args.truth, args.max_detections or 100)
-    print(report_evaluation.coco_tables(metrics))
-    written = write_scores(metrics, args.run, args.truth, Path(args.out or Path(args.run).parent))
-    print(f"\nwritten: {written[0]}, {written[1]}")
-    return 0
+    return evaluate_results(args, print) if results else evaluate_run(args, overrides, print)
 
 
 def _predict(args: argparse.Namespace, _: Overrides) -> int:

@@ -4,6 +4,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+# As botvision.attention.ablation has them, which imports torch; a test compares the two.
+ABLATIONS = ("as-trained", "zero", "even", "own", "content", "position", "shuffled")
+
 PROGRAM = "Bottleneck Transformers (BoTNet) and the ResNets they come from: train, use, compare."
 
 FIRST_STEPS = """
@@ -53,6 +56,8 @@ botvision train --out runs/mine --resume
 botvision eval runs/first
 botvision eval runs/mine --split test
 botvision eval runs/first --data.root elsewhere/
+botvision eval runs/first --attention all                     # does it use its attention? in a table
+botvision eval runs/first --attention zero --block 2          # without the attention of the second block
 botvision eval runs/cells --model.detector.detections 400     # a detector: more objects of an image
 botvision eval results.json --truth instances_val2017.json    # COCO results, whoever made them
 """,
@@ -117,6 +122,10 @@ HELP = {
     "train --resume": "go on from the last checkpoint, exactly, with the run's own config.yaml",
     "eval run": "a run folder of botvision train, or a JSON file of COCO results",
     "eval --split": "which images of the run's data (default: val)",
+    "eval --attention": "replace what attention gives, without retraining: zero; even (all weights equal); "
+    "own (every cell sees itself alone); content or position (these logits alone); shuffled (every cell gets "
+    "what another one asked for); as-trained (nothing); all: a table of these, and of each block alone",
+    "eval --block": "replace it in this block alone, numbered from 1 (default: in all)",
     "eval --truth": "COCO instances to hold the results against",
     "eval --max-detections": "of one class in one image of the results that count (default: 100)",
     "eval --out": "folder for RESULTS-eval.json and RESULTS-pr.png (default: beside the results)",
@@ -205,6 +214,8 @@ ARGUMENTS: Mapping[str, Mapping[str, dict[str, Any]]] = {
     "eval": {
         "run": {"metavar": "RUN"},
         "--split": {"choices": ("val", "test", "train")},
+        "--attention": {"metavar": "HOW", "choices": (*ABLATIONS, "all")},
+        "--block": {"metavar": "K", "type": positive},
         "--truth": {"metavar": "FILE.json"},
         "--max-detections": {"metavar": "N", "type": positive},
         "--out": {"metavar": "DIR"},

@@ -7,6 +7,7 @@ from botvision import report
 from botvision.report import table
 
 if TYPE_CHECKING:  # for their names alone: they bring torch
+    from botvision.evaluation.attention_use import AttentionUse
     from botvision.evaluation.classification import Breakdown
     from botvision.evaluation.coco import ClassMetrics, CocoMetrics
 
@@ -62,6 +63,42 @@ def breakdown_table(found: "Breakdown") -> str:
     numbers = zip(found.count, map(tenth, found.top1), map(tenth, found.error), strict=True)
     rows = [[name, *cells] for name, cells in zip(names, numbers, strict=True)]
     return table([f"{found.name} ({found.unit})", "images", "top-1 (%)", "± (standard error)"], rows, "lrrr")
+
+
+def attention_line(use: "AttentionUse") -> str:
+    """Say in a line what an evaluation with attention replaced differs by from the one as trained."""
+    from botvision.evaluation.attention_use import TITLES
+
+    effect = use.effects[0]
+    where = "all blocks" if effect.block is None else effect.block
+    scores = []
+    for name, found in effect.contributions.items():
+        own, other = tenth(use.as_trained[name]), tenth(effect.scores[name])
+        change = found.negated()
+        scores.append(f"{TITLES[name]} {other} % against {own} % as trained, {change.text()}")
+    return f"attention {effect.how} in {where}: {'; '.join(scores)}, over {use.images:,} images"
+
+
+def attention_table(use: "AttentionUse") -> str:
+    """Return scores with attention replaced in several ways, and what attention contributes over each."""
+    from botvision.evaluation.attention_use import TITLES
+
+    names = list(use.as_trained)
+    header, rows = ["attention", "in"], [["as trained", ""]]
+    for name in names:
+        header += [f"{TITLES[name]} (%)", "contribution", "95 %"]
+        rows[0] += [tenth(use.as_trained[name]), "", ""]
+    for effect in use.effects:
+        row = [effect.how, effect.block or "all blocks"]
+        for name in names:
+            found = effect.contributions[name]
+            row += [tenth(effect.scores[name]), found.mean_text(), found.interval_text()]
+        rows.append(row)
+    text = table(header, rows, "ll" + "rrr" * len(names))
+    return (
+        f"{text}\n\n{use.images:,} images. Contribution: as trained minus this, in percentage points, with "
+        "its interval over images. Nothing was retrained."
+    )
 
 
 def tenth(fraction: float) -> str:

@@ -258,7 +258,7 @@ def test_detectors_take_bytes_and_classifiers_do_not():
 
 
 def test_what_cannot_be_looked_at():
-    with pytest.raises(ValueError, match="no attention to look at"):
+    with pytest.raises(ValueError, match="the network has no attention"):
         attention_maps(bv.create_model("resnet14_nano"), torch.rand(3, 64, 64))
     with pytest.raises(ValueError, match="at 64,0: outside the image"):
         attention_maps(classifier(), torch.rand(3, 64, 96), [(0, 0), (64, 0)])

@@ -88,8 +88,11 @@ class MHSA2d(nn.Module):
             ValueError: x has other channels, or `sizes` does not fit the batch.
         """
         q, k, v, terms = self.project(x, sizes)
-        out = attend(q, k, v, terms, self.dropout if self.training else 0.0, self.kernel)
-        out = out.transpose(1, 2).reshape(x.shape[0], *terms.grid, self.dim).permute(0, 3, 1, 2)
+        return self.as_map(attend(q, k, v, terms, self.dropout if self.training else 0.0, self.kernel), x)
+
+    def as_map(self, cells: Tensor, x: Tensor) -> Tensor:
+        """(B, C, H, W) map of (B, N, H*W, D) cells, in the memory format of the (B, C, H, W) map x."""
+        out = cells.transpose(1, 2).reshape(x.shape[0], *x.shape[2:], self.dim).permute(0, 3, 1, 2)
         return out if _channels_last(x) else out.contiguous()
 
     def attention_map(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:

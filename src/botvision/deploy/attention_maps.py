@@ -7,10 +7,9 @@ R C rows of the position tables.
 
 import math
 import operator
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,8 +17,10 @@ from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from botvision.attention import MHSA2d, attend_reference
+from botvision.attention.ablation import block_names, find_attention
 from botvision.data.sources import to_tensor
 from botvision.data.transforms import normalise, resize_and_crop
+from botvision.deploy.branches import watching_branches
 from botvision.deploy.detector import DetectionPredictor
 from botvision.deploy.predictor import ImageLike, Predictor, to_rgb
 from botvision.deploy.view import Hw, View
@@ -40,6 +41,9 @@ class BlockAttention:
         entropy: (N, H, W) entropy in bits of the weights of the query at each cell.
         offsets: position logits of the mean query, at every row of the layer's own tables: (N, 2H'-1, 2W'-1)
             by the relative offset key - query, or (N, H', W') by the key's place; None without position.
+        branch_ratio: root mean square of what the block's residual branch adds, divided by that of the
+            shortcut it is added to, over all channels and the image's cells. None where the layer is in no
+            bottleneck block, or the shortcut is zero.
     """
 
     name: str
@@ -51,6 +55,7 @@ class BlockAttention:
     distance: Tensor
     entropy: Tensor
     offsets: Tensor | None
+    branch_ratio: float | None = None
 
     @property
     def heads(self) -> int:
@@ -123,7 +128,12 @@ def attention_maps(
         pixels = normalise(resize_and_crop(pixels, model.image_size, model.crop), model.mean, model.std)
     for point in asked or ():  # before the network runs: with a stride of 1 it is known whether it sees them
         view.cell(point, 1)
-    with torch.no_grad(), _evaluating(network), _watching(network) as seen:
+    with (
+        torch.no_grad(),
+        _evaluating(network),
+        _watching(network) as seen,
+        watching_branches(network) as branches,
+    ):
         if isinstance(network, GeneralizedRCNN):
             transform: Any = network.transform
             network([pixels.to(_device_of(network))])
@@ -131,10 +141,10 @@ def attention_maps(
         else:
             network(pixels[None].to(_device_of(network)))
         points = (view.middle,) if asked is None else asked
-        names = _block_names([name for name, *_ in seen])
+        names = block_names([name for name, *_ in seen])
         blocks = [
-            _look(name, layer, x, sizes, (view, points))
-            for name, (_, layer, x, sizes) in zip(names, seen, strict=True)
+            replace(_look(name, layer, x, sizes, (view, points)), branch_ratio=branches.ratio(place, view))
+            for name, (place, layer, x, sizes) in zip(names, seen, strict=True)
         ]
     return ImageAttention(view, points, tuple(blocks))
 
@@ -148,14 +158,6 @@ def _pixels(at: Sequence[Hw]) -> tuple[Hw, ...]:
         got = " ".join(repr(at).split())
         raise ValueError(f"at: expected pixels (y, x) in a list, such as [(120, 85)], got {got}")
     return tuple((y, x) for y, x in points)
-
-
-def find_attention(network: nn.Module) -> dict[str, MHSA2d]:
-    """Attention layers by name. Raises ValueError: there is none."""
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, MHSA2d)}
-    if not layers:
-        raise ValueError("the network has no attention to look at; a BoTNet has, a plain ResNet has not")
-    return layers
 
 
 def position_logits(layer: MHSA2d, query: Tensor) -> Tensor | None:
@@ -255,12 +257,6 @@ def _distances(weights: Tensor) -> Tensor:
             for y, row in enumerate(weights)
         ]
     )
-
-
-def _block_names(names: Sequence[str]) -> list[str]:
-    """`layer4.0` of a layer's full name, where that is enough to tell them apart."""
-    short = [found[0] if (found := re.search(r"layer\d+\.\d+", name)) else name for name in names]
-    return short if len(set(short)) == len(short) else list(names)
 
 
 def _device_of(network: nn.Module) -> torch.device:

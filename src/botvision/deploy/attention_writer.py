@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from botvision.atomic import write_text
+from botvision.attention.ablation import counted
 from botvision.deploy.attention_maps import BlockAttention, ImageAttention
 from botvision.deploy.view import Hw
 from botvision.deploy.writer import PICTURES, picture_names
@@ -47,11 +48,11 @@ class Choice:
         """Refuse numbers beyond `blocks`, the number of heads of each block."""
         if self.block is not None and not 1 <= self.block <= len(blocks):
             raise ValueError(
-                f"block {self.block}: the network has attention in {_range('block', len(blocks))}"
+                f"block {self.block}: the network has attention in {counted('block', len(blocks))}"
             )
         wanted = blocks if self.block is None else blocks[self.block - 1 : self.block]
         if self.head is not None and not 1 <= self.head <= min(wanted):
-            raise ValueError(f"head {self.head}: the attention has {_range('head', min(wanted))}")
+            raise ValueError(f"head {self.head}: the attention has {counted('head', min(wanted))}")
 
 
 def map_rows(found: ImageAttention, query: int = 0, choice: Choice | None = None) -> list[MapRow]:
@@ -227,7 +228,18 @@ def _block_record(blocks: Sequence[BlockAttention]) -> dict[str, Any]:
         "heads": blocks[0].heads,
         "stride": blocks[0].stride,
         **{key: np.round(np.mean([each[key] for each in means], axis=0), 4).tolist() for key in means[0]},
+        "branch_ratio": _rounded(mean_branch_ratio(blocks)),
     }
+
+
+def mean_branch_ratio(blocks: Sequence[BlockAttention]) -> float | None:
+    """Mean of a block's branch ratio over images; None if an image has none."""
+    ratios = [block.branch_ratio for block in blocks if block.branch_ratio is not None]
+    return float(np.mean(ratios)) if len(ratios) == len(blocks) else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _image_record(file: str, found: ImageAttention, pictures: Sequence[str]) -> dict[str, Any]:
@@ -236,6 +248,7 @@ def _image_record(file: str, found: ImageAttention, pictures: Sequence[str]) -> 
             "name": block.name,
             "grid": list(block.grid),
             **{key: np.round(value, 4).tolist() for key, value in _means(block).items()},
+            "branch_ratio": _rounded(block.branch_ratio),
             "query_cells": [list(cell) for cell in block.cells],
         }
         for block in found.blocks
@@ -260,7 +273,3 @@ def _means(block: BlockAttention) -> dict[str, Any]:
         "uniform_distance_cells": block.uniform_distance,
         "uniform_entropy_bits": block.uniform_entropy,
     }
-
-
-def _range(what: str, count: int) -> str:
-    return f"one {what}, 1" if count == 1 else f"{count} {what}s, 1 to {count}"

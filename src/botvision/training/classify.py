@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from botvision import draw
 from botvision.atomic import replacing
+from botvision.attention.ablation import Replaced
 from botvision.backbones.cost import count
 from botvision.backbones.variants import VARIANTS, create_model
 from botvision.backbones.weights import LoadReport, load_model, load_weights, save_model
@@ -192,11 +194,17 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
         return metrics
 
     def evaluate(
-        self, folder: Path, split: str, files: tuple[Path, Path], progress: Progress | None
+        self,
+        folder: Path,
+        split: str,
+        files: tuple[Path, Path],
+        progress: Progress | None,
+        replaced: Replaced | None = None,
     ) -> ClassificationMetrics:
         model, description = load_model(folder / "model")
-        chosen = open_split(self.config.data, split, description["classes"], self.config.train.seed)
-        return _write(files, self._measure(model, chosen, progress), split, chosen.name)
+        with nullcontext() if replaced is None else replaced.within(model):
+            chosen = open_split(self.config.data, split, description["classes"], self.config.train.seed)
+            return _write(files, self._measure(model, chosen, progress), split, chosen.name)
 
     def _kwargs(self, num_classes: int) -> dict[str, Any]:
         """Arguments of `create_model`: the recipe's, the number of classes, the image size."""

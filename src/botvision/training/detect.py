@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
 from botvision.atomic import replacing
+from botvision.attention.ablation import Replaced
 from botvision.backbones.cost import count
 from botvision.backbones.variants import VARIANTS
 from botvision.backbones.weights import LoadReport
@@ -214,14 +216,20 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
         return metrics
 
     def evaluate(
-        self, folder: Path, split: str, files: tuple[Path, Path], progress: Progress | None
+        self,
+        folder: Path,
+        split: str,
+        files: tuple[Path, Path],
+        progress: Progress | None,
+        replaced: Replaced | None = None,
     ) -> DetectionMetrics:
         options = {key: getattr(self.config.model.detector, key) for key in OPTIONS_OF_EVALUATION}
         model, description = load_detector(folder / "model", **options, image_size=self.config.data.size)
         categories = [Category(row["id"], row["name"]) for row in description["categories"]]
         seed = self.config.train.seed
-        chosen = open_detection_split(self.config.data, split, seed, categories, progress)
-        return self._measure(model, chosen, files, split, progress)
+        with nullcontext() if replaced is None else replaced.within(model):
+            chosen = open_detection_split(self.config.data, split, seed, categories, progress)
+            return self._measure(model, chosen, files, split, progress)
 
     def _backbone_args(self) -> dict[str, Any]:
         args = dict(self.config.model.args)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from botvision.attention.ablation import Replaced
 from botvision.data.cache import Progress
 from botvision.training import provenance
 from botvision.training.checkpoint import RunState, evaluated_weights
@@ -72,6 +73,8 @@ def evaluate(
     split: str = "val",
     overrides: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    replaced: Replaced | None = None,
+    out: Path | None = None,
 ) -> Any:  # noqa: ANN401  the task decides
     """Evaluates the weights of a run folder, and writes the files that `evaluation_files` names.
 
@@ -81,18 +84,18 @@ def evaluate(
         overrides: dotted keys under `data`, or `train.batch_size`, `train.device`; of a detector
             `model.detector.detections`, `.score_threshold` and `.nms`, too.
         progress: called with what is being done, how many images are done and how many there are.
+        replaced: what takes the place of the network's attention meanwhile; nothing unless given.
+        out: folder for the files; the run folder unless given.
 
     Returns:
         The task's metrics: `ClassificationMetrics` or `DetectionMetrics`.
 
     Raises:
-        ValueError: no finished run there, another key, data that cannot be opened or that have other classes.
+        ValueError: no finished run there, another key, data that cannot be opened or that have other classes,
+            or no such attention.
     """
     folder = Path(run_folder)
-    if not (folder / "config.yaml").is_file():
-        raise ConfigError(f"{folder}: not a run folder, there is no config.yaml")
-    if not (folder / "summary.json").is_file():
-        raise ConfigError(f"{folder}: the run is not finished, there is no summary.json; resume it first")
+    check_finished(folder)
     own = load_config(folder / "config.yaml")
     allowed = task_of(own).evaluation_keys
     for key in overrides or {}:
@@ -101,17 +104,32 @@ def evaluate(
     if split not in ("train", "val", "test"):
         raise ConfigError(f"split: expected train, val or test, got {split!r}")
     config = build_config(config_to_dict(own), overrides)
+    files = evaluation_files(folder, split, overrides, replaced)
+    if out is not None:
+        files = out / files[0].name, out / files[1].name
     with quiet():
-        return task_of(config).evaluate(folder, split, evaluation_files(folder, split, overrides), progress)
+        return task_of(config).evaluate(folder, split, files, progress, replaced)
+
+
+def check_finished(folder: Path) -> None:
+    """Raises ConfigError for a folder that holds no finished run."""
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"{folder}: not a run folder, there is no config.yaml")
+    if not (folder / "summary.json").is_file():
+        raise ConfigError(f"{folder}: the run is not finished, there is no summary.json; resume it first")
 
 
 def evaluation_files(
-    folder: Path, split: str = "val", overrides: Mapping[str, Any] | None = None
+    folder: Path,
+    split: str = "val",
+    overrides: Mapping[str, Any] | None = None,
+    replaced: Replaced | None = None,
 ) -> tuple[Path, Path]:
     """Returns where an evaluation is written: JSON and picture.
 
     eval.json and confusion.png (precision_recall.png of a detector) are the run's own validation; every other
-    split or data has a name of its own, such as eval-test.json or eval-train-limit-100.json.
+    split or data has a name of its own, such as eval-test.json or eval-train-limit-100.json. So has an
+    evaluation with attention replaced: eval-attention-zero.json, or eval-attention-zero-block-2.json.
     """
     own = load_config(folder / "config.yaml")
     config = build_config(config_to_dict(own), overrides)
@@ -124,6 +142,9 @@ def evaluation_files(
             words += [] if str(root) == own.data.root else [root.stem]
         elif not key.startswith("train.") and name not in WAYS_OF_LOADING:
             words.append(f"{name}-{value}")
+    if replaced is not None:
+        words.append(f"attention-{replaced.how}")
+        words += [] if replaced.block is None else [f"block-{replaced.block}"]
     label = "".join(f"-{re.sub(r'[^0-9A-Za-z._]+', '-', word).strip('-')}" for word in words)
     return folder / f"eval{label}.json", folder / f"{task_of(config).picture}{label}.png"
 

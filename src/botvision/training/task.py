@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from botvision.attention.ablation import Replaced
 from botvision.backbones.weights import LoadReport
 from botvision.data.cache import Progress
 from botvision.data.loaders import BatchedDataset, build_loader
@@ -137,9 +138,14 @@ class Task(ABC, Generic[C, S, D]):
 
     @abstractmethod
     def evaluate(
-        self, folder: Path, split: str, files: tuple[Path, Path], progress: Progress | None
+        self,
+        folder: Path,
+        split: str,
+        files: tuple[Path, Path],
+        progress: Progress | None,
+        replaced: Replaced | None = None,
     ) -> Outcome:
-        """Measures the weights of a run folder and writes table and picture."""
+        """Measures the weights of a run folder, maybe with attention replaced; writes table and picture."""
 
 
 def fit_indices(images: int, size: tuple[int, int]) -> list[int]:
