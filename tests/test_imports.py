@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
         *("atomic", "bars", "backbones", "data", "detection", "evaluation"),
         *("draw", "draw_breakdown", "draw_curves", "draw_overlay"),
     },
-    "study": {"atomic", "data", "deploy", "draw", "evaluation", "report", "training"},
+    "study": {"atomic", "data", "deploy", "draw", "evaluation", "report", "sides", "training"},
     "study_command": {"bars", "report", "study"},
     "deploy": {
         *("atomic", "attention", "backbones", "data", "detection", "evaluation"),

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from botvision.evaluation.coco_files import Kind
-from botvision.evaluation.coco_matches import load_matches
+from botvision.evaluation.coco_matches import load_matches, load_sides
 from botvision.evaluation.predictions import load_predictions
 from botvision.evaluation.seeds import LEVEL
 from botvision.study.result import Place, SeedRun, evaluation_at, score_of
@@ -23,6 +23,7 @@ AP: Mapping[str, tuple[Kind, int | None]] = {
     "mask_ap": ("segm", None),
     "mask_ap50": ("segm", 0),
 }
+SIDES = "side_accuracy"
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,13 @@ class Bootstrap:
             count = len(said.target)
             whole, samples = (said.accuracy(weights) for weights in self._weights(count))
             return Sampled(float(whole[0]), samples, count, said.target.tobytes())
+        if metric == SIDES:
+            sides = load_sides(path)
+            if sides is None:
+                raise ValueError(f"{path.name} has nothing of {metric}")
+            whole, samples = (sides.of_samples(weights) for weights in self._weights(len(sides.images)))
+            mark = sides.images.tobytes() + sides.parts.tobytes()
+            return Sampled(float(whole[0]), samples, len(sides.images), mark)
         if metric not in AP:
             raise ValueError(f"{metric} is not known for single images")
         kind, iou = AP[metric]
@@ -126,6 +134,6 @@ class Bootstrap:
 def per_image_file(run: SeedRun, metric: str, place: Place | None = None) -> tuple[Path | None, int | None]:
     """Return where a run says what it made of single images, None if it does not; and of which group."""
     if place is None:
-        return run.folder / ("matches.npz" if metric in AP else "predictions.npz"), None
+        return run.folder / ("matches.npz" if metric in AP or metric == SIDES else "predictions.npz"), None
     found = evaluation_at(run, place)
     return (None, None) if found is None else (found.per_image, found.group)
