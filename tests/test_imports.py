@@ -13,11 +13,12 @@ ROOT = Path(botvision.__file__).parent
 ALLOWED: dict[str, set[str]] = {
     "atomic": set(),
     "bars": set(),
+    "sides": set(),
     "attention": set(),
     "backbones": {"atomic", "attention"},
     "detection": {"atomic", "attention", "backbones"},
-    "data": {"atomic"},
-    "evaluation": {"atomic"},
+    "data": {"atomic", "sides"},
+    "evaluation": {"atomic", "sides"},
     "draw": {"atomic"},
     "draw_breakdown": {"draw", "evaluation"},
     "draw_curves": {"draw", "evaluation"},
@@ -32,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
         *("atomic", "attention", "bars", "backbones", "data", "detection", "evaluation"),
         *("draw", "draw_breakdown", "draw_curves", "draw_overlay"),
     },
-    "study": {"atomic", "data", "deploy", "draw", "evaluation", "report", "training"},
+    "study": {"atomic", "data", "deploy", "draw", "evaluation", "report", "sides", "training"},
     "study_command": {"bars", "report", "study"},
     "deploy": {
         *("atomic", "attention", "backbones", "data", "detection", "evaluation"),
@@ -68,6 +69,7 @@ CORE = {"torch", "torchvision", "timm", "safetensors", "numpy", "PIL"}
 THIRD_PARTY: dict[str, set[str]] = {
     "atomic": set(),
     "bars": {"tqdm"},
+    "sides": set(),
     "arguments": set(),
     "attention": {"torch"},
     "backbones": {"torch", "timm", "safetensors"},

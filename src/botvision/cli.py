@@ -110,7 +110,7 @@ def _check(args: argparse.Namespace, overrides: Overrides) -> int:
     print(check_tables(found) if detection else report.check_table(found))
     if found.ok and found.kind != "images":
         recipe = "objects_botnet50" if detection else "photos_botnet50"
-        keys = {"data.root": args.data, **overrides}
+        keys = {"data.root": args.data, **found.keys, **overrides}
         given = " ".join(f"--{key} {shlex.quote(value)}" for key, value in keys.items())
         boxes = detection and not any(row["masks"] for row in found.rows)
         most = max(row["objects_max"] for row in found.rows) if detection else 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # for their names alone: they bring torch
     from botvision.evaluation.classification import ClassificationMetrics
 
 WORST_CLASSES = 5
-COMPARED = {"top1": "top-1", "box_ap": "box AP", "mask_ap": "mask AP"}
+COMPARED = {"top1": "top-1", "box_ap": "box AP", "mask_ap": "mask AP", "side_accuracy": "side accuracy"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +178,7 @@ def summary_lines(summary: Mapping[str, Any]) -> str:
     height, width = summary["image_size"]
     if summary.get("task") == "detect":
         titles = {"box_ap": "box AP", "box_ap50": "box AP50", "mask_ap": "mask AP", "mask_ap50": "mask AP50"}
+        titles |= {"side_accuracy": "side accuracy"} if "side_accuracy" in summary else {}
         measured = {f"{title} (%)": percent(summary.get(key)) for key, title in titles.items()}
     else:
         measured = {

@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # for their names alone: they bring torch
     from botvision.evaluation.attention_use import AttentionUse
     from botvision.evaluation.classification import Breakdown
     from botvision.evaluation.coco import ClassMetrics, CocoMetrics
+    from botvision.evaluation.side_accuracy import SideAccuracy
 
 LISTED_CLASSES = 100  # of more, the lowest
 NAMES = {"bbox": "box", "segm": "mask"}
@@ -20,14 +21,24 @@ def metrics_tables(metrics: Any) -> str:  # noqa: ANN401
 
     Args:
         metrics: ``ClassificationMetrics``, or an object whose ``bbox`` and ``segm`` are ``CocoMetrics``, the
-            latter None without masks.
+            latter None without masks; its ``sides`` are ``SideAccuracy``, if there are any.
     """
     if not hasattr(metrics, "bbox"):
         parts = [report.metrics_table(metrics)]
         if metrics.breakdown is not None:
             parts.append(breakdown_table(metrics.breakdown))
         return "\n\n".join(parts)
-    return coco_tables([found for found in (metrics.bbox, metrics.segm) if found is not None])
+    text = coco_tables([found for found in (metrics.bbox, metrics.segm) if found is not None])
+    sides = getattr(metrics, "sides", None)
+    return text if sides is None else f"{text}\n\n{side_lines(sides)}"
+
+
+def side_lines(sides: "SideAccuracy") -> str:
+    """Return in a line or two how often a part's side is right."""
+    parts, found, right = (int(values.sum()) for values in (sides.parts, sides.found, sides.right))
+    what = f"of {parts} parts that have a left and a right, {found} are found at their place (box IoU .50) as"
+    accuracy = "" if not found else f" ({tenth(sides.accuracy)} % side accuracy)"
+    return f"Sides: {what} one or the other,\n{right} of them with the right side{accuracy}."
 
 
 def coco_tables(metrics: "Sequence[CocoMetrics]") -> str:

@@ -134,13 +134,44 @@ def test_a_broken_annotation_is_named_and_left_out(key: str, value: object, kind
     assert (1 in file.annotations.ids) == ("reaches 8" in words)
 
 
-def test_a_box_that_reaches_outside_is_clipped_and_a_pixel_more_is_no_matter() -> None:
+def test_a_box_that_reaches_far_outside_is_clipped_and_a_little_is_counted() -> None:
     content = scene()
     content["annotations"][1]["bbox"] = [-8, 5, 20, 10]
-    content["annotations"][0]["bbox"] = [1, 2, 29.9, 20]
+    content["annotations"][0]["bbox"] = [1, 2, 29.9, 20]  # of an image of 50 x 30
+    content["annotations"][2]["bbox"] = [2, 20, 40, 22]  # of one of 40 x 60
     file = parse(content)
-    assert file.annotations.boxes[0].tolist() == [0, 5, 12, 10]
+    assert file.annotations.boxes.tolist()[:2] == [[0, 5, 12, 10], [2, 20, 40, 22]]
     assert file.annotations.boxes[3].tolist() == [1, 2, 29.9, 20]
+    assert [problem.line for problem in file.problems if problem.kind == "clipped"] == [
+        "x.json: 2 boxes reach up to 2.0 pixels outside the image (annotation 4 of image 30 the first): "
+        "clipped for training, measured as in the file"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("box", "size", "fatal", "counted"),
+    [
+        ([-2, 1, 9, 9], (100, 100), False, True),
+        ([91, 1, 11, 9], (100, 100), False, True),
+        ([-2.2, 1, 9, 9], (100, 100), True, False),
+        ([91, 1, 11.2, 9], (100, 100), True, False),
+        ([1, 91, 9, 11.2], (100, 100), True, False),
+        ([509.3, 1, 4.7, 9], (512, 512), False, True),  # 509.3 + 4.7 - 512 is a hair more than 2
+        ([-9, 1, 20, 9], (100, 1000), False, True),  # a hundredth of the width
+        ([-11, 1, 20, 9], (100, 1000), True, False),
+        ([1, -9, 20, 20], (100, 1000), True, False),  # not of the height
+        ([1, 1, 99.05, 9], (100, 100), False, False),  # rounded
+    ],
+)
+def test_how_far_outside_a_box_may_reach(
+    box: list[float], size: tuple[int, int], fatal: bool, counted: bool
+) -> None:
+    content = scene()
+    content["images"] = [{"id": 500, "file_name": "a.png", "height": size[0], "width": size[1]}]
+    content["annotations"] = [{**content["annotations"][1], "bbox": box, "segmentation": []}]
+    file = parse(content)
+    assert bool(lines(file)) == fatal
+    assert [problem.kind for problem in file.problems if not problem.fatal] == ["clipped"] * counted
 
 
 def test_what_has_no_area_stays_for_evaluation_alone() -> None:

@@ -188,6 +188,39 @@ def test_zero_area_is_a_note_with_ids_and_training_leaves_it_out(data: Path) -> 
     assert train.ground_truth()["annotations"][0]["bbox"] == [5, 5, 0, 10]
 
 
+def test_boxes_a_little_outside_are_one_note(data: Path) -> None:
+    def outside(content: dict[str, Any]) -> None:
+        for number in range(50):
+            content["annotations"].append({**first(content), "id": 1000 + number, "bbox": [-1.5, 5, 30, 10]})
+
+    edit(data, outside)
+    report = check_data(data)
+    assert report.ok
+    (line,) = [warning for warning in report.warnings if "boxes reach" in warning]
+    assert "50 boxes reach up to 1.5 pixels outside the image (annotation 1000 of image 1 the first)" in line
+
+
+def test_left_and_right_classes_are_to_be_trained_without_flips(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sides(content: dict[str, Any]) -> None:
+        for category, name in zip(content["categories"], ("left_ear", "nose", "right_ear"), strict=True):
+            category["name"] = name
+
+    for split in ("train", "val"):
+        edit(data, sides, split)
+    assert cli.main(["check", str(data)]) == 0
+    out = capsys.readouterr().out
+    assert "note: left and right are classes of their own (left_ear, right_ear), " in out
+    assert re.search(
+        rf"next: botvision train \S+ --data.root {re.escape(str(data))} --data.flip false\n", out
+    )
+    assert cli.main(["check", str(data), "--data.flip", "false"]) == 0
+    out = capsys.readouterr().out
+    assert "left and right" not in out
+    assert out.count("--data.flip false") == 1
+
+
 def test_many_notes_are_counted(data: Path) -> None:
     def flat(content: dict[str, Any]) -> None:
         template = first(content)

@@ -1,5 +1,6 @@
 """Views of images and instances: scaled, cut, mirrored."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -147,6 +148,15 @@ def test_without_jitter_the_image_fills_the_canvas_as_far_as_it_goes() -> None:
     assert (view.scaled, view.size, view.mirrored) == ((61, 128), (61, 128), True)
     config = DetectionDataConfig(image_size=(96, 128), augment="none")
     assert not choose_view((48, 100), config, [0.9, 0.9, 0.9, 0.2]).mirrored
+
+
+def test_without_flips_nothing_is_mirrored_and_the_rest_stays() -> None:
+    draws = [0.3, 0.6, 0.9, 0.1]
+    usual = choose_view((48, 100), DetectionDataConfig(image_size=64), draws)
+    without = choose_view((48, 100), DetectionDataConfig(image_size=64, flip=False), draws)
+    assert usual.mirrored
+    assert without == dataclasses.replace(usual, mirrored=False)
+    assert not choose_view((48, 100), DetectionDataConfig(augment="flip", flip=False), draws).mirrored
 
 
 def test_colours_change_within_their_range() -> None:

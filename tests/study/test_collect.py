@@ -163,6 +163,29 @@ def test_detectors_have_box_and_mask_scores(tmp_path):
     assert files == ["matches.npz", "matches-image_size-24.npz"]
 
 
+def test_a_run_that_found_no_part_has_no_side_accuracy(tmp_path):
+    changes = (
+        (
+            "metrics: {top1: {title: top-1, chance: 0.5}}",
+            "metrics: {side_accuracy: {title: sides}, box_ap: {title: AP}}",
+        ),
+        ("{top1: 12.5}", "{box_ap: 12.5}"),
+        ("generated_resnet14_nano", "shapes_resnet14_nano"),
+    )
+    plan = plan_of(tmp_path, TWO_SEEDS, *changes)
+    run_all(plan, task="detect", box_ap=0.5, mask_ap=0.375, side_accuracy=0.75)
+    summary = plan.runs[0].folder / "summary.json"
+    values = json.loads(summary.read_text())
+    summary.write_text(json.dumps(values | {"side_accuracy": None}))
+    assert [run.scores for run in collect(plan).arms[0].runs] == [
+        {"box_ap": 0.5},
+        {"side_accuracy": 0.75, "box_ap": 0.5},
+    ]
+    summary.write_text(json.dumps({key: values[key] for key in values if key != "side_accuracy"}))
+    with pytest.raises(ValueError, match="side_accuracy is None, expected a number"):
+        collect(plan)
+
+
 @pytest.mark.parametrize("value", [None, "good", True])
 def test_a_score_that_is_no_number_is_named(tmp_path, value):
     plan = run_all(plan_of(tmp_path, TWO_SEEDS, PLACES))

@@ -30,6 +30,8 @@ SLIDES = {  # the slides' three results tables: box AP, mask AP
 VARIED = {
     "backbones": {"model.name"},
     "cifar": {"model.name"},
+    "photos": {"model.name"},
+    "sides": {"model.name"},
     "long-range": {"model.name", "model.args.channels", "model.args.layers"},  # channels make the costs equal
     "position": {"model.name", "model.args.position"},
     "resolution": {"model.name", "data.image_size"},
@@ -64,12 +66,12 @@ def test_the_study_in_the_readme(tmp_path):
     assert plan.runs[1].config.model.args == {"heads": 8}
 
 
-def test_the_small_scales_take_five_hours_at_most(tmp_path):
+def test_the_small_scales_take_eight_hours_at_most(tmp_path):
     plans = [make_plan(load_study(name), "cpu", tmp_path / name) for name in study_names()]
     left = [estimate(plan, plan.states(), slots=2).left for plan in plans]
     known = [minutes for minutes in left if minutes is not None]
     assert len(known) == len(plans)
-    assert 60 < sum(known) <= 300
+    assert 60 < sum(known) <= 480
 
 
 @pytest.mark.parametrize("name", ["backbones", "position", "resolution"])

@@ -11,6 +11,7 @@ from botvision.evaluation.coco import evaluate_coco
 from botvision.evaluation.coco_matches import match_coco, save_matches
 from botvision.evaluation.predictions import Predictions, save_predictions
 from botvision.evaluation.seeds import Interval
+from botvision.evaluation.side_accuracy import SideAccuracy
 from botvision.study.bootstrap import Bootstrap
 from botvision.study.result import Arm, Claim, Evaluation, Metric, StudyOutcome
 from botvision.study.statistics import difference, judge
@@ -84,6 +85,25 @@ def test_images_of_average_precision(tmp_path: Path):
     assert reverse.over_images is not None
     assert reverse.over_images.low == pytest.approx(-found.over_images.high)
     assert reverse.over_images.high == pytest.approx(-found.over_images.low)
+
+
+def test_images_of_side_accuracy(tmp_path: Path):
+    """Of two parts an image both are right, or in half of the images one: 1 against 0.75 of 40 images."""
+    images, two = np.arange(40), np.full(40, 2, np.int32)
+    arms = []
+    for name, right in (("r", two - images % 2), ("bot", two)):
+        folder = tmp_path / name
+        folder.mkdir()
+        sides = SideAccuracy(images.astype(np.int64), two, two, right.astype(np.int32))
+        save_matches({}, folder / "matches.npz", sides)
+        arms.append(Arm(name, name, (run(0, {"side_accuracy": sides.accuracy}, folder),)))
+    found = difference(arms[1], arms[0], "side_accuracy", Bootstrap(4000))
+    assert found is not None
+    assert found.over_images is not None
+    assert (found.mean, found.images) == (0.25, 40)
+    # of each image 0 or 0.5: a binomial of 40 draws with probability 1/2, halved, sd 0.04
+    assert found.over_images.low == pytest.approx(0.25 - 1.96 * 0.0395, abs=0.015)
+    assert found.over_images.high == pytest.approx(0.25 + 1.96 * 0.0395, abs=0.015)
 
 
 def test_images_of_one_interval_of_a_quantity(tmp_path: Path):

@@ -13,11 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
+from botvision import cli
 from botvision.data.detection import open_detection
 from botvision.data.shapes import ShapesSource
 from botvision.detection.weights import load_detector
 from botvision.evaluation.coco import evaluate_coco
-from botvision.evaluation.coco_matches import load_matches
+from botvision.evaluation.coco_matches import load_matches, load_sides
+from botvision.evaluation.side_accuracy import side_accuracy
 from botvision.training import detect, history
 from botvision.training.checkpoint import read_state
 from botvision.training.config import build_config
@@ -178,6 +180,39 @@ def test_boxes_alone(tmp_path: Path):
     assert math.isfinite(summary["box_ap"])
     assert "segm" not in json.loads((folder / "eval.json").read_text())
     assert all("segmentation" not in record for record in json.loads((folder / "results.json").read_text()))
+
+
+def test_left_and_right_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for split, count in (("train", 6), ("val", 3)):
+        ShapesSource(seed=5, split=split, count=count, num_classes=3, size=(40, 60)).export(tmp_path)
+        path = tmp_path / "annotations" / f"instances_{split}.json"
+        content = json.loads(path.read_text())
+        for category, name in zip(content["categories"], ("left_ear", "nose", "right_ear"), strict=True):
+            category["name"] = name
+        path.write_text(json.dumps(content))
+    config = small(data__source="coco", data__root=str(tmp_path), train__epochs=1, optim__lr=0.001)
+    folder = train(config, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert said.count("note: left and right are classes of their own (left_ear, right_ear), ") == 1
+    truth = open_detection(config.data).val.ground_truth()
+    sides = side_accuracy(truth, folder / "results.json")
+    assert sides is not None
+    assert sides.parts.sum() > 0
+    kept = load_sides(folder / "matches.npz")
+    assert kept is not None
+    assert kept.found.tolist() == sides.found.tolist()
+    known = sides.accuracy if sides.found.any() else None
+    for name in ("eval.json", "summary.json"):
+        values = json.loads((folder / name).read_text())
+        assert (values["side_accuracy"], values["side_parts"]) == (known, sides.found.sum())
+    assert cli.main(["eval", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert f"Sides: of {sides.parts.sum()} parts that have a left and a right, {sides.found.sum()} are" in out
+    train(
+        small(data__source="coco", data__root=str(tmp_path), data__flip=False, train__epochs=1),
+        tmp_path / "b",
+    )
+    assert "left and right" not in capsys.readouterr().err
 
 
 def test_a_loss_that_is_no_number_names_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

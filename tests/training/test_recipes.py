@@ -32,6 +32,7 @@ TWINS = [
     ("cifar10_resnet50", "cifar10_botnet_s1_50"),
     ("photos_resnet50", "photos_botnet50"),
     ("objects_resnet50", "objects_botnet50"),
+    ("objects_resnet50_cpu", "objects_botnet50_cpu"),
     ("shapes_resnet14_nano", "shapes_botnet14_nano"),
     ("dsb2018_resnet14_tiny", "dsb2018_botnet14_tiny"),
     ("dsb2018_resnet50", "dsb2018_botnet50"),

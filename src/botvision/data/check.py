@@ -32,6 +32,7 @@ class CheckReport:
         readable: images that were read.
         broken: files that could not be.
         categories: detection data: id, name, and the number of objects in each split.
+        keys: configuration keys, and their values, that a training on these data should be given.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class CheckReport:
     readable: int
     broken: int
     categories: list[dict[str, Any]] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:

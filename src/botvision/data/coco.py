@@ -103,9 +103,10 @@ def decimals(coordinates: npt.NDArray[np.float32]) -> list[float]:
 def read_coco(path: str | Path, categories: Sequence[Category] | None = None) -> CocoFile:
     """Read a COCO file of instances.
 
-    Everything broken in it is collected, not raised, and left out; a box that reaches outside its image is
-    clipped. A box or mask of no area is not fatal: COCO itself has some. It stays for evaluation, as the file
-    has it, and is marked as degenerate, never to be trained on.
+    Everything broken in it is collected, not raised, and left out; a box that reaches far outside its image
+    is clipped. One that reaches a little outside stays as it is, and is counted. A box or mask of no area is
+    not fatal: COCO itself has some. It stays for evaluation, as the file has it, and is marked as degenerate,
+    never to be trained on.
 
     Args:
         path: JSON with "images", "annotations" and "categories".
@@ -137,6 +138,7 @@ def parse_coco(content: dict[str, Any], name: str, categories: Sequence[Category
         read_image_record(raw, place, context)
     records = _records(content["annotations"], context)
     annotations = _with_masks(pack(records, len(context.images)), context)
+    _a_little_outside(context)
     _same_file_twice(context)
     _box_and_mask_apart(annotations, context)
     return CocoFile(name, context.images, list(categories), annotations, context.problems)
@@ -195,6 +197,18 @@ def _records(raw: list[Any], context: Context) -> Iterator[AnnotationRecord]:
         raw[place] = None  # gives its memory back while the arrays grow
         if record is not None:
             yield record
+
+
+def _a_little_outside(context: Context) -> None:
+    """One line for all boxes that are clipped: a tool's habit, of which there may be thousands."""
+    if not context.outside:
+        return
+    count, most = len(context.outside), max(beyond for beyond, _ in context.outside)
+    which = context.outside[0][1] if count == 1 else f"{context.outside[0][1]} the first"
+    boxes = "1 box reaches" if count == 1 else f"{count} boxes reach up to"
+    line = f"{context.name}: {boxes} {most:.1f} pixels outside the image ({which}): clipped for training, "
+    line += "measured as in the file"
+    context.problems.append(Problem("clipped", line, fatal=False))
 
 
 def _same_file_twice(context: Context) -> None:

@@ -15,6 +15,7 @@ ProblemKind = Literal[
     "categories",
     "annotation",
     "box",
+    "clipped",
     "degenerate",
     "segmentation",
     "area",
@@ -22,7 +23,10 @@ ProblemKind = Literal[
     "size",
 ]
 
-OUTSIDE = 1.0  # pixels that a box may reach beyond the image: rounding, and tools that count edges otherwise
+# How far a box may reach beyond its image: that many pixels, or that part of the side, whichever is more.
+# Tools count edges in their own ways, and export what was drawn over the edge.
+OUTSIDE, OUTSIDE_PART = 2.0, 0.01
+ROUNDING = 0.1  # pixels: so little is no matter, COCO itself has it
 
 FAR_OUTSIDE = 1000  # pixels, besides the image's longer side, that polygons may reach beyond it
 MAX_PIXELS = 2**31 - 1
@@ -34,9 +38,9 @@ class Problem:
     """Something wrong in a data set.
 
     Attributes:
-        kind: which part of the data it is about; "categories" are others than in training, "degenerate" are
-            boxes and masks of no area, "file" missing or unreadable images, "size" images of another
-            size than the JSON says.
+        kind: which part of the data it is about; "categories" are others than in training, "clipped" are all
+            boxes that reach a little outside, "degenerate" are boxes and masks of no area, "file" missing
+            or unreadable images, "size" images of another size than the JSON says.
         line: one sentence with the file and the ids.
         image_id: of the image, where known.
         annotation_id: of the annotation, where it is about one.
@@ -92,6 +96,7 @@ class Context:
         category_index: category id -> index.
         problems: collected.
         seen: ids of annotations.
+        outside: by how many pixels boxes reach outside that are clipped without ado, and where the first is.
     """
 
     name: str
@@ -101,6 +106,7 @@ class Context:
     category_index: dict[int, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     seen: set[int] = field(default_factory=set)
+    outside: list[tuple[float, str]] = field(default_factory=list)
 
 
 class _BrokenError(DataError):
@@ -175,7 +181,7 @@ def _annotation(entry: dict[str, Any], where: str, context: Context) -> Annotati
         raise _BrokenError("annotation", f"iscrowd is {crowd!r}, expected 0 or 1")
     index = context.image_index[image_id]
     image = context.images[index]
-    box, note = _box(entry.get("bbox"), image)
+    box, beyond, note = _box(entry.get("bbox"), image)
     flat = 0 in box[2:]
     try:
         polygons, rle, empty = _segmentation(entry.get("segmentation"), image)
@@ -188,6 +194,8 @@ def _annotation(entry: dict[str, Any], where: str, context: Context) -> Annotati
         context.problems.append(Problem("degenerate", line, image_id, number, fatal=False))
     elif note is not None:
         context.problems.append(Problem("box", f"{where}: {note}", image_id, number))
+    elif beyond > ROUNDING:
+        context.outside.append((beyond, f"annotation {number} of image {image_id}"))
     area, note = _area(entry.get("area"), box, polygons, rle, image)
     if note is not None and not (flat or empty):
         context.problems.append(Problem("area", f"{where}: {note}", image_id, number, fatal=False))
@@ -195,8 +203,12 @@ def _annotation(entry: dict[str, Any], where: str, context: Context) -> Annotati
     return AnnotationRecord(number, index, category, box, area, bool(crowd), flat or empty, polygons, rle)
 
 
-def _box(raw: object, image: ImageRecord) -> tuple[tuple[float, float, float, float], str | None]:
-    """The box, and what is amiss: it has no area, or reaches outside the image, where it is clipped."""
+def _box(raw: object, image: ImageRecord) -> tuple[tuple[float, float, float, float], float, str | None]:
+    """The box, by how many pixels it reaches outside, and what is amiss: no area, or too far outside.
+
+    Too far outside, it is clipped. A little outside, it stays as the file has it: evaluation compares with
+    the file's own box, as pycocotools does, and targets for training are clipped when they are made.
+    """
     if not isinstance(raw, list) or len(raw) != 4 or not all(_is_number(value) for value in raw):
         raise _BrokenError("box", f"bbox is {_short(raw)}, expected four finite numbers x, y, width, height")
     x, y, width, height = (float(value) for value in raw)
@@ -204,7 +216,7 @@ def _box(raw: object, image: ImageRecord) -> tuple[tuple[float, float, float, fl
     if width < 0 or height < 0:
         raise _BrokenError("box", f"bbox {shown} has a negative width or height")
     if width == 0 or height == 0:
-        return (x, y, width, height), f"bbox {shown} has no area"
+        return (x, y, width, height), 0.0, f"bbox {shown} has no area"
     frame = f"the image of {image.height} x {image.width} pixels (height x width)"
     left, top, right, bottom = (
         max(x, 0.0),
@@ -214,10 +226,17 @@ def _box(raw: object, image: ImageRecord) -> tuple[tuple[float, float, float, fl
     )
     if left >= right or top >= bottom:
         raise _BrokenError("box", f"bbox {shown} lies outside {frame}")
-    beyond = max(-x, -y, x + width - image.width, y + height - image.height)
-    if beyond <= OUTSIDE:
-        return (x, y, width, height), None
-    return (left, top, right - left, bottom - top), f"bbox {shown} reaches {beyond:g} pixels outside {frame}"
+    across, down = max(-x, x + width - image.width), max(-y, y + height - image.height)
+    beyond = max(across, down)
+    if across <= _tolerated(image.width) and down <= _tolerated(image.height):
+        return (x, y, width, height), beyond, None
+    note = f"bbox {shown} reaches {beyond:g} pixels outside {frame}"
+    return (left, top, right - left, bottom - top), beyond, note
+
+
+def _tolerated(side: int) -> float:
+    """How far a box may reach beyond a side; a hair more, as 509.3 + 4.7 - 512 is more than 2."""
+    return max(OUTSIDE, OUTSIDE_PART * side) + 1e-6
 
 
 def _segmentation(raw: object, image: ImageRecord) -> tuple[list[list[float]], bytes, bool]:

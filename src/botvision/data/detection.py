@@ -16,6 +16,7 @@ from botvision.data.detection_sources import CocoSource, ShapesInstances
 from botvision.data.draws import keys
 from botvision.data.errors import DataError
 from botvision.data.shapes import ShapesSource
+from botvision.sides import side_twins
 
 __all__ = [
     "DetectionBatch", "DetectionDataConfig", "DetectionDataset", "DetectionSplits", "open_detection",
@@ -68,7 +69,9 @@ def open_detection(config: DetectionDataConfig, seed: int = 0) -> DetectionSplit
         raise DataError(f"{name} train: no image has annotations that can be used")
     val = _val(*((train_source, chosen, []) if config.val_is_train else opened["val"]), config)
     train = DetectionDataset(train_source, chosen, config, train=True, seed=seed, name=f"{name} train")
-    train.skipped = list(skipped)
+    _tell(train, skipped)
+    note = mirror_note(train.classes, config)
+    train.notes += [note] if note else []
     return DetectionSplits(train, val, train.categories, train.classes, name, held_back)
 
 
@@ -108,7 +111,7 @@ def open_detection_split(
         return _without_broken(splits.val, progress)
     train = splits.train
     dataset = DetectionDataset(train.source, train.indices, config, train=False, name=train.name)
-    dataset.skipped = train.skipped
+    dataset.skipped, dataset.notes = train.skipped, train.notes
     return _without_broken(dataset, progress)
 
 
@@ -166,8 +169,27 @@ def _val(
     if not chosen:
         raise DataError(f"{name}: no images")
     dataset = DetectionDataset(source, chosen, config, train=False, name=name)
-    dataset.skipped = list(problems)
+    _tell(dataset, problems)
     return dataset
+
+
+def _tell(dataset: DetectionDataset, problems: Sequence[Problem]) -> None:
+    """Keep with a data set what was wrong with its file; boxes that are clipped leave nothing out."""
+    dataset.skipped = [problem for problem in problems if problem.kind != "clipped"]
+    dataset.notes = [problem.line for problem in problems if problem.kind == "clipped"]
+
+
+def mirror_note(classes: Sequence[str], config: DetectionDataConfig) -> str | None:
+    """One line if training mirrors images although a mirror turns classes into others; None otherwise."""
+    twins = side_twins(classes)
+    if not twins or not config.mirrors:
+        return None
+    first, count = min(twins), len(twins) // 2
+    more = f" and {count - 1} more" if count > 1 else ""
+    return (
+        f"left and right are classes of their own ({classes[first]}, {classes[twins[first]]}{more}), "
+        "and a mirrored image has the wrong ones: switch mirroring off with --data.flip false"
+    )
 
 
 def refuse(problems: Sequence[Problem], config: DetectionDataConfig) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from botvision.data.cache import Progress
 from botvision.data.check import CheckReport
 from botvision.data.coco import CocoFile, Problem, read_coco
+from botvision.data.detection import mirror_note
 from botvision.data.detection_config import DetectionDataConfig
 from botvision.data.detection_files import find_split_files, has_coco_files, read_split
 from botvision.data.detection_sources import load_annotated
@@ -165,6 +166,9 @@ def _report(
         if not problems:  # else they follow from those
             problems += more
         warnings += others
+    names = [category.name for split in splits.values() for category in split.file.categories]
+    mirrored = mirror_note(list(dict.fromkeys(names)), config)
+    warnings += [mirrored] if mirrored else []
     return CheckReport(
         kind="detection",
         name=name,
@@ -174,6 +178,7 @@ def _report(
         readable=sum(split.readable for split in splits.values()),
         broken=sum(split.broken for split in splits.values()),
         categories=_categories(splits),
+        keys={"data.flip": "false"} if mirrored else {},
     )
 
 

@@ -32,6 +32,8 @@ class DetectionDataConfig:
             kept), in pixels: one number for a square or (height, width).
         augment: "none"; "flip" (mirrored left to right, half of them); "jitter" (also scaled by
             `scale_jitter` relative to the canvas, and a random part cut out of what is larger).
+        flip: False: nothing is mirrored, whatever `augment` says; for classes that are the left and the right
+            of the same thing, which a mirror turns into each other.
         scale_jitter: lowest and highest scale; the paper's are (0.8, 1.25), (0.5, 2.0) and (0.1, 2.0).
         color_jitter: brightness, contrast and saturation change by up to this part; 0 leaves colours alone.
         keep_empty: train on images without annotations too, as negatives.
@@ -64,6 +66,7 @@ class DetectionDataConfig:
     limit_val: int | None = None
     image_size: int | tuple[int, int] = 512
     augment: Literal["none", "flip", "jitter"] = "jitter"
+    flip: bool = True
     scale_jitter: tuple[float, float] = (0.8, 1.25)
     color_jitter: float = 0.0
     keep_empty: bool = True
@@ -114,6 +117,11 @@ class DetectionDataConfig:
         for fine, key, value, expected in checks:
             if not fine:
                 raise DataError(f"data.{key}: {value} is impossible, expected {expected}")
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether training mirrors images."""
+        return self.flip and self.augment != "none"
 
     @property
     def size(self) -> tuple[int, int]:

@@ -39,6 +39,7 @@ class DetectionDataset(Dataset[Any]):
         name: data set and split, for messages and tables.
         categories: ascending by id; category k is label k + 1.
         skipped: problems for which images or annotations were left out.
+        notes: lines on what training does, or had better do, with these data.
         placed: batches are made in this process's memory, on no device.
     """
 
@@ -62,6 +63,7 @@ class DetectionDataset(Dataset[Any]):
         self.train, self.seed, self.name = train, seed, name
         self.categories: list[Category] = list(source.categories)
         self.skipped: list[Problem] = []
+        self.notes: list[str] = []
         self._cache: ImageCache | None = None
         self._prepared = self._verified = False
 

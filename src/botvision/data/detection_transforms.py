@@ -159,7 +159,7 @@ def choose_view(source: tuple[int, int], config: DetectionDataConfig, draws: Seq
     size = min(canvas[0], scaled[0]), min(canvas[1], scaled[1])
     top = int(draws[1] * (scaled[0] - size[0] + 1))
     left = int(draws[2] * (scaled[1] - size[1] + 1))
-    return View(source, scaled, top, left, size, config.augment != "none" and draws[3] < 0.5)
+    return View(source, scaled, top, left, size, config.mirrors and draws[3] < 0.5)
 
 
 def jitter_colors(image: Tensor, strength: float, draws: Sequence[float]) -> Tensor:

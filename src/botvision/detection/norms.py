@@ -77,7 +77,9 @@ def freeze(network: nn.Module) -> nn.Module:
     network = freeze_batch_norm_2d(network).requires_grad_(False)
     for module in network.modules():
         scale = getattr(module, "weight", None) if is_norm(module) else None
-        if isinstance(scale, Tensor) and not scale.any() and not _has_seen_data(module):
+        if not isinstance(scale, Tensor) or scale.is_meta:  # without memory there is nothing to be seen
+            continue
+        if not scale.any() and not _has_seen_data(module):
             nn.init.ones_(scale)
     return network
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from botvision.evaluation.coco_files import Kind
-from botvision.evaluation.coco_matches import load_matches
+from botvision.evaluation.coco_matches import load_matches, load_sides
 from botvision.evaluation.predictions import load_predictions
 from botvision.evaluation.seeds import LEVEL, Interval
 
@@ -21,6 +21,7 @@ AP: Mapping[str, tuple[Kind, int | None]] = {
     "mask_ap": ("segm", None),
     "mask_ap50": ("segm", 0),
 }
+SIDES = "side_accuracy"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class ImageSampler:
         """Return the score by a file of single images; a file is read once.
 
         Args:
-            path: ``predictions*.npz`` for "top1", ``matches*.npz`` for the metrics of `AP`.
+            path: ``predictions*.npz`` for "top1", ``matches*.npz`` for the metrics of `AP` and side accuracy.
             metric: Name.
             group: Of the images only those of this interval of a quantity; None for all.
 
@@ -78,6 +79,13 @@ class ImageSampler:
             count = len(said.target)
             whole, samples = (said.accuracy(weights) for weights in self._weights(count))
             return Sampled(float(whole[0]), samples, count, said.target.tobytes())
+        if metric == SIDES:
+            sides = load_sides(path)
+            if sides is None:
+                raise ValueError(f"{path.name} has nothing of {metric}")
+            whole, samples = (sides.of_samples(weights) for weights in self._weights(len(sides.images)))
+            mark = sides.images.tobytes() + sides.parts.tobytes()
+            return Sampled(float(whole[0]), samples, len(sides.images), mark)
         if metric not in AP:
             raise ValueError(f"{metric} is not known for single images")
         kind, iou = AP[metric]
@@ -108,4 +116,4 @@ def interval_of(samples: npt.NDArray[np.float64]) -> Interval:
 
 def per_image_stem(metric: str) -> str:
     """Return how the file of single images begins that a metric is measured from."""
-    return "matches" if metric in AP else "predictions"
+    return "matches" if metric in AP or metric == SIDES else "predictions"

@@ -16,12 +16,14 @@ import numpy.typing as npt
 
 from botvision.atomic import replacing
 from botvision.evaluation.coco_files import CocoTruth, Kind, load_results, read_results, read_truth
+from botvision.evaluation.side_accuracy import SideAccuracy
 
 THRESHOLDS = 10  # IoU .50:.05:.95
 RECALLS = np.linspace(0.0, 1.0, 101)
 CELLS = 4_000_000  # of the largest array of a step: samples x detections
 HIT, MISS, IGNORED = 1, 0, -1
 FIELDS = ("images", "objects", "category", "image", "state")
+SIDE_FIELDS = ("images", "parts", "found", "right")
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,13 @@ def match_coco(
     )
 
 
-def save_matches(matches: Mapping[Kind, Matches], path: str | Path) -> None:
-    """Write the matches of boxes, masks or both as one compressed ``.npz``, all of it or nothing."""
+def save_matches(
+    matches: Mapping[Kind, Matches], path: str | Path, sides: SideAccuracy | None = None
+) -> None:
+    """Write the matches of boxes, masks or both, and of sides, as one compressed ``.npz``, or nothing."""
     arrays = {f"{kind}_{name}": getattr(found, name) for kind, found in matches.items() for name in FIELDS}
+    if sides is not None:
+        arrays |= {f"side_{name}": getattr(sides, name) for name in SIDE_FIELDS}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -127,11 +133,26 @@ def load_matches(path: str | Path, kind: Kind) -> Matches | None:
     Raises:
         ValueError: The file is not such a file.
     """
+    arrays = _load(path, kind, FIELDS)
+    return None if arrays is None else Matches(*arrays)
+
+
+def load_sides(path: str | Path) -> SideAccuracy | None:
+    """Read the sides that `save_matches` wrote; None if there are none.
+
+    Raises:
+        ValueError: The file is not such a file.
+    """
+    arrays = _load(path, "side", SIDE_FIELDS)
+    return None if arrays is None else SideAccuracy(*arrays)
+
+
+def _load(path: str | Path, prefix: str, fields: Sequence[str]) -> list[np.ndarray] | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if f"{kind}_images" not in arrays:
+            if f"{prefix}_images" not in arrays:
                 return None
-            return Matches(*(arrays[f"{kind}_{name}"] for name in FIELDS))
+            return [arrays[f"{prefix}_{name}"] for name in fields]
     except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
         raise ValueError(f"{path}: not a file of matches ({' '.join(str(error).split())})") from None
 

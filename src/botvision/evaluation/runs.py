@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 # What is compared, by task: names in summary.json, fractions 0..1. The first one every run has; a detector
-# without masks has no mask_*.
+# without masks has no mask_*, and side_accuracy is that of data with left and right as classes of their own.
 SCORES: dict[str, tuple[str, ...]] = {
     "classify": ("top1",),
-    "detect": ("box_ap", "box_ap50", "mask_ap", "mask_ap50"),
+    "detect": ("box_ap", "box_ap50", "mask_ap", "mask_ap50", "side_accuracy"),
 }
+
+# Scores that even a run of the right data may lack: no part may have been found whose side could be right.
+MAY_LACK = frozenset({"side_accuracy"})
 
 # Settings that say where the data lies and how the machine is kept busy, not what is learned.
 INCIDENTAL_SETTINGS = frozenset(

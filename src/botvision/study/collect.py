@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from botvision.evaluation.runs import Run, read_run
+from botvision.evaluation.runs import MAY_LACK, Run, read_run
 from botvision.study import result
 from botvision.study.plan import INCIDENTAL, Plan, PlannedRun, as_text, shown
 from botvision.study.reuse import taken_from
@@ -118,8 +118,7 @@ def _note_on_steps(steps: StepTimes | None) -> str:
 
 
 def _seed_run(plan: Plan, run: PlannedRun, found: Run, facts: Mapping[str, Any]) -> result.SeedRun:
-    metrics = list(plan.study.metrics)
-    scores = {name: _score(facts.get(name), run.folder, name) for name in metrics}
+    scores = _scores({name: facts[name] for name in plan.study.metrics if name in facts}, plan, run.folder)
     return result.SeedRun(
         seed=run.seed,
         folder=run.folder,
@@ -149,7 +148,8 @@ def _evaluations(
             path = run.measured(wanted)
             if path is not None:
                 found = _json(path)
-                named = {name: _score(_found(found, name), path, name) for name in plan.study.metrics}
+                values = {name: _found(found, name) for name in plan.study.metrics}
+                named = _scores(values, plan, path)
                 count = found.get("count", images)
                 yield result.Evaluation(axis, at, named, count, per_image=_per_image(path))
     for axis, spec in plan.study.axes.items():
@@ -182,6 +182,12 @@ def _found(values: Mapping[str, Any], metric: str) -> object:
     kind, _, name = metric.partition("_")
     part = {"box": "bbox", "mask": "segm"}.get(kind)
     return values.get(metric) if part is None else values.get(part, {}).get(name)
+
+
+def _scores(values: Mapping[str, object], plan: Plan, path: Path) -> dict[str, float]:
+    """All metrics of the study, but for those that are known not to be there."""
+    names = [n for n in plan.study.metrics if n not in MAY_LACK or n not in values or values[n] is not None]
+    return {name: _score(values.get(name), path, name) for name in names}
 
 
 def _score(value: object, path: Path, name: str) -> float:

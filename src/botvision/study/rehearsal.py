@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from botvision.sides import side_twins
+from botvision.study.bootstrap import SIDES
 from botvision.study.plan import Plan, State
 from botvision.training.schema import ConfigError
 
@@ -44,6 +46,9 @@ def rehearse(plan: Plan, states: Mapping[str, State]) -> None:
                 network = task.build(opened[key])
         except ValueError as error:
             raise ConfigError(f"{run.name}: {error}") from None
+        if SIDES in plan.study.metrics and not side_twins(opened[key].classes):
+            line = f"metrics.{SIDES}: no classes of these data are the left and the right of the same thing"
+            raise ConfigError(f"{run.name}: {line}")
         if arm == wanted:
             try:
                 find_attention(network)

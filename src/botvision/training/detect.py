@@ -207,7 +207,7 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
         detection_curves(folder / "metrics.csv", folder / "curves.png")
         summary = {
             **facts, "box_ar": _known(metrics.bbox.ar_max),
-            **{key: _known(value) for key, value in metrics.aps().items()},
+            **{key: _known(value) for key, value in metrics.aps().items()}, **metrics.side_numbers(),
             "params": sum(p.numel() for p in model.parameters()),
             "macs": count(model.backbone, config.data.size).macs,  # pyrefly: ignore[bad-argument-type]
             "val_held_back": splits.held_back, "max_detections": config.model.detector.detections,
@@ -265,9 +265,9 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
         table, picture = files
         label = table.stem.removeprefix("eval")
         write_json(table.with_name(f"results{label}.json"), results.records)
-        save_matches(results.matches(), table.with_name(f"matches{label}.npz"))
+        save_matches(results.matches(), table.with_name(f"matches{label}.npz"), metrics.sides)
         parts = {part.kind: part.to_dict() for part in (metrics.bbox, metrics.segm) if part is not None}
-        write_json(table, {"split": split, "data": data.name, **parts})
+        write_json(table, {"split": split, "data": data.name, **metrics.side_numbers(), **parts})
         precision_recall([part for part in (metrics.bbox, metrics.segm) if part is not None], picture)
         with replacing(table.with_name(f"sheet{label}.png")) as temporary:
             results.sheet().save(temporary, "PNG")

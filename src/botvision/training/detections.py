@@ -14,6 +14,7 @@ from botvision.draw_overlay import Objects, Pair, truth_and_prediction_sheet
 from botvision.evaluation.coco import CocoMetrics, evaluate_coco, to_results
 from botvision.evaluation.coco_files import CocoTruth, Kind, read_truth
 from botvision.evaluation.coco_matches import Matches, match_coco
+from botvision.evaluation.side_accuracy import SideAccuracy, side_accuracy
 from botvision.training.learner import ADVICE, DivergedError
 
 SHEET_IMAGES = 12
@@ -22,10 +23,15 @@ SHEET_SCORE = 0.5  # detections with lower scores are not drawn
 
 @dataclass(frozen=True)
 class DetectionMetrics:
-    """COCO's numbers for boxes and, where the detector has masks, for masks."""
+    """COCO's numbers for boxes and, where the detector has masks, for masks.
+
+    Attributes:
+        sides: whether left and right are told apart, where they are classes of their own.
+    """
 
     bbox: CocoMetrics
     segm: CocoMetrics | None
+    sides: SideAccuracy | None = None
 
     @property
     def score(self) -> float:
@@ -39,6 +45,14 @@ class DetectionMetrics:
         return {f"{name}_{key}": getattr(found, key, math.nan) for name, found in named.items()
                 for key in ("ap", "ap50")}  # fmt: skip
 
+    def side_numbers(self) -> dict[str, float | int | None]:
+        """Side accuracy and the number of parts that it rests on, for JSON; empty without sides."""
+        if self.sides is None:
+            return {}
+        accuracy = self.sides.accuracy
+        known = accuracy if math.isfinite(accuracy) else None
+        return {"side_accuracy": known, "side_parts": int(self.sides.found.sum())}
+
     def headline(self) -> str:
         """The numbers that count, in half a line."""
         words = [
@@ -46,6 +60,9 @@ class DetectionMetrics:
             for name, found in (("box", self.bbox), ("mask", self.segm))
             if found is not None
         ]
+        sides = self.side_numbers()
+        if sides.get("side_accuracy") is not None:
+            words.append(f"side accuracy {100 * sides['side_accuracy']:.1f} of {sides['side_parts']} parts")
         return f"{', '.join(words)} on {self.bbox.images} images"
 
 
@@ -99,7 +116,7 @@ class Results:
         """Returns COCO's numbers of all that was collected."""
         boxes = evaluate_coco(self._truth, self.records, "bbox", self._most)
         masks = evaluate_coco(self._truth, self.records, "segm", self._most) if self._masks else None
-        return DetectionMetrics(boxes, masks)
+        return DetectionMetrics(boxes, masks, side_accuracy(self._truth, self.records))
 
     def matches(self) -> dict[Kind, Matches]:
         """Returns which detections match which objects, image by image."""

@@ -124,6 +124,8 @@ def _prepare(config: AnyRunConfig, fresh: bool, tell: Callable[[str], None]) -> 
             split.prepare(shown)
             if fresh and not split.verify(shown):
                 tell(f"{split.name}: {len(split)} images are not read beforehand; botvision check does it")
+        for note in getattr(split, "notes", []):
+            tell(f"note: {note}")
         left_out = getattr(split, "skipped", [])
         if left_out:
             tell(f"{split.name}: {len(left_out)} problems passed over, the first: {left_out[0].line}")
