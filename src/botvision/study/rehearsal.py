@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from botvision.evaluation.bootstrap import SIDES
 from botvision.sides import side_twins
-from botvision.study.bootstrap import SIDES
 from botvision.study.plan import Plan, State
 from botvision.training.schema import ConfigError
 
