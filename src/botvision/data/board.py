@@ -9,6 +9,7 @@ import numpy.typing as npt
 from botvision.data.draws import keys, uniform
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 ARROWS = 3
 MARKS = 4  # of every arrow, one of each kind
@@ -162,7 +163,8 @@ class _Attempt:
         self._marked[self.rows, chosen] = True
 
 
-def _choose(fits: npt.NDArray[np.bool_], seeds: Ints, arrow: int, mark: int) -> tuple[Ints, npt.NDArray[Any]]:
+def _choose(fits: Bools, seeds: Ints, arrow: int, mark: int) -> tuple[Ints, Bools]:
     """One of those that fit (B, M), each as likely, and whether there is any."""
     scores = np.where(fits, uniform(fits.shape[1], seeds, arrow, mark), -1.0)
-    return scores.argmax(1), fits.any(1)
+    chosen = scores.argmax(1)
+    return chosen, fits[np.arange(len(fits)), chosen]
