@@ -25,6 +25,7 @@ from botvision.training.config import build_config, load_config, load_recipe
 from botvision.training.run import train
 from botvision.training.settings import RunConfig
 from botvision.training.task import task_of
+from tests.terminal import table
 from tests.training.runs import assert_same_run
 from tests.training.test_long_range import seen_by_a_cell
 
@@ -91,7 +92,10 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(
 
 def test_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["eval", str(folder), "--data.distances", "[0.1, 0.3, 0.8]"]) == 0
-    assert "distance (px)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert [row[:2] for row in table(printed, "distance (px)")] == [
+        ["distance (px)", "places"], ["6.4 to 19.2", "18"], ["19.2 to 51.2", "18"]
+    ]  # fmt: skip
     picture = tmp_path / "a.png"
     Image.new("RGB", (64, 64)).save(picture)
     for paths in ([str(picture)], []):

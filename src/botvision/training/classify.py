@@ -241,7 +241,7 @@ def evaluator_of(data: ClassificationDataset) -> ClassificationEvaluator:
     """Returns what counts the right answers on a split, by the quantity of its images if they have one."""
     known = data.grouping
     quantity = None if known is None else (known.name, known.unit, known.edges)
-    return ClassificationEvaluator(data.classes, quantity)
+    return ClassificationEvaluator(data.classes, quantity, "images" if data.points is None else "places")
 
 
 def _write(
