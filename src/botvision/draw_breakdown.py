@@ -46,7 +46,7 @@ def accuracy_by_group(breakdowns: "Mapping[str, Breakdown]", out_png: str | Path
     style_axes(axes, f"Top-1 by {first.name} (%)")
     axes.set_xticks(first.edges, [f"{edge:g}" for edge in first.edges])
     axes.set(ylim=(min(40.0, 80 * chance), 102), xlabel=f"{first.name.capitalize()} ({first.unit})")
-    note = f"{sum(first.count):,} images; bars: {SPREAD} standard errors"
+    note = f"{sum(first.count):,} {first.counted}; bars: {SPREAD} standard errors"
     axes.set_title(note, fontsize=8.5, color=PALE_INK, loc="right")
     save_figure(figure, Path(out_png))
 

@@ -55,6 +55,10 @@ def _classify(args: argparse.Namespace, say: Say, complain: Say) -> int:
     from botvision.deploy.writer import PICTURES, PREDICTIONS, write_predictions, write_sheet
 
     predictor = Predictor.from_run(args.run, device=args.device, batch_size=args.batch or CLASSIFIER_BATCH)
+    try:
+        predictor.require_labels_of_images()
+    except ValueError as error:
+        raise ValueError(f"{args.run}: {error}") from None
     out, pictures = Path(args.out), not args.no_pictures
     files = find_images(args.paths, skip=out) if args.paths else _samples(args.run, args.samples, out)
     if not files:

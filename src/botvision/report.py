@@ -202,7 +202,7 @@ def summary_lines(summary: Mapping[str, Any]) -> str:
 def metrics_table(metrics: "ClassificationMetrics") -> str:
     """Return the metrics of a split, and the accuracy of all classes or of the worst ones."""
     row = [metrics.count, percent(metrics.top1), percent(metrics.top5), f"{metrics.loss:.4f}"]
-    whole = table(["images", "top-1 (%)", "top-5 (%)", "loss"], [row], "rrrr")
+    whole = table([metrics.counted, "top-1 (%)", "top-5 (%)", "loss"], [row], "rrrr")
     totals = [sum(row) for row in metrics.confusion]
     known = [k for k, accuracy in enumerate(metrics.per_class) if accuracy == accuracy]
     ranked = sorted(known, key=lambda k: (metrics.per_class[k], metrics.classes[k]))[:WORST_CLASSES]
@@ -213,7 +213,7 @@ def metrics_table(metrics: "ClassificationMetrics") -> str:
         taken_for = "" if most is None else f"{metrics.classes[most]} ({wrong[most]})"
         rows.append([metrics.classes[k], totals[k], percent(metrics.per_class[k]), taken_for])
     title = "class" if len(known) <= WORST_CLASSES else f"{WORST_CLASSES} worst of {len(known)} classes"
-    return whole + "\n\n" + table([title, "images", "right (%)", "most often taken for"], rows, "lrrl")
+    return whole + "\n\n" + table([title, metrics.counted, "right (%)", "most often taken for"], rows, "lrrl")
 
 
 def cost_tables(models: Sequence[ModelCost]) -> str:

@@ -73,7 +73,9 @@ def breakdown_table(found: "Breakdown") -> str:
     names = [f"{low:g} to {high:g}" for low, high in bounds]
     numbers = zip(found.count, map(tenth, found.top1), map(tenth, found.error), strict=True)
     rows = [[name, *cells] for name, cells in zip(names, numbers, strict=True)]
-    return table([f"{found.name} ({found.unit})", "images", "top-1 (%)", "± (standard error)"], rows, "lrrr")
+    return table(
+        [f"{found.name} ({found.unit})", found.counted, "top-1 (%)", "± (standard error)"], rows, "lrrr"
+    )
 
 
 def attention_line(use: "AttentionUse") -> str:

@@ -50,6 +50,10 @@ def attend(
     Raises:
         ValueError: neither content nor position, or an unknown kernel.
     """
+    if terms.fixed is not None and dropout == 0:
+        return _fixed(v, terms)
+    if terms.fixed is not None:
+        return attend_reference(q, k, v, terms, dropout)[0]
     if not terms.content and terms.position is None:
         raise ValueError("attention needs content, position or both, got neither")
     if kernel not in KERNELS:
@@ -112,6 +116,20 @@ def _rewritten() -> bool:
     tracers, and the transforms of torch.func."""
     transformed = torch._C._are_functorch_transforms_active()
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed
+
+
+def _fixed(v: Tensor, terms: Terms) -> Tensor:
+    """The controls: every cell's own value, or the mean of the valid ones at every cell."""
+    if terms.fixed == "own":
+        return v
+    if terms.sizes is None:
+        return (
+            v.mean(2, keepdim=True).expand_as(v).contiguous()
+        )  # summed in fp32 also where v is in half precision
+    valid = valid_cells(terms.grid, terms.sizes).flatten(1)[:, None, :, None]
+    count = terms.sizes.prod(1)[:, None, None, None]
+    total = v.masked_fill(~valid, 0).sum(2, keepdim=True, dtype=torch.promote_types(v.dtype, torch.float32))
+    return (total / count).to(v.dtype).expand_as(v).contiguous()
 
 
 def axis_logits(q: Tensor, grid: tuple[int, int], position: PositionRows) -> AxisLogits:

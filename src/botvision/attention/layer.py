@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from botvision.attention.kernels import KERNELS, KernelName, attend
 from botvision.attention.position import PositionTables
-from botvision.attention.reference import Terms, attend_reference
+from botvision.attention.reference import Fixed, Terms, attend_reference
 
-Position = Literal["content", "position", "relative", "absolute"]
+Position = Literal["content", "position", "relative", "absolute", "even", "own"]
+FIXED: tuple[Fixed, ...] = get_args(Fixed)
 Convention = Literal["paper", "timm"]
 
 
@@ -24,7 +25,9 @@ class MHSA2d(nn.Module):
         grid: largest (height, width) in cells for which the position tables are made; larger maps stretch
             them, smaller ones use their centre. Any size runs.
         position: the slides' four rows: "content" (q k), "position" (q r, relative), "relative" (q k + q r,
-            the default) or "absolute" (q k + q r_abs).
+            the default) or "absolute" (q k + q r_abs). Or a control without attention, whose only parameters
+            are the projection to values: "even" (each head gives every cell the mean of its values over the
+            valid cells) or "own" (every cell keeps its own value: a 1x1 convolution).
         convention: "paper" scales both terms by D^-0.5; "timm" scales the content only, which is what weights
             of timm's BottleneckAttn were trained with.
         dropout: probability with which an attention weight is dropped in training.
@@ -58,10 +61,11 @@ class MHSA2d(nn.Module):
         self.convention, self.dropout, self.kernel = convention, dropout, kernel
         self.mode: Position = position
         self.scale = (dim // heads) ** -0.5
-        self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=False)
+        self.fixed: Fixed | None = position if position in FIXED else None
+        self.qkv = nn.Conv2d(dim, dim if self.fixed else 3 * dim, 1, bias=False)  # values alone where fixed
         self.position = (
             None
-            if position == "content"
+            if position == "content" or self.fixed
             else PositionTables(grid, dim // heads, "absolute" if position == "absolute" else "relative")
         )
         self.reset_parameters()
@@ -103,7 +107,8 @@ class MHSA2d(nn.Module):
         """What `attend` and `attend_reference` take for a (B, C, H, W) map, as `forward` hands it to them.
 
         Returns:
-            Scaled queries, keys and values (B, N, H*W, D), and the terms in the queries' scale.
+            Scaled queries, keys and values (B, N, H*W, D), and the terms in the queries' scale. Where weights
+            are fixed, queries and keys are zero.
         """
         if x.ndim != 4 or x.shape[1] != self.dim:
             raise ValueError(f"expected a (B, {self.dim}, H, W) feature map, got {tuple(x.shape)}")
@@ -116,7 +121,12 @@ class MHSA2d(nn.Module):
         # back to the quadratic formula. Turning x around costs a third of turning q, k and v, and nothing
         # where x is channels-last.
         cells_first = self.qkv(x.contiguous(memory_format=torch.channels_last)).flatten(2).mT.contiguous()
-        q, k, v = cells_first.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        parts = cells_first.unflatten(2, (-1, self.heads, self.dim // self.heads)).permute(2, 0, 3, 1, 4)
+        if self.fixed is not None:
+            (v,) = parts.unbind(0)
+            none = v.new_zeros(()).expand_as(v)
+            return none, none, v, Terms(grid, None, False, sizes, self.fixed)
+        q, k, v = parts.unbind(0)
         rows = None if self.position is None else self.position(grid, sizes)
         if rows is not None and self.convention == "timm":
             rows = rows.scaled(1 / self.scale)

@@ -3,18 +3,21 @@
     logit_ij = q_i . k_j + q_i . (Rh[yj - yi] + Rw[xj - xi])        (q already scaled by D^-0.5)
     out_i    = sum_j softmax_j(logit_ij) v_j
 
-Paper section 4 and figure 4. Shape legend: B batch, N heads, Y X query row and column, H W key row and
+Paper section 4 and figure 4. Two controls have fixed weights instead: 1 / (valid cells) for each valid cell j
+("even"), or 1 for j = i ("own"). Shape legend: B batch, N heads, Y X query row and column, H W key row and
 column, D head width, P 1 or B.
 """
 
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from botvision.attention.position import PositionRows
+
+Fixed = Literal["even", "own"]
 
 
 class Terms(NamedTuple):
@@ -26,12 +29,14 @@ class Terms(NamedTuple):
         content: whether q . k counts.
         sizes: (B, 2) valid (height, width) of each image in cells, within 1..H and 1..W; cells beyond get
             exactly zero weight. None where all are valid.
+        fixed: weights that depend on no logits, if that is so; queries and keys then play no part.
     """
 
     grid: tuple[int, int]
     position: PositionRows | None = None
     content: bool = True
     sizes: Tensor | None = None
+    fixed: Fixed | None = None
 
 
 def attend_reference(
@@ -49,7 +54,7 @@ def attend_reference(
     Returns:
         (B, N, H*W, D) output and (B, N, H*W, H*W) attention map. fp16 and bf16 are computed in fp32.
     """
-    grid, position, content, sizes = terms
+    grid, position, content, sizes, fixed = terms
     dtype = q.dtype
     autocast = torch.amp.is_autocast_available(q.device.type)  # the meta device has none
     with torch.autocast(q.device.type, enabled=False) if autocast else nullcontext():
@@ -58,13 +63,17 @@ def attend_reference(
             position = position.to(torch.float32) if position is not None else None
         q, k = q.unflatten(2, grid), k.unflatten(2, grid)
         logits = q.new_zeros(*q.shape[:-1], *grid)  # B N Y X H W
-        if content:
+        if content and fixed is None:
             logits = logits + torch.einsum("bnyxd,bnhwd->bnyxhw", q, k)
         if position is not None:
             logits = logits + position_logits(q, position)
         if sizes is not None:
             logits = logits.masked_fill(~valid_cells(grid, sizes)[:, None, None, None], float("-inf"))
         weights = logits.flatten(4).softmax(-1).flatten(2, 3)
+        if fixed == "own":
+            weights = torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device).expand_as(
+                weights
+            )
         weights = F.dropout(weights, dropout) if dropout > 0 else weights
         return (weights @ v).to(dtype), weights.to(dtype)
 

@@ -37,7 +37,8 @@ class Surgery:
         c5_stride: stride of layer4: None keeps it, 1 makes a BoTNet-S1.
         img_size: (height, width) or side in pixels. Only sizes the position tables; any size runs.
         heads: attention heads.
-        position: "relative", "absolute", "content" or "position" (the rows of the slides' table).
+        position: "relative", "absolute", "content" or "position" (the rows of the slides' table), or the
+            controls without attention, "even" and "own"; see `MHSA2d`.
         convention: "paper", or "timm" for position logits that are not scaled.
         attn_drop: dropout on attention weights.
         kernel: attention kernel, "auto" chooses.

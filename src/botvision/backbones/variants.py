@@ -122,9 +122,9 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:  # noqa: ANN401
     Args:
         name: e.g. "botnet50", or "resnet50".
         **kwargs: of every BoTNet: the fields of `Surgery` (img_size, heads, position, convention, c5_blocks,
-            c4_blocks, c5_stride, attn_drop, kernel, shortcut_act), se ("none", "conv", "all") and
-            stem ("imagenet", "cifar"); of all: timm's own (num_classes, in_chans, drop_path_rate,
-            features_only, pretrained, ...). `stem` also works for timm's ResNets.
+            c4_blocks, c5_stride, attn_drop, kernel, shortcut_act), se ("none", "conv", "all"; of the plain
+            twins also "c5", in layer4 alone) and stem ("imagenet", "cifar"); of all: timm's own (num_classes,
+            in_chans, drop_path_rate, features_only, pretrained, ...). `stem` also works for timm's ResNets.
 
     Raises:
         ValueError: an unknown name (with the closest ones) or an argument that does not fit.
@@ -201,8 +201,10 @@ def _build(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:  # noqa: AN
         overlay = {"first_conv": "conv1", "input_size": (3, CIFAR_SIZE, CIFAR_SIZE), "pool_size": None}
         kwargs["pretrained_cfg_overlay"] = overlay | (kwargs.get("pretrained_cfg_overlay") or {})
     se = kwargs.pop("se", row.se)
-    if se not in ("none", "conv", "all"):
-        raise ValueError(f"se must be 'none', 'conv' or 'all', got {se!r}")
+    if se not in ("none", "conv", "all", "c5"):
+        raise ValueError(f"se must be 'none', 'conv', 'all' or 'c5', got {se!r}")
+    if se == "c5" and row.attention:
+        raise ValueError(f"se 'c5' is for plain ResNets, {name} has attention there; 'none', 'conv' or 'all'")
     block_args = dict(kwargs.pop("block_args", {}))
     if se != "none":
         block_args.setdefault("attn_layer", SEModule)
@@ -220,7 +222,8 @@ def _build(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:  # noqa: AN
         image_hw(img_size)
         if chosen:
             raise ValueError(f"{name} has no attention, so it takes no {sorted(chosen)[0]}")
-        return build_model_with_cfg(_plain_resnet, name, pretrained, stem=stem, **trunk)
+        stages = (4,) if se == "c5" else (1, 2, 3, 4)
+        return build_model_with_cfg(_plain_resnet, name, pretrained, stem=stem, se_stages=stages, **trunk)
     chosen.setdefault("img_size", CIFAR_SIZE if stem == "cifar" else row.img_size)
     if row.c5_stride == 1 and trunk.get("output_stride", 32) == 32:
         chosen.setdefault("c5_stride", 1)
@@ -228,8 +231,13 @@ def _build(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:  # noqa: AN
     return build_model_with_cfg(BoTNet, name, pretrained, surgery=surgery, stem=stem, **trunk)
 
 
-def _plain_resnet(stem: str, **trunk: Any) -> ResNet:  # noqa: ANN401
-    return set_stem(ResNet(**trunk), stem)
+def _plain_resnet(stem: str, se_stages: tuple[int, ...], **trunk: Any) -> ResNet:  # noqa: ANN401
+    """Squeeze-excite, where the blocks have it, stays in the stages given."""
+    model = set_stem(ResNet(**trunk), stem)
+    for stage in {1, 2, 3, 4} - set(se_stages):
+        for block in model.get_submodule(f"layer{stage}").children():
+            block.se = None  # pyrefly: ignore[bad-argument-type]
+    return model
 
 
 def _config(row: Variant) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _check_splits(splits: Splits) -> CheckReport:
     """Archives and drawn images were checked, or made, when they were opened: counting is what is left."""
     rows, readable = [], 0
     for split, dataset in (("train", splits.train), ("val", splits.val)):
-        tally = _Tally(Counter(dataset.classes[k] for k in dataset.targets.tolist()))
+        tally = _Tally(Counter(dataset.classes[k] for k in dataset.targets.flatten().tolist()))
         _, height, width = dataset.load(0).shape
         tally.sizes = [(height, width)] * len(dataset)
         tally.modes["RGB"] = len(dataset)

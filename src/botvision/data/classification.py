@@ -55,7 +55,8 @@ class ClassificationDataset(Dataset[Any]):
     Attributes:
         name: data set and split, for messages and tables.
         classes: names (K).
-        targets: int64 (N), class of every image.
+        targets: int64 (N), class of every image; (N, G) where images have G labels at places of their own.
+        points: float64 (N, G, 2), y and x of these places in pixels of :meth:`load`; None for other data.
         grouping: a quantity of every image by which accuracy is broken down, if there is one.
     """
 
@@ -74,6 +75,7 @@ class ClassificationDataset(Dataset[Any]):
         self.part, self.name = part, name
         self.source, self.targets, self.classes = part.source, part.targets, part.classes
         self.grouping: Grouping | None = part.grouping
+        self.points = part.points if part.targets.ndim == 2 else None
         self.config, self.train, self.seed = config, train, seed
         self._transform = build_transforms(config, train)
         self._fixed_size = not train or config.whole_batches
@@ -96,7 +98,7 @@ class ClassificationDataset(Dataset[Any]):
         """(y, x) of a pixel of :meth:`load` that the class depends on; None if that is not known."""
         if self.part.points is None:
             return None
-        y, x = self.part.points[index].tolist()
+        y, x = self.part.points[index].reshape(-1, 2)[0].tolist()
         return int(y), int(x)
 
     @property
@@ -157,9 +159,9 @@ class ClassificationDataset(Dataset[Any]):
         crop = 1.0 if self.train else self.config.crop_of_eval
         return resize_and_crop(self._pixels(index), self.config.size, crop)
 
-    def __getitem__(self, index: Key) -> tuple[Tensor, int, int]:
+    def __getitem__(self, index: Key) -> tuple[Tensor, int | list[int], int]:
         images, targets, indices = self.__getitems__([index])
-        return images[0], int(targets[0]), int(indices[0])
+        return images[0], targets[0].tolist(), int(indices[0])
 
     def __getitems__(self, wanted: Sequence[Key]) -> Batch:
         """A whole batch.
@@ -168,7 +170,7 @@ class ClassificationDataset(Dataset[Any]):
             wanted: B indices, or pairs (epoch, index).
 
         Returns:
-            images float32 (B, 3, H, W), targets int64 (B,), indices int64 (B,).
+            images float32 (B, 3, H, W), targets int64 (B,) or (B, G), indices int64 (B,).
         """
         pairs = np.array([(0, key) if isinstance(key, int) else key for key in wanted], dtype=np.int64)
         epochs, indices = pairs[:, 0], torch.from_numpy(pairs[:, 1].copy())
@@ -315,7 +317,7 @@ def _dataset(
     part: Labelled, config: DataConfig, name: str, train: bool = False, seed: int = 0
 ) -> ClassificationDataset:
     if config.limit is not None and config.limit < len(part.targets):
-        part = part.take(spread(part.targets, config.limit))
+        part = part.take(spread(part.targets.reshape(len(part.targets), -1)[:, 0], config.limit))
     return ClassificationDataset(part, config, train=train, seed=seed, name=name)
 
 

@@ -5,11 +5,14 @@ from typing import Literal
 
 from botvision.data.errors import DataError
 
-Source = Literal["auto", "folder", "zip", "cifar10", "cifar100", "generated", "long_range"]
-DRAWN = ("generated", "long_range")
+Source = Literal["auto", "folder", "zip", "cifar10", "cifar100", "generated", "long_range", "pointing"]
+DRAWN = ("generated", "long_range", "pointing")
 
-# By source, the quantity of every image by which accuracy is broken down.
-QUANTITIES: dict[str, str] = {"long_range": "distance"}
+# Sources with several labels in an image, each at a place of its own.
+DENSE = ("pointing",)
+
+# By source, the quantity of every label by which accuracy is broken down.
+QUANTITIES: dict[str, str] = {"long_range": "distance", "pointing": "distance"}
 
 MAX_GENERATED_CLASSES = 10
 
@@ -24,19 +27,21 @@ class DataConfig:
     Attributes:
         source: where images come from; "auto" looks at what `root` is (a folder, a zip, a folder holding an
             official CIFAR archive). "generated" draws them and needs no files: ten outlines; so does
-            "long_range": two small glyphs, of the same kind or not, near each other or far apart.
+            "long_range": two small glyphs, of the same kind or not, near each other or far apart; and
+            "pointing": arrows, each labelled with the kind of the mark it points to, near or far.
         root: the folder or zip: `train/<class>/...` and `val/` or `test/` of the same form.
         image_size: network input in pixels, one number for a square or (height, width).
         val_fraction: part of the training images held back for validation, class by class; used only where
             the data have no `val` or `test` split. The choice depends on the file list, not on the seed.
         download: fetch CIFAR where it is missing.
         limit: use at most so many images of each split, spread evenly over the classes.
-        num_classes: generated data: number of classes, 2..10 (long_range has two).
+        num_classes: generated data: number of classes, 2..10 (long_range has two, pointing four).
         num_images: drawn data: training images.
         num_val_images: drawn data: validation images.
         generated_seed: drawn data: which data set is drawn; the run's seed does not change it.
-        distances: long_range: ascending edges of the intervals of distance, in short sides of the picture,
-            0.1..0.875; each interval has as many images.
+        distances: long_range, pointing: ascending edges of the intervals of distance, in short sides of the
+            picture, 0.1..0.875; each interval has as many labels. Those of pointing are 1 to 6 eighths, and
+            every interval has to hold one.
         augment: "none"; "flip_crop": mirrored, and shifted within a border of `padding` pixels (small
             images); "imagenet": random resized crop, mirrored.
         padding: border of flip_crop in pixels.
@@ -121,9 +126,21 @@ class DataConfig:
                 f"data.root: {self.root} is not used, since data.source is {self.source} (drawn images); "
                 "expected a recipe for data of your own"
             )
+        if self.source == "pointing" and not (self.augment == "none" and self.whole_batches):
+            raise DataError(
+                "data.augment: the places and directions of data.source pointing would be wrong in changed "
+                "pictures, expected none, data.randaugment 0 and data.random_erase 0"
+            )
         for fine, key, value, expected in checks:
             if not fine:
                 raise DataError(f"data.{key}: {value} is impossible, expected {expected}")
+        pairs = zip(self.distances[:-1], self.distances[1:], strict=True)
+        for low, high in pairs if self.source == "pointing" else ():
+            if not any(low <= step / 8 < high for step in range(1, 7)):
+                raise DataError(
+                    f"data.distances: {low:g} to {high:g} holds no distance of pointing, expected one of "
+                    "1 to 6 eighths in every interval"
+                )
 
     @property
     def size(self) -> tuple[int, int]:

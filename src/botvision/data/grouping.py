@@ -8,13 +8,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Grouping:
-    """Intervals of a quantity, and its value for every image.
+    """Intervals of a quantity, and its value for every image, or label.
 
     Attributes:
         name: of the quantity, one word, e.g. "distance".
         unit: of the quantity, e.g. "px".
         edges: ascending (G+1); group g holds values from edge g up to, without, edge g+1.
-        values: float64 (N,).
+        values: float64 (N,), or (N, G) for G labels in an image.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Grouping:
         return list(zip(self.edges[:-1], self.edges[1:], strict=True))
 
     def groups(self) -> Tensor:
-        """int64 (N,), the interval 0..G-1 of every image."""
+        """int64, the interval of every value, from 0."""
         return torch.bucketize(self.values, torch.tensor(self.edges, dtype=torch.float64), right=True) - 1
 
     def take(self, indices: Tensor) -> "Grouping":

@@ -37,7 +37,8 @@ class Labelled:
 
     `grouping` is a quantity of the images by which accuracy is broken down, where the source has one;
     `points`, float64 (N, 2), are y and x in pixels of something in each that its class depends on, where that
-    is known.
+    is known. Sources with G labels an image have targets (N, G), values of the quantity (N, G) and points
+    (N, G, 2), the places at which these labels are asked for.
     """
 
     source: ImageSource

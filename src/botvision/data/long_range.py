@@ -26,7 +26,7 @@ from torch import Tensor
 from botvision.data.config import FARTHEST, QUANTITIES
 from botvision.data.drawn_source import DrawnSource
 from botvision.data.draws import uniform
-from botvision.data.generated import OUTLINES, texture, turned
+from botvision.data.generated import lay, texture
 from botvision.data.grouping import Grouping
 
 Array = npt.NDArray[np.floating[Any]]
@@ -138,46 +138,10 @@ def draw(
         place = own[:, :2] * (np.array(size) - 2 * _MARGIN * short) + _MARGIN * short
         shade = np.where(own[:, 2] < 0.5, 0.05, 0.8) + 0.15 * own[:, 3]
         radius = (0.6 + 0.6 * own[:, 5]) * _RADIUS * short
-        _lay(planes, np.full(len(kinds), _BAR), place, own[:, 4], radius, shade[:, None])
+        lay(planes, np.full(len(kinds), _BAR), place, own[:, 4], radius, shade[:, None])
     for glyph in range(2):
         own = draws[:, _GLYPH + 2 * glyph : _GLYPH + 2 * glyph + 2]
         colour = _COLOURS[kinds[:, glyph]] * (0.85 + 0.15 * own[:, 1:])
         radius = np.full(len(kinds), _RADIUS * short)
-        _lay(planes, np.array(_OUTLINES)[kinds[:, glyph]], centres[:, glyph], own[:, 0], radius, colour)
+        lay(planes, np.array(_OUTLINES)[kinds[:, glyph]], centres[:, glyph], own[:, 0], radius, colour)
     return (planes.clip(0, 1) * 255).astype(np.uint8)
-
-
-def _lay(
-    planes: Array,
-    outlines: npt.NDArray[np.int64],
-    centres: Array,
-    turns: Array,
-    radii: Array,
-    colours: Array,
-) -> None:
-    """Lay one shape on every picture of (B, 3, H, W); only the square around it is touched.
-
-    Args:
-        planes: changed in place.
-        outlines: (B,), numbers in OUTLINES.
-        centres: (B, 2), y and x in pixels.
-        turns: (B,), angle in whole turns.
-        radii: (B,) in pixels.
-        colours: (B, 3), or (B, 1) for greys.
-    """
-    height, width = planes.shape[2:]
-    side = min(height, width, 2 * int(np.ceil(radii.max())) + 3)
-    corner = np.floor(centres - side / 2 + 0.5).astype(np.int64)
-    corner = corner.clip(0, [height - side, width - side])
-    steps = np.arange(side, dtype=np.float32) + 0.5
-    top, left = (centres - corner).astype(np.float32).T
-    u, v = turned(steps[None, :, None], steps[None, None, :], top, left, 2 * np.pi * turns, radii)
-    edge = np.empty_like(u)
-    for k in np.unique(outlines):
-        mine = outlines == k
-        edge[mine] = OUTLINES[k](u[mine], v[mine])
-    cover = (0.5 - edge * radii[:, None, None]).clip(0, 1)[:, None]
-    squares = np.lib.stride_tricks.sliding_window_view(planes, (side, side), axis=(2, 3), writeable=True)
-    chosen = np.arange(len(planes)), slice(None), corner[:, 0], corner[:, 1]
-    patch = squares[chosen]
-    squares[chosen] = patch + cover * (colours[:, :, None, None] - patch)

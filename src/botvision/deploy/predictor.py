@@ -78,6 +78,7 @@ class Predictor:
         self.description = description
         self.classes: list[str] = [str(name) for name in description["classes"]]
         self.image_size, self.mean, self.std, self.crop = _input_of(description, "the model's description")
+        self.at_places = bool(description.get("at_places", False))
         self.model = place(model, self.device)
 
     @classmethod
@@ -130,6 +131,11 @@ class Predictor:
         for batch in read_batches(paths, self.batch_size, self._resized, shown):
             yield from self._finish(batch, topk)
 
+    def require_labels_of_images(self) -> None:
+        """Raises ValueError for a model that was trained to label places in a picture."""
+        if self.at_places:
+            raise ValueError("the model labels places in a picture and has no label for the whole of it")
+
     def _resized(self, image: Image.Image) -> Tensor:
         """An RGB image as uint8 (3, *image_size)."""
         return resize_and_crop(to_tensor(image), self.image_size, self.crop)
@@ -143,6 +149,7 @@ class Predictor:
         """Best classes of uint8 images (3, *image_size)."""
         if topk < 1:
             raise ValueError(f"topk is {topk}, expected at least 1")
+        self.require_labels_of_images()
         if not images:
             return []
         with torch.inference_mode():

@@ -22,6 +22,7 @@ class Breakdown:
         edges: ascending (G+1); interval g begins at edge g and ends before edge g+1.
         count: images in each interval (G).
         right: images in each interval whose highest logit is the right class (G).
+        counted: what an image is here called, where it is not one: "arrows", say.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Breakdown:
     edges: tuple[float, ...]
     count: tuple[int, ...]
     right: tuple[int, ...]
+    counted: str = "images"
 
     @property
     def top1(self) -> tuple[float, ...]:
@@ -70,6 +72,7 @@ class ClassificationMetrics:
         confusion: images by true class (row) and predicted class (column), (K, K).
         classes: names (K).
         breakdown: accuracy by a quantity of the images, where the data have one.
+        counted: what an image is here called, where it is not one: "arrows", say.
     """
 
     count: int
@@ -80,10 +83,11 @@ class ClassificationMetrics:
     confusion: tuple[tuple[int, ...], ...]
     classes: tuple[str, ...]
     breakdown: Breakdown | None = None
+    counted: str = "images"
 
     def headline(self) -> str:
         """The number that counts, in half a line."""
-        return f"top-1 {100 * self.top1:.2f} % on {self.count} images"
+        return f"top-1 {100 * self.top1:.2f} % on {self.count} {self.counted}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; not-a-number, which JSON lacks, becomes None."""
@@ -106,18 +110,22 @@ class ClassificationEvaluator:
     """
 
     def __init__(
-        self, classes: Sequence[str], quantity: tuple[str, str, tuple[float, ...]] | None = None
+        self,
+        classes: Sequence[str],
+        quantity: tuple[str, str, tuple[float, ...]] | None = None,
+        counted: str = "images",
     ) -> None:
         """Choose what is counted.
 
         Args:
             classes: names (K) in the order of the logits.
             quantity: name, unit and edges (G+1) of the quantity by which accuracy is broken down.
+            counted: what has a class, in the plural.
 
         Raises:
             ValueError: edges that do not ascend.
         """
-        self.classes, self.quantity = tuple(classes), quantity
+        self.classes, self.quantity, self.counted = tuple(classes), quantity, counted
         edges = () if quantity is None else quantity[2]
         if list(edges) != sorted(set(edges)) or len(edges) == 1:
             raise ValueError(f"the edges of the intervals are {list(edges)}, expected 2 or more, ascending")
@@ -192,6 +200,7 @@ class ClassificationEvaluator:
             confusion=tuple(tuple(row) for row in self.confusion.tolist()),
             classes=self.classes,
             breakdown=self._breakdown(),
+            counted=self.counted,
         )
 
     def predictions(self) -> Predictions:
@@ -219,7 +228,7 @@ class ClassificationEvaluator:
         if self.quantity is None:
             return None
         count, right = (tuple(row) for row in self.by_group.tolist())
-        return Breakdown(*self.quantity, count, right)
+        return Breakdown(*self.quantity, count, right, self.counted)
 
 
 def _plain(value: float) -> float | None:

@@ -16,6 +16,7 @@ from botvision import draw
 from botvision.atomic import replacing
 from botvision.attention.ablation import Replaced
 from botvision.backbones.cost import count
+from botvision.backbones.dense import logits_at
 from botvision.backbones.variants import VARIANTS, create_model
 from botvision.backbones.weights import LoadReport, load_model, load_weights, save_model
 from botvision.data.cache import Progress
@@ -33,14 +34,15 @@ from botvision.training.task import FIT_BATCH, Task, fit_indices, resolve_device
 
 EXAMPLES = 2  # images of each class and interval in the picture of them
 
-Batch = tuple[Tensor, Tensor, Tensor]  # images (B, 3, H, W) float32, targets (B,) int64, indices (B,) int64
+# images (B, 3, H, W) float32, targets (B,) int64, or (B, G) for labels at places, indices (B,) int64
+Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class Classifier(Learner):
-    """Cross entropy with label smoothing.
+    """Cross entropy with label smoothing, of images or of places in them, as the data have labels.
 
     Args:
-        model: logits (B, K) from images (B, 3, H, W).
+        model: logits (B, K) from images (B, 3, H, W); for labels at places see `logits_at`.
         config: of the run.
         schedule: learning rate as a function of the optimiser step.
         splits: training images, which give errors their names, and those to measure on.
@@ -48,14 +50,14 @@ class Classifier(Learner):
 
     def __init__(self, model: nn.Module, config: RunConfig, schedule: Schedule, splits: Splits) -> None:
         super().__init__(model, config, schedule, splits.train.name_of)
-        self.evaluator, self.quantity = evaluator_of(splits.val), splits.val.grouping
+        self.evaluator, self.data = evaluator_of(splits.val), (splits.train, splits.val)
         self._validated = False
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         images, targets, indices = batch
         smoothing = self.config.train.label_smoothing
-        logits = self.model(self._arrange(images)).float()
-        return F.cross_entropy(logits, targets, label_smoothing=smoothing), indices, {}
+        logits = predict(self.model, self._arrange(images), indices, self.data[0]).float()
+        return F.cross_entropy(logits, targets.flatten(), label_smoothing=smoothing), indices, {}
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
@@ -68,8 +70,8 @@ class Classifier(Learner):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Hands logits and targets to the evaluator, which has the result at the end of the epoch."""
         images, targets, indices = batch
-        values = None if self.quantity is None else self.quantity.values[indices.cpu()]
-        self.evaluator.update(self.evaluated(self._arrange(images)), targets, values)
+        logits = predict(self.evaluated, self._arrange(images), indices, self.data[1])
+        self.evaluator.update(logits, targets.flatten(), values_of(self.data[1], indices))
 
     def on_validation_epoch_end(self) -> None:
         """Raises DivergedError for logits that are not finite, before the epoch counts as one."""
@@ -150,6 +152,11 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
             raise ConfigError(
                 f"{name}: expected logits (1, {len(splits.classes)}), got {tuple(logits.shape)}"
             )
+        if splits.train.points is not None:
+            try:
+                logits_at(model, torch.zeros(1, 3, height, width), splits.train.points[:1])
+            except ValueError as error:
+                raise ConfigError(f"{name} cannot be asked at places of a picture: {error}") from None
 
     def loader(self, data: ClassificationDataset, train: bool) -> Any:  # noqa: ANN401  as of the base class
         device = resolve_device(self.config.train.device)
@@ -177,6 +184,7 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
             model, folder / "model", config.model.name, kwargs,
             classes=splits.classes, image_size=list(config.data.size), mean=list(config.data.mean),
             std=list(config.data.std), crop=config.data.crop_of_eval, task=config.task,
+            **({} if splits.val.points is None else {"at_places": True}),
         )  # fmt: skip
         found = self._measure(model, splits.val)
         metrics = _write((folder / "eval.json", folder / "confusion.png"), found, "val", splits.val.name)
@@ -223,23 +231,36 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
         loader: Iterable[Batch] = self.loader(data, train=False)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         model = model.to(device, memory_format=layout).eval()  # pyrefly: ignore[no-matching-overload]
-        evaluator, quantity = evaluator_of(data), data.grouping
+        evaluator = evaluator_of(data)
         done = 0
         for images, targets, indices in loader:
             with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16-mixed"):
-                logits = model(images.to(device, memory_format=layout))
-            evaluator.update(logits, targets, None if quantity is None else quantity.values[indices.cpu()])
+                logits = predict(model, images.to(device, memory_format=layout), indices, data)
+            evaluator.update(logits, targets.flatten(), values_of(data, indices))
             done += len(targets)
             if progress is not None:
                 progress("evaluating", done, len(data))
         return evaluator
 
 
+def predict(model: nn.Module, images: Tensor, indices: Tensor, data: ClassificationDataset) -> Tensor:
+    """Returns the logits of images (B, K), or of all their places one after the other (B * G, K)."""
+    if data.points is None:
+        return model(images)
+    points = data.points[indices.cpu()].to(images.device, torch.float32)
+    return logits_at(model, images, points).flatten(0, 1)
+
+
+def values_of(data: ClassificationDataset, indices: Tensor) -> Tensor | None:
+    """Returns the quantity of images or places, in the order of the logits, if the data have one."""
+    return None if data.grouping is None else data.grouping.values[indices.cpu()].flatten()
+
+
 def evaluator_of(data: ClassificationDataset) -> ClassificationEvaluator:
     """Returns what counts the right answers on a split, by the quantity of its images if they have one."""
     known = data.grouping
     quantity = None if known is None else (known.name, known.unit, known.edges)
-    return ClassificationEvaluator(data.classes, quantity)
+    return ClassificationEvaluator(data.classes, quantity, "images" if data.points is None else "places")
 
 
 def _write(
@@ -261,7 +282,7 @@ def _write(
 def _draw_examples(folder: Path, data: ClassificationDataset) -> None:
     """Writes a picture of images of each class in each interval of the quantity, if the data have one."""
     known = data.grouping
-    if known is None:
+    if known is None or data.points is not None:  # one picture has labels in several intervals
         return
     headings, rows = [f"{low:g} to {high:g} {known.unit}" for low, high in known.intervals()], []
     for k, name in enumerate(data.classes):
