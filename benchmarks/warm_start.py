@@ -127,8 +127,8 @@ def distil(tail: Tail, network: nn.Module, steps: int = 300, batch: int = 32, lr
 def starts(tail: Tail, smoke: bool) -> dict[str, Callable[[], nn.Module]]:
     """Ways to begin, by name."""
 
-    def begun(images: int = 0, settings: Mapping[str, float] | None = None) -> nn.Module:
-        network = tail.student()
+    def begun(images: int = 0, settings: Mapping[str, float] | None = None, **options: Any) -> nn.Module:  # noqa: ANN401
+        network = tail.student(**options)
         chosen = torch.linspace(0, len(tail.train) - 1, images).long() if images else None
         maps = None if chosen is None else tail.train[chosen].split(32)
         with ExitStack() as stack:
@@ -159,6 +159,10 @@ def starts(tail: Tail, smoke: bool) -> dict[str, Callable[[], nn.Module]]:
         "distilled": distilled,
     }
     most = min(256, len(tail.train))
+    ways |= {
+        f"fit, {most}, {position}": (lambda p=position: begun(most, position=p))
+        for position in ("position", "content", "absolute", "even", "own")
+    }
     varied = {
         "WINDOW": (0.6, 1.2),
         "CORRELATION": (0.5, 2.0),

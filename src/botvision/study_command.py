@@ -133,6 +133,7 @@ def _report(plan: Plan, say: Say, args: argparse.Namespace) -> int:
     from botvision.study.collect import collect
     from botvision.study.page import write_report
     from botvision.study.pictures import attention_pictures
+    from botvision.study.use import attention_use
 
     with StatusBar("report", 3) as bar:
         bar.show(0, "reading the runs")
@@ -144,6 +145,12 @@ def _report(plan: Plan, say: Say, args: argparse.Namespace) -> int:
                 outcome = dataclasses.replace(outcome, pictures=pictures)
             except MISHAPS as error:
                 warning = f"no pictures of attention: {_line(error)}"
+                outcome = dataclasses.replace(outcome, warnings=(*outcome.warnings, warning))
+            try:
+                uses = attention_use(plan, lambda _, text: bar.show(1, text))
+                outcome = dataclasses.replace(outcome, uses=uses)
+            except MISHAPS as error:
+                warning = f"what attention contributes is not measured: {_line(error)}"
                 outcome = dataclasses.replace(outcome, warnings=(*outcome.warnings, warning))
         bar.show(2, "drawing intervals and charts")
         written = write_report(outcome, plan.folder)

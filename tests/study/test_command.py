@@ -8,7 +8,7 @@ import pytest
 
 from botvision import cli
 from botvision.study.schedule import Failure
-from botvision.study.spec import study_names
+from botvision.study.spec import load_study, study_names
 from botvision.study.timing import FILE, StepTimes
 from tests.study.files import plan_of, write
 from tests.study.test_collect import PLACES, run_all
@@ -26,7 +26,7 @@ def test_the_list_names_every_study_and_scale(capsys):
     out = capsys.readouterr().out
     rows = table(out, "study")[1:]
     assert {(row[0], row[1]) for row in rows} >= {
-        (name, s) for name in study_names() for s in ("cpu", "paper")
+        (name, scale) for name in study_names() for scale in load_study(name).scales
     }
     assert re.search(r"^position: What attention looks at", out, re.M)
 
@@ -193,12 +193,17 @@ def test_a_report_is_written_whatever_becomes_of_step_times_and_pictures(capsys,
 
     monkeypatch.setattr("botvision.study_command.measure_steps", fails)
     monkeypatch.setattr("botvision.study.pictures.attention_pictures", fails)
+    monkeypatch.setattr("botvision.study.use.attention_use", fails)
     words = ["study", str(tmp_path / "tiny.yaml"), "--out", str(plan.folder)]
     assert cli.main(words) == 0
     captured = capsys.readouterr()
     assert "step times are not measured: out of memory" in captured.out + captured.err
     assert "no pictures of attention: out of memory" in (plan.folder / "tiny-cpu.md").read_text()
-    assert len(calls) == 2
+    assert (
+        "what attention contributes is not measured: out of memory"
+        in (plan.folder / "tiny-cpu.md").read_text()
+    )
+    assert len(calls) == 3
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from botvision.data.config import DataConfig
 from botvision.data.detection import open_detection
 from botvision.data.detection_config import DetectionDataConfig
 from botvision.study.pictures import attention_pictures
+from botvision.study.plan import Plan, make_plan
 from botvision.study.spec import load_study, study_names
 from botvision.training.run import train
 from botvision.training.schema import ConfigError
@@ -48,9 +49,26 @@ def test_a_report_shows_the_first_finished_run_of_the_arm(tmp_path, capsys):
     page = (plan.folder / "tiny-cpu.html").read_text()
     assert page.count("The image itself is left out.</figcaption>") == 2
     assert page.count("data:image/png;base64,") == 4
+    _check_use(plan)
     capsys.readouterr()
     assert cli.main([*words, "--no-pictures"]) == 0
     assert "base64" not in (plan.folder / "tiny-cpu.html").read_text()
+
+
+def _check_use(plan: Plan) -> None:
+    """What attention contributes is the difference of the run's own evaluation to one without attention."""
+    (run,) = plan.of_arm("bot")
+    trained = json.loads((run.folder / "eval.json").read_text())["top1"]
+    assert cli.main(["eval", str(run.folder), "--attention", "zero"]) == 0
+    without = json.loads((run.folder / "eval-attention-zero.json").read_text())["top1"]
+    (found,) = json.loads((plan.folder / "tiny-cpu.json").read_text())["attention_use"]
+    assert (found["arm"], found["seed"], found["as_trained"]["top1"]) == ("bot", 0, trained)
+    (zero,) = [each for each in found["effects"] if each["attention"] == "zero"]
+    assert zero["contribution"]["top1"]["mean"] == pytest.approx(trained - without)
+    text = (plan.folder / "tiny-cpu.md").read_text()
+    assert "## What attention contributes to BoTNet" in text
+    row = next(line for line in text.splitlines() if line.startswith("| top-1, zero "))
+    assert [cell.strip() for cell in row.split("|")[2:4]] == [f"{100 * v:.2f}" for v in (trained, without)]
 
 
 def _check_words(alts: list[str], looked: dict[str, Any]) -> None:
@@ -71,11 +89,13 @@ def _ground(path: Path) -> set[tuple[int, ...]]:
     return {tuple(colour) for colour in left.reshape(-1, 3).tolist()}
 
 
-def test_every_study_shows_a_network_with_attention():
+def test_every_study_shows_a_network_with_attention(tmp_path):
     for name in study_names():
         study = load_study(name)
         assert study.attention is not None
-        assert study.attention.arm.startswith(("bot", "relative"))
+        for scale in study.scales:
+            for run in make_plan(study, scale, tmp_path).of_arm(study.attention.arm):
+                assert "botnet" in run.config.model.name
 
 
 @pytest.mark.parametrize(

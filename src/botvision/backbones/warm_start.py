@@ -237,9 +237,9 @@ def _norm_from_taps(target: _Target, values: Tensor) -> None:
 def _open_window(target: _Target, constant: Tensor) -> None:
     """Give all heads the window; `constant` (C,) maps the inputs to about 1."""
     layer, window = target.attention.attention, WINDOW * target.spacing
-    queries, keys, _ = layer.qkv.weight.view(3, layer.heads, -1, layer.dim).unbind(0)
     if not target.has_window:
         return
+    queries, keys, _ = layer.qkv.weight.view(3, layer.heads, -1, layer.dim).unbind(0)
     queries *= RANDOM_PART
     keys *= RANDOM_PART
     queries[:, 0], keys[:, 0] = constant.to(queries) / layer.scale, 0.0
@@ -258,7 +258,7 @@ def _logits_at(distance: Tensor, window: float) -> Tensor:
 
 def _set_values(layer: MHSA2d, values: Tensor) -> None:
     """Set the value projection to (C out, C in)."""
-    layer.qkv.weight[2 * layer.dim :] = values[:, :, None, None].to(layer.qkv.weight)
+    layer.qkv.weight[-layer.dim :] = values[:, :, None, None].to(layer.qkv.weight)
 
 
 def _activation_moments(norm: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
@@ -396,7 +396,7 @@ def _fit(target: _Target, batches: list[Tensor]) -> float:
     layer = target.attention.attention
     if target.has_window:
         _open_fitted_window(target, batches)
-    prior = layer.qkv.weight[2 * layer.dim :, :, 0, 0].mT.double().chunk(layer.heads, 1)
+    prior = layer.qkv.weight[-layer.dim :, :, 0, 0].mT.double().chunk(layer.heads, 1)
     fitted, held_out = _moments(target, batches)
     missed, total, solved = 0.0, 0.0, []
     for own, others, start in zip(fitted, held_out, prior, strict=True):

@@ -50,6 +50,9 @@ class Analysis:
             "commands": list(outcome.commands),
             "warnings": list(outcome.warnings),
             "notes": list(outcome.notes),
+            "attention_use": [
+                {"arm": each.arm, "seed": each.seed, **each.use.to_dict()} for each in outcome.uses
+            ],
         }
 
     def _arm(self, arm: Arm) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from botvision.study.tables import (
     runs_grid,
     settings_grid,
     to_markdown,
+    use_grid,
 )
 
 WORDS = {
@@ -87,7 +88,11 @@ def to_html(analysis: Analysis) -> str:
         *(_section(axis.title, *_of_axis(drawn["places"], places, axis)) for axis in outcome.axes),
         _section("Learning curves", _charts(drawn["learning"])),
         _section("Cost and score", _charts(drawn["cost"])),
-        _section("Attention", *itertools.starmap(_picture, enumerate(outcome.pictures, 1))),
+        _section(
+            "Attention",
+            _table(use_grid(outcome)),
+            *itertools.starmap(_picture, enumerate(outcome.pictures, 1)),
+        ),
         _section("Every run", _table(runs_grid(analysis))),
         _section("Setting", _setting(analysis)),
         _section("To run it again", _commands(outcome.commands), _notes(outcome.notes)),

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from botvision.evaluation.attention_use import AttentionUse
+
 Place = tuple[str, float]  # axis, position on it
 
 
@@ -181,6 +183,21 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Use:
+    """How much one run relies on its attention.
+
+    Attributes:
+        arm: Name.
+        seed: Of the run.
+        use: Its evaluations with attention replaced.
+    """
+
+    arm: str
+    seed: int
+    use: AttentionUse
+
+
+@dataclass(frozen=True)
 class StudyOutcome:
     """A study as far as it has been run.
 
@@ -199,6 +216,7 @@ class StudyOutcome:
         warnings: What makes the comparison unfair or incomplete ("2 of 9 runs missing"), a line each.
         notes: What a reader should know beside.
         pictures: Of attention, if there are any.
+        uses: Of attention, of the finished runs of the arm that the study looks at; all of one arm.
     """
 
     name: str
@@ -215,6 +233,7 @@ class StudyOutcome:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    uses: tuple[Use, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that names refer to something. Raises ValueError: one line that says which does not."""

@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from botvision.evaluation.seeds import LEVEL, Interval, Spread
+from botvision.evaluation.attention_use import TITLES
+from botvision.evaluation.seeds import LEVEL, Interval, Spread, paired, spread
 from botvision.report import percent, points, short, table
 from botvision.study.analysis import Analysis, spread_of
-from botvision.study.result import Arm, Axis, Cost, Metric, cost_of, label_of
+from botvision.study.result import Arm, Axis, Cost, Metric, StudyOutcome, cost_of, label_of
 from botvision.study.statistics import Difference, Verdict
 
 # Beside the verdicts, so that nobody takes them for more.
@@ -20,6 +21,14 @@ RULE = (
 PEAK = (
     "Peak: of a run's last process; on a CPU all of it that was resident, with interpreter, torch and cached "
     "data, on a GPU what torch allocated."
+)
+# What takes the place of attention, and what it is called.
+WAYS = {"zero": "zero", "even": "even weights"}
+USE = (
+    "The runs' own validation again, with the output of every attention replaced and nothing retrained: by "
+    "zero, and by the mean of the values. Contribution in points, mean ± standard deviation over seeds; 95 % "
+    "intervals by Student's t. It says what the network relies on, not what attention is worth: for that see "
+    "the other arms."
 )
 
 
@@ -179,6 +188,35 @@ def runs_grid(analysis: Analysis) -> Grid:
     return Grid("Every run", header, tuple(rows), "llr" + "r" * (len(titles) + 2))
 
 
+def use_grid(outcome: StudyOutcome) -> Grid | None:
+    """Return scores as trained and with attention replaced, and the difference; None without any."""
+    uses, rows = {each.seed: each.use for each in outcome.uses}, []
+    for metric, title in TITLES.items():
+        own = {seed: use.as_trained[metric] for seed, use in uses.items() if metric in use.as_trained}
+        for how, words in WAYS.items():
+            effects = {seed: use.effect(how) for seed, use in uses.items()}
+            other = {s: e.scores[metric] for s, e in effects.items() if e is not None and metric in e.scores}
+            found, replaced, trained = paired(own, other), *(spread(list(v.values())) for v in (other, own))
+            if found is None or replaced is None or trained is None:
+                continue
+            sd = "" if found.sd is None else f" ± {percent(found.sd)}"
+            scores = percent(trained.mean), percent(replaced.mean)
+            rows.append(
+                (
+                    f"{title}, {words}",
+                    *scores,
+                    points(found.mean) + sd,
+                    _interval(found.over_seeds),
+                    str(len(other)),
+                )
+            )
+    if not rows:
+        return None
+    header = ("replaced by", "as trained (%)", "replaced (%)", "contribution", "over seeds", "n")
+    label = outcome.arm(outcome.uses[0].arm).label
+    return Grid(f"What attention contributes to {label}", header, tuple(rows), "lrrrrr", USE)
+
+
 def settings_grid(analysis: Analysis) -> Grid | None:
     """Return the settings in which the arms differ; None if none is named."""
     arms = analysis.outcome.arms
@@ -203,7 +241,7 @@ def to_markdown(analysis: Analysis) -> str:
         parts += ["## What became of the claims", "\n".join(map(verdict_line, analysis.verdicts)), RULE]
     grids = [results_grid(analysis), differences_grid(analysis)]
     grids += places_grids(analysis)
-    grids += [runs_grid(analysis), settings_grid(analysis)]
+    grids += [use_grid(outcome), runs_grid(analysis), settings_grid(analysis)]
     for grid in grids:
         if grid is not None:
             parts += [f"## {grid.title}", grid.to_markdown()]
