@@ -1,8 +1,9 @@
 """Spreads and intervals over seeds against numbers worked by hand and tables of Student's t."""
 
+import numpy as np
 import pytest
 
-from botvision.evaluation.seeds import Interval, paired, spread, student, t_quantile
+from botvision.evaluation.seeds import Interval, detectable, paired, spread, student, t_quantile
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,12 @@ def test_only_seeds_that_both_have_are_paired():
     assert found.over_seeds is not None  # 0.03 -+ 12.7062 * 0.01
     assert found.over_seeds.low == pytest.approx(-0.097062, abs=1e-6)
     assert paired({1: 0.5}, {2: 0.5}) is None
+
+
+def test_what_eight_pairs_can_tell():
+    # printed quantiles of t with 7 degrees of freedom: 2.3646 at 0.975, 0.8960 at 0.8
+    assert detectable(1.0, 8) == pytest.approx((2.3646 + 0.8960) / 8**0.5, abs=1e-3)
+    assert detectable(2.0, 8) == pytest.approx(2 * detectable(1.0, 8))
+    draws = np.random.default_rng(0).normal(detectable(1.0, 8), 1.0, (4000, 8))
+    reach = t_quantile(0.975, 7) * draws.std(1, ddof=1) / 8**0.5
+    assert 0.74 < float((draws.mean(1) > reach).mean()) < 0.86

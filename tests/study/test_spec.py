@@ -30,6 +30,7 @@ SLIDES = {  # the slides' three results tables: box AP, mask AP
 VARIED = {
     "backbones": {"model.name"},
     "cifar": {"model.name"},
+    "cifar-controls": {"model.name", "model.args.position", "model.args.se"},
     "photos": {"model.name"},
     "sides": {"model.name"},
     "warm-start": {"model.name", "model.warm_start"},

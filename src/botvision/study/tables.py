@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from botvision.evaluation.attention_use import TITLES
-from botvision.evaluation.seeds import LEVEL, Interval, Spread, paired, spread
+from botvision.evaluation.seeds import LEVEL, POWER, Interval, Spread, detectable, paired, spread
 from botvision.report import percent, points, short, table
 from botvision.study.analysis import Analysis, spread_of
 from botvision.study.result import Arm, Axis, Cost, Metric, StudyOutcome, cost_of, label_of
@@ -92,11 +92,21 @@ def differences_grid(analysis: Analysis) -> Grid | None:
                 continue
             seeds = ", ".join(points(value) for value in found.pairs.values())
             cells = [arm.label, outcome.arm(arm.baseline).label, metric.title, points(found.mean), seeds]
-            rows.append((*cells, *_interval_cells(found)))
+            rows.append((*cells, *_interval_cells(found), _detectable_cell(found)))
             reasons += [found.no_images] if found.no_images else []
     if not rows:
         return None
-    header = ("arm", "against", "metric", "mean", "by seed", "over seeds", "over images", "images")
+    header = (
+        "arm",
+        "against",
+        "metric",
+        "mean",
+        "by seed",
+        "over seeds",
+        "over images",
+        "images",
+        "detectable",
+    )
     note = f"Points. {100 * LEVEL:g} % intervals: over seeds by Student's t over the pairs of runs with the "
     note += (
         "same seed (a bootstrap of so few values knows nothing of their tails); over images by a bootstrap "
@@ -104,8 +114,11 @@ def differences_grid(analysis: Analysis) -> Grid | None:
     note += (
         f"of {analysis.resamples:,} samples of the images, the same for all runs, of the mean over the pairs."
     )
-    note += " No interval is corrected for there being several."
-    return Grid("Differences", header, tuple(rows), "lllrrrrr", note + _without_images(reasons))
+    note += (
+        " No interval is corrected for there being several. Detectable: the true difference that as many "
+        f"seeds with this spread tell from zero in {100 * POWER:g} % of all studies."
+    )
+    return Grid("Differences", header, tuple(rows), "lllrrrrrr", note + _without_images(reasons))
 
 
 def places_grids(analysis: Analysis) -> list[Grid]:
@@ -303,6 +316,11 @@ def _interval_cells(found: Difference) -> list[str]:
     """Over seeds, over images, and over how many."""
     images = "" if found.images is None else f"{found.images:,}"
     return [_interval(found.over_seeds), _interval(found.over_images), images]
+
+
+def _detectable_cell(found: Difference) -> str:
+    """In points; empty for one pair, or pairs that differ by exactly the same."""
+    return percent(detectable(found.sd, len(found.pairs))) if found.sd else ""
 
 
 def _published_cell(analysis: Analysis, arm: Arm, metric: Metric) -> str:
