@@ -217,7 +217,7 @@ def test_pretrained_without_weights_is_an_error_of_timm():
         ("botnet5", {}, "unknown model 'botnet5'; did you mean botnet50"),
         ("zzzzqqq", {}, "unknown model 'zzzzqqq'; there are botnet50"),
         ("botnet14_tiny", {"stem": "mnist"}, "stem must be one of imagenet, cifar, got 'mnist'"),
-        ("botnet14_tiny", {"se": True}, "se must be 'none', 'conv' or 'all'"),
+        ("botnet14_tiny", {"se": True}, "se must be 'none', 'conv', 'all' or 'c5', got True"),
         ("botnet14_tiny", {"c5_blocks": [1, 1]}, "c5_blocks needs 1 entries"),
         ("botnet14_tiny", {"img_size": -3}, "image size"),
         ("botnet14_tiny", {"hedas": 4}, "botnet14_tiny takes no argument 'hedas'; did you mean 'heads'"),
