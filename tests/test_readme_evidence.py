@@ -72,6 +72,32 @@ def test_every_mean_and_spread_of_the_claims_section_stands_in_a_report():
     assert [text for text in found if text not in reports] == []
 
 
+def test_warm_starts_are_what_was_measured():
+    found = json.loads((ROOT / "results" / "warm_start_runs.json").read_text(encoding="utf-8"))
+    names = {
+        "resnet": "ResNet-50",
+        "fit": "BoTNet-50, `fit`",
+        "taps": "BoTNet-50, `taps`",
+        "new": "BoTNet-50, `new`",
+    }
+    for arm in found["arms"]:
+        if arm["scores"]:
+            score = arm["scores"]["top1"]
+            sd = "" if score["sd"] is None else f" ± {100 * score['sd']:.2f}"
+            line = f"| {names[arm['name']]} | {score['n']} | {100 * score['mean']:.2f}{sd} |"
+            assert line in README.splitlines()
+    scores: dict[str, list[float]] = {}
+    for use in found["attention_use"]:
+        for effect in use["effects"]:
+            scores.setdefault(effect["attention"], []).append(effect["top1"])
+    means = {how: f"{100 * sum(values) / len(values):.2f}" for how, values in scores.items()}
+    text = " ".join(README.split())
+    assert (
+        f"with even weights it is at {means['even']}, without any at {means['zero']} (mean of the three"
+        in text
+    )
+
+
 def test_attention_on_glyphs_is_what_was_measured():
     found = json.loads((ROOT / "results" / "attention_glyphs.json").read_text(encoding="utf-8"))
     parts = {(row["query"], row["other"]): (row["on_other"], row["images"]) for row in found["pairs"]}
