@@ -92,8 +92,9 @@ def test_warm_starts_are_what_was_measured():
             scores.setdefault(effect["attention"], []).append(effect["top1"])
     rows = json.loads((ROOT / "results" / "warm_start.json").read_text(encoding="utf-8"))["rows"]
     near = {row["start"]: f"{row['nearest class mean']:.1f} %" for row in rows}
-    said = f"{near['ResNet']} of these 98 photos with the ResNet, {near['fit, 256']} with `fit`, {near['taps']} with"
-    assert f"{said} `taps` and {near['new']} with `new`" in " ".join(README.split())
+    said = f"{near['ResNet']} of these 98 photos with the ResNet, {near['fit, 256']} with `fit`, "
+    said += f"{near['taps']} with `taps` and {near['new']} with `new`"
+    assert said in " ".join(README.split())
     means = {how: f"{100 * sum(values) / len(values):.2f}" for how, values in scores.items()}
     text = " ".join(README.split())
     assert (
