@@ -148,7 +148,11 @@ def test_weights_of_a_file_begin_as_the_surgery_does():
     torch.manual_seed(0)
     report = load_weights(botnet, resnet.state_dict(), warm_start="fit", images=[photos(32)])
     assert [str(block) for block in report.started] == [str(b) for b in by_surgery.surgery_report.started]
-    assert report.complete
+    assert report.missing == report.unexpected == report.mismatched == []
+    assert not report.complete  # the norms behind attention are not the file's any more
+    assert {name.rpartition(".")[0] for name in report.adapted} == {f"layer4.{n}.bn2" for n in range(3)}
+    kept = {name: botnet.state_dict()[name] for name in report.kept}
+    assert all(torch.equal(value, resnet.state_dict()[name]) for name, value in kept.items())
     unseen = photos(8, seed=7)
     assert missed(botnet, by_surgery, unseen) < 0.05  # what stays random differs
     assert missed(botnet, resnet, unseen) < 1.2 * missed(by_surgery, resnet, unseen)
@@ -246,6 +250,51 @@ def test_fitting_leaves_no_trace_in_the_network():
 def test_what_does_not_go_together_is_named(arguments: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         from_resnet(trained_resnet(), **arguments)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 7])
+def test_a_handful_of_images_is_no_worse_than_none(count: int):
+    resnet, unseen = trained_resnet(), photos(16, seed=7)
+    torch.manual_seed(0)
+    taps = from_resnet(resnet, img_size=64)
+    torch.manual_seed(0)
+    few = from_resnet(resnet, images=[photos(count)], img_size=64)
+    assert missed(few, resnet, unseen) < 1.15 * missed(taps, resnet, unseen)
+    assert min(block.error or 0.0 for block in few.surgery_report.started) > 0.05  # not that of a memory
+
+
+def test_images_make_it_a_fit_whatever_batches_look_like():
+    resnet = trained_resnet()
+    loader: Any = [[photos(8, seed=seed).double(), torch.zeros(8)] for seed in range(2)]
+    report = load_weights(from_resnet(resnet, warm_start="new"), resnet.state_dict(), images=loader)
+    assert [block.how for block in report.started] == ["fit"] * 3
+    with pytest.raises(ValueError, match="must be finite numbers"):
+        from_resnet(resnet, images=[torch.full((1, 3, 64, 64), torch.nan)])
+    with pytest.raises(ValueError, match=r"must be .* tensors, got str"):
+        from_resnet(resnet, images=["photo.jpg"])  # pyrefly: ignore
+    with pytest.raises(ValueError, match="warm_start must be one of fit"):
+        load_weights(resnet, resnet.state_dict(), warm_start="distil")  # pyrefly: ignore
+
+
+def test_images_larger_than_the_tables_are_fitted_too():
+    resnet, unseen = trained_resnet(), photos(4, 192, seed=7)
+    torch.manual_seed(0)
+    small = from_resnet(resnet, images=[photos(16, 192)], img_size=96)
+    torch.manual_seed(0)
+    same = from_resnet(resnet, images=[photos(16, 192)], img_size=192)
+    assert missed(small, resnet, unseen) < 1.5 * missed(same, resnet, unseen)
+
+
+def test_a_c5_that_never_had_a_stride_is_not_taken_for_a_dilated_one():
+    resnet = trained_resnet()
+    for module_of_first in (resnet.layer4[0].conv2, resnet.layer4[0].downsample[0]):
+        module_of_first.stride = (1, 1)
+    torch.manual_seed(0)
+    botnet = from_resnet(resnet, images=[photos(32)], img_size=64)
+    torch.manual_seed(0)
+    new = from_resnet(resnet, warm_start="new", img_size=64)
+    unseen = photos(8, seed=7)
+    assert missed(botnet, resnet, unseen) < 0.6 * missed(new, resnet, unseen)
 
 
 def test_a_kernel_of_another_width_is_named():

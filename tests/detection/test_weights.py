@@ -100,6 +100,29 @@ def test_attention_of_a_detector_begins_as_the_convolution_of_a_resnet(norm, how
     total(model(*scene())).backward()
 
 
+def test_a_start_at_zero_needs_a_norm_that_trains():
+    stored = trained(timm.create_model("resnet14_nano")).state_dict()
+    with pytest.raises(ValueError, match=r"norm behind layer4.0.conv2 is frozen and would stay at zero"):
+        botvision.warm_start(detector(norm="frozen"), stored, "zero")
+    model = detector(norm="batch")
+    report = botvision.warm_start(model, stored, "zero")
+    assert "layer4.0.bn3.weight" in report.adapted
+    total(model(*scene())).backward()
+    assert model.backbone.body["layer4"][0].bn3.weight.grad.abs().sum() > 0
+
+
+def test_a_fit_does_not_depend_on_what_a_detector_saw_before():
+    stored = trained(timm.create_model("resnet14_nano", zero_init_last=False)).state_dict()
+    torch.manual_seed(0)
+    images = [torch.randn(1, 3, 64, 96) for _ in range(4)]
+    fresh, used = detector(seed=3), detector(seed=3)
+    used.eval()([torch.rand(3, 40, 70)])
+    for model in (fresh, used):
+        assert botvision.warm_start(model, stored, images=images).started[0].how == "fit"
+    for name, value in fresh.backbone.body.state_dict().items():
+        torch.testing.assert_close(used.backbone.body.state_dict()[name], value)
+
+
 def test_a_botnet_warms_up_the_norm_behind_attention():
     source = trained(classifier())
     model = detector(norm="frozen")
@@ -184,7 +207,8 @@ def test_a_resnet_detector_warms_up_a_botnet_detector():
     assert report.unexpected == ["backbone.body.layer4.0.conv2.weight"]
     begun = botvision.warm_start(model, trained(detector("resnet14_nano", seed=3)).state_dict())
     assert [block.name for block in begun.started] == ["backbone.body.layer4.0.conv2"]
-    assert begun.complete
+    assert begun.missing == begun.unexpected == begun.mismatched == []
+    assert all(name.startswith("backbone.body.layer4.0.bn2.") for name in begun.adapted)
 
 
 def test_a_warm_start_from_a_classifier_is_that_of_the_backbone():

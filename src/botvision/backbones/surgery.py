@@ -5,6 +5,7 @@ Nothing else is touched: every other weight is the caller's, bit for bit, under 
 
 import copy
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, overload
 
@@ -15,9 +16,9 @@ from botvision.attention.kernels import KernelName
 from botvision.attention.layer import Convention, Position
 from botvision.backbones.block import AttentionConv2d
 from botvision.backbones.warm_start import (
-    WARM_STARTS,
     StartedBlock,
     WarmStart,
+    chosen_start,
     is_trained,
     start_as_convolutions,
     zero_last_norms,
@@ -101,7 +102,7 @@ class SurgeryReport:
 
     Attributes:
         kept: as they were, bit for bit.
-        adapted: of the norms behind attention that began as a convolution.
+        adapted: of norms: behind attention that began as a convolution, or at zero.
         new: of the attention.
         dropped: of the convolutions.
         started: how each attention began, where it took something over from its convolution.
@@ -191,18 +192,13 @@ def from_resnet(
     """
     if surgery is not None and options:
         raise ValueError("give the surgery as one object or as keywords, not both")
-    if warm_start not in (None, *WARM_STARTS):
-        raise ValueError(f"warm_start must be one of {', '.join(WARM_STARTS)}, got {warm_start!r}")
-    if (images is None) == (warm_start == "fit") and warm_start is not None:
-        needs = "needs images" if warm_start == "fit" else "takes no images, a fit does"
-        raise ValueError(f"warm_start={warm_start!r} {needs}")
     surgery = surgery or Surgery.from_options(options)
     chosen = _chosen_blocks(model, surgery)
     if not inplace:
         model = copy.deepcopy(model)
     convolutions: dict[str, Any] = {f"{n}.conv2": model.get_submodule(f"{n}.conv2") for n in chosen}
-    if warm_start is None:
-        warm_start = "fit" if images is not None else "taps" if is_trained(model, convolutions) else "new"
+    warm_start = chosen_start(warm_start, images, is_trained(model, convolutions))
+    finer = surgery.c5_stride == 1 and _block_stride(model.get_submodule("layer4.0")) == 2
     before = {name: p.numel() for name, p in model.named_parameters()}
     grids = _conv2_grids(model, chosen, surgery)  # what can fail fails here, before the model is touched
     if surgery.c5_stride is not None:
@@ -212,12 +208,17 @@ def from_resnet(
     started: list[StartedBlock] = []
     if warm_start in ("fit", "taps"):
         kernels = {name: conv.weight for name, conv in convolutions.items()}
-        dilated = {name: c.dilation[0] for name, c in convolutions.items() if c.dilation[0] > 1}
-        started = start_as_convolutions(model, kernels, images, spacings=dilated)
+        spacings = {
+            # where the stride is taken out, the map is twice as fine behind the first block
+            name: conv.dilation[0] * (2 if finer and re.search(r"layer4\.[1-9]", name) else 1)
+            for name, conv in convolutions.items()
+        }
+        started = start_as_convolutions(model, kernels, images, spacings=spacings)
     elif warm_start == "zero":
         zero_last_norms(model, convolutions)
     after = {name: p.numel() for name, p in model.named_parameters()}
     norms = tuple(f"{block.name.removesuffix('conv2')}bn2." for block in started)
+    norms += tuple(f"{name}.bn3." for name in chosen) if warm_start == "zero" else ()
     adapted = {name: n for name, n in after.items() if name in before and name.startswith(norms)}
     kept = {name: n for name, n in after.items() if name in before and not _is_new(name, chosen)}
     report = SurgeryReport(

@@ -19,6 +19,7 @@ width, L cells of a map, P cells behind the pool.
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
@@ -29,19 +30,21 @@ from torch import Tensor, nn
 
 from botvision.attention.layer import MHSA2d
 from botvision.backbones.block import AttentionConv2d
+from botvision.backbones.moments import Moments
 
 WarmStart = Literal["fit", "taps", "zero", "new"]
 WARM_STARTS: tuple[WarmStart, ...] = ("fit", "taps", "zero", "new")
 
 Progress = Callable[[str, int, int], None]
 
-# Measured on ResNet-50's c5 with photos; all three are flat around these values (results/warm_start.md).
+# Chosen on ResNet-50's c5 with photos; results/warm_start.md varies them one at a time.
 WINDOW = 0.85  # standard deviation of the first window, in cells of the convolution's own spacing
 CORRELATION = 1.0  # distance in cells over which the correlation of neighbouring cells falls to 1/e
 RANDOM_PART = 0.3  # of the usual random queries, keys and tables that stays, so that heads can part
 FLOOR = 6.0  # largest loss of a logit with distance, by axis
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # pull towards the taps, of the inputs' mean square; held-out cells choose
-HELD_OUT = 8  # every eighth image measures instead of fitting
+HELD_OUT = 8  # every eighth image measures instead of fitting; of fewer images the last one
+MOST_IMAGES = 1024  # of what is given for a fit: more bring nothing but memory
 _REACH = 6  # cells of a window that count, on either side
 _LARGEST_MAP = 1 << 24  # weights of attention maps held at a time
 
@@ -65,6 +68,22 @@ class StartedBlock:
         if self.error is None:
             return f"{self.name} from the convolution's taps"
         return f"{self.name} fitted to the convolution, {100 * self.error:.0f} % of its variance missed"
+
+
+def chosen_start(warm_start: WarmStart | None, images: object, trained: bool = True) -> WarmStart:
+    """The way to begin: what is asked for, else "fit" with images, "taps" of a trained network, or "new".
+
+    Raises:
+        ValueError: an unknown way, "fit" without images, or images that it has no use for.
+    """
+    if warm_start is None:
+        return "fit" if images is not None else "taps" if trained else "new"
+    if warm_start not in WARM_STARTS:
+        raise ValueError(f"warm_start must be one of {', '.join(WARM_STARTS)}, got {warm_start!r}")
+    if (images is None) == (warm_start == "fit"):
+        needs = "needs images" if warm_start == "fit" else "takes no images, a fit does"
+        raise ValueError(f"warm_start={warm_start!r} {needs}")
+    return warm_start
 
 
 def is_trained(network: nn.Module, names: Iterable[str]) -> bool:
@@ -107,8 +126,8 @@ def start_as_convolutions(
     recorded: dict[str, list[Tensor]] = {}
     if images is not None and targets:
         with _convolutions(network, targets) as recorded, _evaluating(network), torch.no_grad():
-            for batch in images:
-                (run or network)(batch.to(next(network.parameters()).device))
+            for batch in _tensors(images, next(network.parameters())):
+                (run or network)(batch)
         if not any(recorded.values()):
             raise ValueError("a warm start by fit needs images, got none")
     doing = "starting attention" if images is None else "fitting attention"
@@ -118,20 +137,38 @@ def start_as_convolutions(
             progress(doing, number, len(targets))
         with torch.no_grad():
             if images is None:
-                _norm_from_taps(target, _values_from_taps(target))
+                _norm_from_taps(target, _values_from_taps(target, None))
                 found.append(StartedBlock(name, "taps"))
             else:
-                _values_from_taps(target)
                 found.append(StartedBlock(name, "fit", _fit(target, recorded.pop(name))))
     if progress is not None and targets:
         progress(doing, len(targets), len(targets))
     return found
 
 
+def _tensors(images: Iterable[Any], like: Tensor) -> Iterator[Tensor]:
+    """Batches on the device and in the dtype of a parameter; of pairs of images and labels the images."""
+    count = 0
+    for batch in images:
+        x = batch[0] if isinstance(batch, list | tuple) else batch
+        if not isinstance(x, Tensor) or x.ndim != 4:
+            raise ValueError(f"images for a fit must be (B, C, H, W) tensors, got {type(x).__name__}")
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError("images for a fit must be finite numbers")
+        yield x[: MOST_IMAGES - count].to(like.device, like.dtype)
+        count += len(x)
+        if count >= MOST_IMAGES:
+            return
+
+
 def zero_last_norms(network: nn.Module, names: Iterable[str]) -> None:
     """Make the blocks of the named attention layers begin as their shortcuts: the last norm gives 0."""
-    for name in names:
-        last = _block(network, name).bn3
+    blocks = {name: _block(network, name) for name in names}
+    for name, block in blocks.items():
+        if not (isinstance(block.bn3.weight, nn.Parameter) and block.bn3.weight.requires_grad):
+            raise ValueError(f"warm_start='zero': the norm behind {name} is frozen and would stay at zero")
+    for block in blocks.values():
+        last = block.bn3
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
@@ -205,11 +242,14 @@ def _block(network: nn.Module, name: str) -> Any:  # noqa: ANN401  a bottleneck 
     return network.get_submodule(name.rpartition(".")[0])
 
 
-def _values_from_taps(target: _Target) -> Tensor:
-    """Set queries, keys, tables and values from kernel and norm; returns the (C out, C in) values."""
+def _values_from_taps(target: _Target, cells: tuple[int, int] | None) -> Tensor:
+    """Set queries, keys, tables and values from kernel and norm; returns the (C out, C in) values.
+
+    `cells` is the (height, width) of the maps, where it is known: tables for fewer are stretched over them.
+    """
     mean, variance = _activation_moments(target.before)
     weight = mean / variance  # the direction in which the inputs vary least, if channels are independent
-    _open_window(target, weight / (weight @ mean).clamp(min=1e-6))
+    _open_window(target, weight / (weight @ mean).clamp(min=1e-6), cells)
     taps, _ = _share_of_taps(target)
     values = torch.einsum("oiyx,y,x->oi", target.kernel, taps, taps)
     _set_values(target.attention.attention, values)
@@ -234,7 +274,7 @@ def _norm_from_taps(target: _Target, values: Tensor) -> None:
     norm.weight.mul_(kept.sqrt())
 
 
-def _open_window(target: _Target, constant: Tensor) -> None:
+def _open_window(target: _Target, constant: Tensor, cells: tuple[int, int] | None) -> None:
     """Give all heads the window; `constant` (C,) maps the inputs to about 1."""
     layer, window = target.attention.attention, WINDOW * target.spacing
     if not target.has_window:
@@ -244,8 +284,10 @@ def _open_window(target: _Target, constant: Tensor) -> None:
     keys *= RANDOM_PART
     queries[:, 0], keys[:, 0] = constant.to(queries) / layer.scale, 0.0
     assert layer.position is not None
-    for table in (layer.position.height, layer.position.width):
-        distance = torch.arange(table.shape[0], device=table.device) - (table.shape[0] - 1) / 2
+    for table, side in zip((layer.position.height, layer.position.width), cells or (1, 1), strict=True):
+        largest = (table.shape[0] - 1) / 2  # distance in cells, unless larger maps stretch the table
+        distance = torch.arange(table.shape[0], device=table.device) - largest
+        distance = distance * max(1.0, (side - 1) / max(largest, 1.0))
         logits = _logits_at(distance - target.offset, window)
         table *= RANDOM_PART
         # tables of the timm convention meet queries that are not scaled
@@ -338,69 +380,19 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-@dataclasses.dataclass
-class _Moments:
-    """Sums over cells from which the least squares of one head, and its errors, follow; float64.
-
-    Attributes:
-        cells: number of cells.
-        inputs: (C,) sum of what the head averages; `squares` (C, C) of their products.
-        outputs: (D,) sum of the convolution's outputs, `output_squares` (D,) of their squares.
-        products: (C, D) sum of the products of inputs and outputs.
-    """
-
-    cells: int
-    inputs: Tensor
-    squares: Tensor
-    outputs: Tensor
-    output_squares: Tensor
-    products: Tensor
-
-    @classmethod
-    def of(cls, inputs: Tensor, outputs: Tensor) -> "_Moments":
-        """Of (P, C) and (P, D)."""
-        inputs, outputs = inputs.float(), outputs.float()
-        sums = inputs.sum(0), inputs.mT @ inputs, outputs.sum(0), outputs.square().sum(0), inputs.mT @ outputs
-        return cls(len(inputs), *(part.double() for part in sums))
-
-    def __add__(self, other: "_Moments") -> "_Moments":
-        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return _Moments(*(a + b for a, b in pairs))
-
-    def solve(self, prior: Tensor, ridge: float) -> Tensor:
-        """(C, D) least squares with a ridge towards the prior (C, D)."""
-        pull = ridge * self.squares.diagonal().mean().clamp(min=1e-12)
-        left = self.squares + pull * torch.eye(len(self.squares), device=prior.device, dtype=prior.dtype)
-        return torch.cholesky_solve(self.products + pull * prior, torch.linalg.cholesky(left))
-
-    def spread(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(D,) mean and variance of the head's output, and its covariance with the convolution's."""
-        mean = values.mT @ (self.inputs / self.cells)
-        square = (values * (self.squares @ values)).sum(0) / self.cells
-        product = (values * self.products).sum(0) / self.cells
-        return mean, square - mean.square(), product - mean * self.outputs / self.cells
-
-    @property
-    def variance(self) -> Tensor:
-        """(D,) of the convolution's output."""
-        return self.output_squares / self.cells - (self.outputs / self.cells).square()
-
-    def missed(self, values: Tensor) -> Tensor:
-        """(D,) mean square of what is missed by the head's output, once means are made equal."""
-        _, variance, covariance = self.spread(values)
-        return self.variance - 2 * covariance + variance
-
-
 def _fit(target: _Target, batches: list[Tensor]) -> float:
     """Least squares on the recorded inputs; returns the part of the variance missed on held-out images."""
     layer = target.attention.attention
+    heights, widths = zip(*(batch.shape[-2:] for batch in batches), strict=True)
+    _values_from_taps(target, (int(statistics.median(heights)), int(statistics.median(widths))))
     if target.has_window:
         _open_fitted_window(target, batches)
     prior = layer.qkv.weight[-layer.dim :, :, 0, 0].mT.double().chunk(layer.heads, 1)
     fitted, held_out = _moments(target, batches)
+    single = sum(map(len, batches)) == 1  # nothing to measure on: the taps stay, the norm adapts
     missed, total, solved = 0.0, 0.0, []
     for own, others, start in zip(fitted, held_out, prior, strict=True):
-        tried = [own.solve(start, ridge) for ridge in RIDGES]
+        tried = [start] if single else [start, *(own.solve(start, ridge) for ridge in RIDGES)]
         values = min(tried, key=lambda values: float(others.missed(values).sum()))
         missed += float(others.missed(values).sum())
         total += float(others.variance.sum())
@@ -422,15 +414,15 @@ def _open_fitted_window(target: _Target, batches: list[Tensor]) -> None:
     queries[:, 0] = torch.linalg.solve(squares + ridge, total).to(queries) / layer.scale
 
 
-def _moments(target: _Target, batches: list[Tensor]) -> tuple[list[_Moments], list[_Moments]]:
+def _moments(target: _Target, batches: list[Tensor]) -> tuple[list[Moments], list[Moments]]:
     """Of each head: on the images that are fitted to, and on those that are held out."""
     layer = target.attention.attention
-    found: dict[tuple[bool, int], _Moments] = {}
-    number = 0
+    found: dict[tuple[bool, int], Moments] = {}
+    number, period = 0, min(HELD_OUT, max(2, sum(map(len, batches))))
     for batch in batches:
         cells = batch.shape[-2] * batch.shape[-1]
         for x in batch.to(layer.qkv.weight.dtype).split(max(1, _LARGEST_MAP // (layer.heads * cells**2))):
-            held = torch.arange(number, number + len(x)) % HELD_OUT == HELD_OUT - 1
+            held = torch.arange(number, number + len(x)) % period == period - 1
             number += len(x)
             weights, outputs = layer.attention_map(x), target.convolve(x).chunk(layer.heads, 1)
             for head in range(layer.heads):
@@ -440,13 +432,13 @@ def _moments(target: _Target, batches: list[Tensor]) -> tuple[list[_Moments], li
                     pair = [
                         each[held == part].flatten(2).mT.flatten(0, 1) for each in (average, outputs[head])
                     ]
-                    own, key = _Moments.of(*pair), (part, head)
+                    own, key = Moments.of(*pair), (part, head)
                     found[key] = found[key] + own if key in found else own
     fitted = [found[False, head] for head in range(layer.heads)]
     return fitted, [found.get((True, head), own) for head, own in enumerate(fitted)]
 
 
-def _take_over_norm(norm: Any, heads: list[_Moments], values: list[Tensor]) -> None:  # noqa: ANN401
+def _take_over_norm(norm: Any, heads: list[Moments], values: list[Tensor]) -> None:  # noqa: ANN401
     """Let the norm make of the attention's output what the ResNet's made of the convolution's.
 
     Its scale also undoes what least squares shrank, and it expects the output's own mean and variance, so

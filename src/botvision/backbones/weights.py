@@ -21,6 +21,7 @@ from botvision.backbones.warm_start import (
     Progress,
     StartedBlock,
     WarmStart,
+    chosen_start,
     start_as_convolutions,
     zero_last_norms,
 )
@@ -41,6 +42,7 @@ class LoadReport:
         unexpected: in the file but not in the model; not used.
         mismatched: in both with other shapes, e.g. a classifier of other classes; left as they were.
         started: attention that began as the convolution which the file has in its place.
+        adapted: loaded, then changed: norms behind such attention, or of a start at zero.
     """
 
     kept: list[str]
@@ -49,16 +51,19 @@ class LoadReport:
     unexpected: list[str]
     mismatched: list[str]
     started: list[StartedBlock] = dataclasses.field(default_factory=list)
+    adapted: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def complete(self) -> bool:
         """Whether the model now holds exactly what the file holds."""
-        return not (self.missing or self.unexpected or self.mismatched)
+        return not (self.missing or self.unexpected or self.mismatched or self.started or self.adapted)
 
     def __str__(self) -> str:
         lines = []
-        for kind in ("kept", "reshaped", "missing", "unexpected", "mismatched"):
+        for kind in ("kept", "reshaped", "missing", "unexpected", "mismatched", "adapted"):
             names: list[str] = getattr(self, kind)
+            if kind == "adapted" and not names:
+                continue
             shown = (
                 "" if kind == "kept" else "  " + ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
             )
@@ -131,7 +136,7 @@ def load_weights(
     source: str | Path | Mapping[str, Tensor],
     strict: bool = False,
     *,
-    warm_start: WarmStart = "taps",
+    warm_start: WarmStart | None = None,
     images: Iterable[Tensor] | None = None,
     run: Callable[[Tensor], object] | None = None,
     progress: Progress | None = None,
@@ -146,14 +151,17 @@ def load_weights(
         source: file or state dict.
         strict: anything missing, unexpected or of another shape is an error, and nothing is loaded.
         warm_start: how such attention begins: "fit" (by least squares on `images`), "taps" (from the
-            convolution's weights and the norms alone), "zero" (new, the block's last norm at zero) or "new".
+            convolution's weights and the norms alone), "zero" (new, the block's last norm at zero) or "new";
+            None for "fit" if there are images, else "taps".
         images: batches (B, 3, H, W) as the model takes them, for "fit".
         run: what takes a batch of them; by default the model.
         progress: told how far the fit is.
 
     Raises:
-        ValueError: an unreadable file; with `strict`, weights that do not fit; "fit" without images.
+        ValueError: an unreadable file; with `strict`, weights that do not fit; "fit" without images, or
+            images without it; "zero" where the norm is frozen.
     """
+    how = chosen_start(warm_start, images)
     stored = dict(source) if isinstance(source, Mapping) else read_weights(Path(source))
     own = model.state_dict()
     tables = _adoptable_tables(model, stored)
@@ -174,20 +182,23 @@ def load_weights(
         )
     if not same | tables:
         raise ValueError(f"{where}: no tensor fits this {type(model).__name__}")
-    kernels = replaced_convolutions(model, stored) if warm_start != "new" else {}
-    if kernels and warm_start == "fit" and images is None:
-        raise ValueError("a warm start by fit needs images")
+    kernels = replaced_convolutions(model, stored) if how != "new" else {}
     model.load_state_dict({name: stored[name] for name in same | tables}, strict=False)
-    if warm_start == "zero":
+    started: list[StartedBlock] = []
+    if how == "zero":
         zero_last_norms(model, kernels)
-        return report
-    started = start_as_convolutions(
-        model, kernels, images if warm_start == "fit" and kernels else None, run=run, progress=progress
-    )
+    else:
+        started = start_as_convolutions(
+            model, kernels, images if kernels else None, run=run, progress=progress
+        )
+    norm = "bn3." if how == "zero" else "bn2."
+    changed = tuple(name.removesuffix("conv2") + norm for name in kernels)
     gone = {f"{block.name}.weight" for block in started}
     begun = tuple(f"{block.name}.attention." for block in started)
     return dataclasses.replace(
         report,
+        kept=[name for name in report.kept if not changed or not name.startswith(changed)],
+        adapted=[name for name in report.kept if changed and name.startswith(changed)],
         missing=[name for name in report.missing if not begun or not name.startswith(begun)],
         unexpected=[name for name in report.unexpected if name not in gone],
         started=started,

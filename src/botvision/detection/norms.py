@@ -50,8 +50,8 @@ def norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
 def convert(backbone: nn.Module, norm: Norm) -> nn.Module:
     """A backbone with its batch norms turned into `norm`; scales and shifts stay, and so do their names.
 
-    "frozen" leaves norms behind attention as batch norm that trains: a ResNet's weights have no statistics
-    for them.
+    "frozen" leaves norms behind attention as batch norm that trains: a ResNet's statistics are of the
+    convolutions that stood there.
     """
     if norm == "frozen":
         exempt = after_attention(backbone)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
-from botvision.backbones.warm_start import Progress, WarmStart
+from botvision.backbones.warm_start import Progress, WarmStart, chosen_start
 from botvision.backbones.weights import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
@@ -45,7 +45,7 @@ class _Attention:
 def warm_start(
     detector: nn.Module,
     source: str | Path | Mapping[str, Tensor],
-    how: WarmStart = "taps",
+    how: WarmStart | None = None,
     images: Iterable[Tensor] | None = None,
     progress: Progress | None = None,
 ) -> LoadReport:
@@ -61,8 +61,9 @@ def warm_start(
         source: safetensors file, folder of a run of ours or its model folder, PyTorch file of a state dict,
             or a state dict; names as timm's or torchvision's ResNet or detector has them.
         how: how attention begins where the source has a convolution: "fit", "taps", "zero" or "new", see
-            `botvision.load_weights`. With the latter two the norm behind it stays new, too, and is reported
-            as missing: what the source has there is of the convolution.
+            `botvision.load_weights`; None for "fit" with images, else "taps". With "zero" and "new" the norm
+            behind it stays new, too, and is reported as missing: what the source has there is of the
+            convolution.
         images: normalised batches (B, 3, H, W), for "fit".
         progress: told how far the fit is.
 
@@ -73,8 +74,12 @@ def warm_start(
         ValueError: an unreadable source, one in which nothing fits, or one without the attention of a stage
             that is frozen.
     """
+    how = chosen_start(how, images)
     stored, where = _tensors(source)
     body, attention = detector.get_submodule(_BODY), _Attention(how, images, progress)
+    padding: Any = getattr(getattr(detector, "transform", None), "padding", None)
+    if padding is not None:
+        padding.begin([], (1, 1))  # the images of a fit are not those of the last prediction
     if not any(name.startswith(_PARTS) for name in stored):
         return _load(body, stored, where, "backbone", attention)
     own = set(body.state_dict())

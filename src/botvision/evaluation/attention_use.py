@@ -88,7 +88,10 @@ class AttentionUse:
     @property
     def metric(self) -> str:
         """Name of the score that counts: top-1, mask AP, or box AP without masks."""
-        return [name for name in TITLES if name in self.as_trained][-1]
+        known = [name for name in TITLES if name in self.as_trained]
+        if not known:
+            raise ValueError("the images have no objects that a score could be measured on")
+        return known[-1]
 
     def effect(self, how: str, block: str | None = None) -> Effect | None:
         """The effect of a replacement; None if it was not measured."""
@@ -141,8 +144,13 @@ class AttentionUse:
             if (each := self.effect("zero", name)) is not None
         }
         if alone:
-            most = max(alone, key=lambda name: alone[name])
-            yield f"{most} does most of it" if alone[most] > total / 2 else "no single block does most of it"
+            most = [
+                name for name in alone if alone[name] > total / 2
+            ]  # effects of single blocks do not add up
+            if len(most) > 1:
+                yield f"without any of {', '.join(most)} more than half of it is lost"
+            else:
+                yield f"{most[0]} does most of it" if most else "no single block does most of it"
 
 
 def effect_of(

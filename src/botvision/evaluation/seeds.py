@@ -83,7 +83,8 @@ def student(values: Sequence[float]) -> Interval | None:
 def detectable(sd: float, n: int) -> float:
     """Return the true difference that `n` pairs would tell from zero in `POWER` of all studies like this.
 
-    By Student's t, with the standard deviation of the pairs' differences; exact but for the spread of the sd.
+    By Student's t, with the standard deviation of the pairs' differences; approximate, too low for very few
+    pairs.
 
     Args:
         sd: sample standard deviation over the pairs.

@@ -128,7 +128,8 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
                 if progress is not None:
                     progress("images for the warm start", min(start + FIT_BATCH, len(chosen)), len(chosen))
 
-        return load_weights(model, source, warm_start=self.config.model.warm_start, images=images())
+        how = self.config.model.warm_start
+        return load_weights(model, source, warm_start=how, images=images() if how == "fit" else None)
 
     @torch.no_grad()
     def probe(self, model: nn.Module, splits: Splits) -> None:

@@ -156,7 +156,8 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
                 if progress is not None:
                     progress("images for the warm start", done, len(chosen))
 
-        return warm_start(model, source, self.config.model.warm_start, images())
+        how = self.config.model.warm_start
+        return warm_start(model, source, how, images() if how == "fit" else None)
 
     @torch.no_grad()
     def probe(self, model: nn.Module, splits: DetectionSplits) -> None:
