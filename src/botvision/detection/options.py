@@ -23,7 +23,8 @@ class DetectorOptions:
             "frozen" uses the backbone's running statistics and scales as constants, for loaded weights alone,
             except that norms behind attention stay batch norm that trains: a ResNet's are of its
             convolutions; "sync" is batch norm over all processes; "group" is group norm over an image's own
-            cells. Norms of heads and pyramid are of the same kind, except that "frozen" gives them group norm.
+            cells. Norms of heads and pyramid are of the same kind, except that "frozen" gives them group
+            norm.
         frozen_stages: so many of stem, c2, c3, c4, c5 are never trained, their batch norms frozen too; for
             loaded weights alone, see `needs_weights`.
         channels: of the pyramid and of the convolutions in the heads.
