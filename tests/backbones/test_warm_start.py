@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from timm.layers import GroupNormAct
 from torch import Tensor, nn
 
 from botvision.backbones import warm_start as module
@@ -174,6 +175,23 @@ def test_an_untrained_resnet_gets_the_papers_attention():
     assert from_resnet(resnet).surgery_report.started == ()
     assert len(from_resnet(trained_resnet()).surgery_report.started) == 3
     assert "layer4.0.conv2 from the convolution's taps" in str(from_resnet(trained_resnet()).surgery_report)
+
+
+def test_a_trained_resnet_with_group_norm_is_told_by_its_scales():
+    def built() -> Any:
+        torch.manual_seed(0)
+        sizes: dict[str, Any] = {
+            "layers": (1, 1, 1, 1),
+            "channels": (16, 16, 32, 32),
+            "norm_layer": GroupNormAct,
+        }
+        arguments: dict[str, Any] = {"block": timm.models.resnet.Bottleneck, "zero_init_last": False} | sizes
+        return timm.models.resnet.ResNet(**arguments)
+
+    assert from_resnet(built()).surgery_report.started == ()
+    resnet = built()
+    nn.init.uniform_(resnet.layer4[0].bn2.weight, 0.5, 1.5)
+    assert [block.how for block in from_resnet(resnet).surgery_report.started] == ["taps"]
 
 
 @pytest.mark.parametrize("position", ["content", "position", "absolute", "even", "own"])

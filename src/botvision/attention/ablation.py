@@ -108,7 +108,7 @@ def block_names(names: Sequence[str]) -> list[str]:
 
 def ablations_without_effect(mode: str) -> tuple[Ablation, ...]:
     """Those that ask for one of content and position of a layer that does not have both."""
-    return ("content", "position") if mode in ("content", "position") else ()
+    return () if mode in ("relative", "absolute") else ("content", "position")
 
 
 def counted(what: str, count: int) -> str:

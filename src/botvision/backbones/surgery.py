@@ -1,6 +1,7 @@
 """A ResNet becomes a BoTNet: the spatial convolutions of chosen blocks give way to attention.
 
-Nothing else is touched: every other weight is the caller's, bit for bit, under its own name.
+Every other weight is the caller's, bit for bit, under its own name; but for the norms behind attention that
+begins as its convolution, which adapt to what it gives.
 """
 
 import copy
@@ -162,7 +163,7 @@ def from_resnet(
     return_report: bool = False,
     **options: Any,
 ) -> M | tuple[M, SurgeryReport]:
-    """Turn a bottleneck ResNet of timm or torchvision into a BoTNet that keeps its other weights bit for bit.
+    """Turn a bottleneck ResNet of timm or torchvision into a BoTNet; other weights are kept.
 
     By default all blocks of layer4 (c5) are replaced and its stride stays. The new layers take the device and
     dtype of the convolutions they replace. In a trained network they begin close to these convolutions, so

@@ -30,12 +30,11 @@ from torch import Tensor, nn
 
 from botvision.attention.layer import MHSA2d
 from botvision.backbones.block import AttentionConv2d
+from botvision.backbones.modes import evaluating
 from botvision.backbones.moments import Moments
 
 WarmStart = Literal["fit", "taps", "zero", "new"]
 WARM_STARTS: tuple[WarmStart, ...] = ("fit", "taps", "zero", "new")
-
-Progress = Callable[[str, int, int], None]
 
 # Chosen on ResNet-50's c5 with photos; results/warm_start.md varies them one at a time.
 WINDOW = 0.85  # standard deviation of the first window, in cells of the convolution's own spacing
@@ -88,9 +87,15 @@ def chosen_start(warm_start: WarmStart | None, images: object, trained: bool = T
 
 def is_trained(network: nn.Module, names: Iterable[str]) -> bool:
     """Whether the norms behind the named convolutions have seen data."""
-    norms = [getattr(_block(network, name), "bn2", None) for name in names]
-    means = [getattr(norm, "running_mean", None) for norm in norms]
-    return any(isinstance(mean, Tensor) and not mean.is_meta and bool(mean.any()) for mean in means)
+    return any(_has_seen_data(getattr(_block(network, name), "bn2", None)) for name in names)
+
+
+def _has_seen_data(norm: nn.Module | None) -> bool:
+    """By the mean of a batch norm, or the scales of a norm without statistics."""
+    mean, scale = (getattr(norm, name, None) for name in ("running_mean", "weight"))
+    if isinstance(mean, Tensor):
+        return not mean.is_meta and bool(mean.any())
+    return isinstance(scale, Tensor) and not scale.is_meta and bool((scale != 1).any())
 
 
 def start_as_convolutions(
@@ -100,7 +105,6 @@ def start_as_convolutions(
     *,
     run: Callable[[Tensor], object] | None = None,
     spacings: Mapping[str, int] | None = None,
-    progress: Progress | None = None,
 ) -> list[StartedBlock]:
     """Let attention begin as the convolutions that it replaced; in place.
 
@@ -113,7 +117,6 @@ def start_as_convolutions(
             None starts from the taps alone.
         run: what takes a batch of them; by default the network.
         spacings: cells between two taps of convolutions that are dilated, by name.
-        progress: called with what is being done, how much is done, and how much there is.
 
     Returns:
         What became of each, in the order of the network.
@@ -125,24 +128,19 @@ def start_as_convolutions(
     targets = {name: _target(network, name, kernel, spacings.get(name)) for name, kernel in kernels.items()}
     recorded: dict[str, list[Tensor]] = {}
     if images is not None and targets:
-        with _convolutions(network, targets) as recorded, _evaluating(network), torch.no_grad():
+        with _convolutions(network, targets) as recorded, evaluating(network), torch.no_grad():
             for batch in _tensors(images, next(network.parameters())):
                 (run or network)(batch)
         if not any(recorded.values()):
             raise ValueError("a warm start by fit needs images, got none")
-    doing = "starting attention" if images is None else "fitting attention"
     found = []
-    for number, (name, target) in enumerate(targets.items()):
-        if progress is not None:
-            progress(doing, number, len(targets))
+    for name, target in targets.items():
         with torch.no_grad():
             if images is None:
                 _norm_from_taps(target, _values_from_taps(target, None))
                 found.append(StartedBlock(name, "taps"))
             else:
                 found.append(StartedBlock(name, "fit", _fit(target, recorded.pop(name))))
-    if progress is not None and targets:
-        progress(doing, len(targets), len(targets))
     return found
 
 
@@ -367,17 +365,6 @@ def _convolutions(network: nn.Module, targets: Mapping[str, _Target]) -> Iterato
     finally:
         for name in kept:
             del targets[name].attention.forward  # the class's own again
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _fit(target: _Target, batches: list[Tensor]) -> float:

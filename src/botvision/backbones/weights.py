@@ -18,7 +18,6 @@ from botvision.attention.position import PositionTables
 from botvision.backbones.block import AttentionConv2d
 from botvision.backbones.variants import create_model
 from botvision.backbones.warm_start import (
-    Progress,
     StartedBlock,
     WarmStart,
     chosen_start,
@@ -139,7 +138,6 @@ def load_weights(
     warm_start: WarmStart | None = None,
     images: Iterable[Tensor] | None = None,
     run: Callable[[Tensor], object] | None = None,
-    progress: Progress | None = None,
 ) -> LoadReport:
     """Load the tensors of a safetensors file (or a state dict) that fit, and report the rest.
 
@@ -155,7 +153,6 @@ def load_weights(
             None for "fit" if there are images, else "taps".
         images: batches (B, 3, H, W) as the model takes them, for "fit".
         run: what takes a batch of them; by default the model.
-        progress: told how far the fit is.
 
     Raises:
         ValueError: an unreadable file; with `strict`, weights that do not fit; "fit" without images, or
@@ -188,9 +185,7 @@ def load_weights(
     if how == "zero":
         zero_last_norms(model, kernels)
     else:
-        started = start_as_convolutions(
-            model, kernels, images if kernels else None, run=run, progress=progress
-        )
+        started = start_as_convolutions(model, kernels, images if kernels else None, run=run)
     norm = "bn3." if how == "zero" else "bn2."
     changed = tuple(name.removesuffix("conv2") + norm for name in kernels)
     gone = {f"{block.name}.weight" for block in started}

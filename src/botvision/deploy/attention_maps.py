@@ -18,6 +18,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from botvision.attention import MHSA2d, attend_reference
 from botvision.attention.ablation import block_names, find_attention
+from botvision.backbones.modes import evaluating
 from botvision.data.sources import to_tensor
 from botvision.data.transforms import normalise, resize_and_crop
 from botvision.deploy.branches import watching_branches
@@ -130,7 +131,7 @@ def attention_maps(
         view.cell(point, 1)
     with (
         torch.no_grad(),
-        _evaluating(network),
+        evaluating(network),
         _watching(network) as seen,
         watching_branches(network) as branches,
     ):
@@ -199,18 +200,6 @@ def _watching(network: nn.Module) -> Iterator[Seen]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; parts that were in training are again afterwards."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _look(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
-from botvision.backbones.warm_start import Progress, WarmStart, chosen_start
+from botvision.backbones.warm_start import WarmStart, chosen_start
 from botvision.backbones.weights import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
@@ -39,7 +39,6 @@ class _Attention:
 
     how: WarmStart
     images: Iterable[Tensor] | None
-    progress: Progress | None
 
 
 def warm_start(
@@ -47,7 +46,6 @@ def warm_start(
     source: str | Path | Mapping[str, Tensor],
     how: WarmStart | None = None,
     images: Iterable[Tensor] | None = None,
-    progress: Progress | None = None,
 ) -> LoadReport:
     """Load what fits: of a detector's weights all parts, of a classifier's the backbone.
 
@@ -65,7 +63,6 @@ def warm_start(
             behind it stays new, too, and is reported as missing: what the source has there is of the
             convolution.
         images: normalised batches (B, 3, H, W), for "fit".
-        progress: told how far the fit is.
 
     Returns:
         Names of the whole detector for a detector, of the backbone for a classifier.
@@ -76,7 +73,7 @@ def warm_start(
     """
     how = chosen_start(how, images)
     stored, where = _tensors(source)
-    body, attention = detector.get_submodule(_BODY), _Attention(how, images, progress)
+    body, attention = detector.get_submodule(_BODY), _Attention(how, images)
     padding: Any = getattr(getattr(detector, "transform", None), "padding", None)
     if padding is not None:
         padding.begin([], (1, 1))  # the images of a fit are not those of the last prediction
@@ -110,7 +107,7 @@ def load_backbone(
     """
     stored, where = _tensors(source)
     inner = {n.removeprefix(f"{_BODY}."): v for n, v in stored.items() if n.startswith(f"{_BODY}.")}
-    attention = _Attention(how, None, None)
+    attention = _Attention(how, None)
     return _load(detector.get_submodule(_BODY), inner or stored, where, "backbone", attention)
 
 
@@ -216,7 +213,6 @@ def _load(
             warm_start=attention.how,
             images=attention.images,
             run=body,
-            progress=attention.progress,
         )
     except ValueError as error:
         if "no tensor fits" not in str(error):
