@@ -180,12 +180,8 @@ def test_an_untrained_resnet_gets_the_papers_attention():
 def test_a_trained_resnet_with_group_norm_is_told_by_its_scales():
     def built() -> Any:
         torch.manual_seed(0)
-        sizes: dict[str, Any] = {
-            "layers": (1, 1, 1, 1),
-            "channels": (16, 16, 32, 32),
-            "norm_layer": GroupNormAct,
-        }
-        arguments: dict[str, Any] = {"block": timm.models.resnet.Bottleneck, "zero_init_last": False} | sizes
+        arguments: dict[str, Any] = {"block": timm.models.resnet.Bottleneck, "layers": (1, 1, 1, 1)}
+        arguments |= {"channels": (32, 32, 32, 32), "norm_layer": GroupNormAct, "zero_init_last": False}
         return timm.models.resnet.ResNet(**arguments)
 
     assert from_resnet(built()).surgery_report.started == ()
