@@ -20,7 +20,10 @@ class CountBar:
             self._bar.close()
 
     def __call__(self, label: str, done: int, total: int) -> None:
-        """Move the bar."""
+        """Move the bar; other work, or another total, has a bar of its own."""
+        if self._bar is not None and (self._bar.total != total or done < self._bar.n):
+            self._bar.close()
+            self._bar = None
         if self._bar is None:
             self._bar = tqdm(total=total, desc=label, leave=False, disable=None, dynamic_ncols=True)
         self._bar.update(done - self._bar.n)

@@ -14,7 +14,7 @@ from botvision.data.errors import DataError
 from botvision.data.pointing import _COLOURS, CLASSES, PointingSource, steps_of_intervals
 
 EDGES = (0.1, 0.1875, 0.3125, 0.4375, 0.5625, 0.6875, 0.8125)
-MANY = 7000  # images, 21,000 labels; nothing is drawn
+MANY = 7200  # images, whole rounds of the intervals, 21,600 labels; nothing is drawn
 
 
 def source(seed=0, split="train", count=24, size=(64, 64), distances=EDGES) -> PointingSource:
@@ -122,12 +122,21 @@ def test_what_a_window_shows_that_does_not_reach_the_mark_tells_nothing(many):
 
 
 def test_intervals_take_turns(many):
-    assert torch.bincount(many.grouping.groups().flatten()).tolist() == [3500] * 6
+    assert torch.bincount(many.grouping.groups().flatten()).tolist() == [3600] * 6
     assert many.grouping.values.unique().tolist() == [16, 32, 48, 64, 80, 96]
     assert steps_of_intervals((0.1, 0.3, 0.8)) == [[1, 2], [3, 4, 5, 6]]
     coarse = source(count=600, distances=(0.1, 0.3, 0.8))
     assert torch.bincount(coarse.grouping.groups().flatten()).tolist() == [900, 900]
     assert set((coarse.grouping.values / 8).flatten().tolist()) == {1, 2, 3, 4, 5, 6}
+
+
+def test_near_and_far_marks_lie_in_the_same_pictures(many):
+    steps = torch.from_numpy(many.layout.steps)
+    others = (steps.sum(1, keepdim=True) - steps).double() / (ARROWS - 1)
+    for far in range(1, 7):  # three of each in a round of 18, drawn without putting back
+        assert float(others[steps == far].mean()) == pytest.approx((3 * 21 - far) / 17, abs=0.1)
+    shorter = source(count=MANY - 5, size=(128, 128))
+    assert np.array_equal(shorter.layout.steps, many.layout.steps[: MANY - 5])
 
 
 @pytest.mark.parametrize("size", [(128, 128), (96, 160), (160, 96)])

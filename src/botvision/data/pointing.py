@@ -143,15 +143,21 @@ class PointingSource(DrawnSource):
 
 
 def _steps(seed: int, split: str, count: int, distances: tuple[float, ...]) -> npt.NDArray[np.int64]:
-    """Steps (N, 3) from arrow to mark, the farthest first in every image: it is the hardest to place."""
+    """Steps (N, 3) from arrow to mark, the farthest first in every image: it is the hardest to place.
+
+    Intervals take turns in an order that is drawn anew for every round of three turns each, so that near and
+    far marks lie in the same pictures.
+    """
     held = steps_of_intervals(distances)
-    turn = np.arange(count * ARROWS)
-    part = uniform(1, seed, _SALT, 4 + _SPLITS[split], turn)[:, 0]
+    size = len(held) * ARROWS
+    turn = np.arange(-(-count * ARROWS // size) * size)  # whole rounds: an image depends on its number alone
+    part, place = uniform(2, seed, _SALT, 4 + _SPLITS[split], turn).T
     sizes = np.array([len(steps) for steps in held])
     table = np.array([steps + [0] * (max(sizes) - len(steps)) for steps in held])
-    group = turn % len(held)
+    group = np.empty_like(turn)
+    group[np.lexsort((place, turn // size))] = turn % len(held)
     steps = table[group, (part * sizes[group]).astype(np.int64)]
-    return -np.sort(-steps.reshape(count, ARROWS), axis=1)
+    return -np.sort(-steps.reshape(-1, ARROWS)[:count], axis=1)
 
 
 def steps_of_intervals(distances: tuple[float, ...]) -> list[list[int]]:

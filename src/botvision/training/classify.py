@@ -122,9 +122,8 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
         def images() -> Iterator[Tensor]:
             chosen = fit_indices(len(splits.train), self.config.data.size)
             for start in range(0, len(chosen), FIT_BATCH):
-                yield splits.train.__getitems__([(0, index) for index in chosen[start : start + FIT_BATCH]])[
-                    0
-                ]
+                batch = [(0, index) for index in chosen[start : start + FIT_BATCH]]
+                yield splits.train.__getitems__(batch)[0]
                 if progress is not None:
                     progress("images for the warm start", min(start + FIT_BATCH, len(chosen)), len(chosen))
 

@@ -147,12 +147,9 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
             chosen = fit_indices(len(splits.train), self.config.data.size)
             for done, index in enumerate(chosen, 1):
                 image, _, _ = splits.train[0, index]
-                height, width = (
-                    max(CANVAS_STEP, side // CANVAS_STEP * CANVAS_STEP) for side in image.shape[1:]
-                )
-                yield ((center_crop(image, [height, width]) / 255 - mean) / std)[
-                    None
-                ]  # no padding in the maps
+                # whole steps of the canvas, so that no map has padding
+                size = [max(CANVAS_STEP, side // CANVAS_STEP * CANVAS_STEP) for side in image.shape[1:]]
+                yield ((center_crop(image, size) / 255 - mean) / std)[None]
                 if progress is not None:
                     progress("images for the warm start", done, len(chosen))
 
