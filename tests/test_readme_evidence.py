@@ -95,6 +95,15 @@ def test_warm_starts_are_what_was_measured():
     said = f"{near['ResNet']} of these 98 photos with the ResNet, {near['fit, 256']} with `fit`, "
     said += f"{near['taps']} with `taps` and {near['new']} with `new`"
     assert said in " ".join(README.split())
+    blocks = json.loads((ROOT / "results" / "warm_start_attention.json").read_text(encoding="utf-8"))[
+        "blocks"
+    ]
+    own = [f"{sum(block['distance_cells']) / block['heads']:.1f}" for block in blocks]
+    even = [f"{block['uniform_distance_cells']:.1f}" for block in blocks]
+    said = (
+        f"{own[0]}, {own[1]} and {own[2]} cells away on average in the three blocks, where even attention has"
+    )
+    assert f"{said} {even[0]}, {even[1]} and {even[2]}" in " ".join(README.split())
     means = {how: f"{100 * sum(values) / len(values):.2f}" for how, values in scores.items()}
     text = " ".join(README.split())
     assert (
