@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from botvision.attention import tiled
+from botvision.attention import tiled_cpu as tiled
 from botvision.attention.kernels import KernelName, attend
 from botvision.attention.position import PositionRows
 from botvision.attention.reference import Terms

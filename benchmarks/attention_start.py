@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from botvision.attention import MHSA2d
 from botvision.attention.ablation import ablated
 from botvision.backbones.dense import logits_at
-from botvision.backbones.variants import create_model
+from botvision.backbones.models import create_model
+from botvision.config.data import DataConfig
+from botvision.config.recipes import build_config, load_recipe
 from botvision.data.classification import ClassificationDataset, open_splits
-from botvision.data.config import DataConfig
-from botvision.data.pointing import PointingSource
-from botvision.training.config import build_config, load_recipe
+from botvision.data.synthetic.pointing import PointingSource
 from botvision.training.optim import POSITION_TABLES, Schedule
 from harness import Row, arguments, environment, progress, write
 
@@ -36,10 +36,10 @@ HEAD = """\
 # What wakes attention that is trained from nothing
 
 The pointing task (chance: 25 %), BoTNet-S1-14 nano, relative positions, {steps} steps of {batch} pictures,
-learning rate {lr:g} with warm-up and cosine; one thing changed at a time, {seeds} seeds. "left the plateau": the
-first step after which a mean over 125 steps of training accuracy was above 35 %, by seed (- never). Accuracy
-in percent on other pictures, mean and sample standard deviation over seeds, then the same networks with even
-weights and with the attention's output set to zero.
+learning rate {lr:g} with warm-up and cosine; one thing changed at a time, {seeds} seeds. "left the plateau":
+the first step after which a mean over 125 steps of training accuracy was above 35 %, by seed (- never).
+Accuracy in percent on other pictures, mean and sample standard deviation over seeds, then the same networks
+with even weights and with the attention's output set to zero.
 """
 
 PLATEAU = 0.35

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from botvision.attention import kernels
 from botvision.attention.reference import Terms
-from botvision.attention.tiled import attend_tiled
+from botvision.attention.tiled_cpu import attend_tiled
 from contenders import Case, operation
 from contenders import step as operation_step
 from harness import arguments, environment, interleaved, progress, ratio, table, write

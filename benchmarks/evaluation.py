@@ -29,8 +29,8 @@ from hotcoco import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from botvision.evaluation.coco import evaluate_coco
-from botvision.evaluation.coco_files import FIELDS, KINDS, Kind, load_results, read_truth
+from botvision.coco.evaluate import evaluate_coco
+from botvision.coco.files import FIELDS, KINDS, Kind, load_results, read_truth
 from harness import Times, arguments, environment, interleaved, progress, ratio, table, write
 from shared_data import asked, shared_data
 

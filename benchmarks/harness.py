@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Never, TypeVar
 
 import torch
 
-from botvision.atomic import write_text
+from botvision.io.files import write_text
 from botvision.training import provenance
 from memory import child_main, peak_memory
 from pictures import loglog
@@ -187,7 +187,7 @@ def write(
         picture: for NAME.png.
         body: Markdown in place of the plain table of the rows.
     """
-    from botvision.draw import save_figure
+    from botvision.plots.style import save_figure
 
     made_with = "; ".join(f"{key} {value}" for key, value in environment.items())
     image = [f"![{name}]({name}.png)"] if picture is not None else []

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from botvision.config.recipes import build_config, load_recipe
+from botvision.config.run import DetectionRunConfig, RunConfig
 from botvision.data.classification import ClassificationDataset, open_splits
 from botvision.data.detection import DetectionDataset, open_detection
 from botvision.data.labels import Subset
 from botvision.data.sources import ZipSource
-from botvision.training.config import build_config, load_recipe
-from botvision.training.settings import DetectionRunConfig, RunConfig
 from harness import Times, arguments, environment, interleaved, progress, ratio, table, write
 from pictures import bars
 from pipelines import (

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import botvision
-from botvision.data.shapes import ShapesSource
+from botvision.data.synthetic.shapes import ShapesSource
 from harness import (
     RESULTS,
     arguments,

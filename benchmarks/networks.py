@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import botvision
 from botvision.attention.layer import MHSA2d
-from botvision.backbones.folding import fold_batch_norm
+from botvision.backbones.fuse import fold_batch_norm
 from contenders import einsum_attention
 
 EINSUM, FOLDED, TIMM = ", einsum", ", folded", "timm's "

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from botvision.draw import INK, PALE_INK, TRACK, style_axes
+from botvision.plots.style import INK, PALE_INK, TRACK, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

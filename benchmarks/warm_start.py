@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from botvision.backbones import from_resnet, load_weights, warm_start
-from botvision.backbones.variants import create_model
+from botvision.backbones.models import create_model
+from botvision.config.data import DataConfig
 from botvision.data.classification import ClassificationDataset, open_splits
-from botvision.data.config import DataConfig
 from harness import Row, arguments, environment, progress, write
 
 HEAD = """\

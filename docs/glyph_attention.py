@@ -12,16 +12,16 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from botvision.atomic import write_text
-from botvision.data.config import DataConfig
-from botvision.data.long_range import KINDS, LongRangeSource
-from botvision.deploy.attention_maps import ImageAttention, attention_maps
-from botvision.deploy.attention_writer import map_rows
-from botvision.deploy.predictor import Predictor
-from botvision.draw import save_figure
-from botvision.draw_attention import maps_figure
+from botvision.config.data import DataConfig
+from botvision.config.recipes import load_config
+from botvision.data.synthetic.long_range import KINDS, LongRangeSource
+from botvision.inference.attention_maps import ImageAttention, attention_maps
+from botvision.inference.attention_writer import map_rows
+from botvision.inference.predictor import Predictor
+from botvision.io.files import write_text
+from botvision.plots.attention import maps_figure
+from botvision.plots.style import save_figure
 from botvision.training import provenance
-from botvision.training.config import load_config
 
 ROOT = Path(__file__).parent.parent
 IMAGES = 600  # the first ones of the validation images

@@ -10,7 +10,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from botvision.atomic import write_text
+from botvision.io.files import write_text
 
 TIMEOUT = 1800  # seconds a cell
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from botvision import cli
+from botvision.cli import main as cli
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 2) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from botvision.training.config import build_config, load_recipe
+from botvision.config.recipes import build_config, load_recipe
 from botvision.training.run import train
 
 SCRIPT = Path(__file__).parent.parent / "docs" / "glyph_attention.py"

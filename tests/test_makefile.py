@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from botvision import manual
-from botvision.arguments import build_parser, split_overrides
-from botvision.training.config import build_config, load_recipe
+from botvision.cli import manual
+from botvision.cli.parser import build_parser, split_overrides
+from botvision.config.recipes import build_config, load_recipe
 
 MAKEFILE = (Path(__file__).parent.parent / "Makefile").read_text()
 LINES = re.findall(r"\$\(BIN\)/botvision ([^\\\n\"&|;]+)", MAKEFILE)

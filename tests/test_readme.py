@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from botvision.backbones.cost import count
-from botvision.backbones.variants import VARIANTS, create_model
-from botvision.cli import build_parser, split_overrides
-from botvision.training.config import build_config, load_recipe, recipe_names
+from botvision.backbones.models import VARIANTS, create_model
+from botvision.cli.main import build_parser, split_overrides
+from botvision.config.recipes import build_config, load_recipe, recipe_names
 from botvision.training.detect import Detection
 
 README = (Path(__file__).parent.parent / "README.md").read_text()

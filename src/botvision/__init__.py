@@ -12,13 +12,13 @@ from botvision.registration import register_with_timm
 if TYPE_CHECKING:
     from botvision.attention.layer import MHSA2d
     from botvision.backbones import cost
-    from botvision.backbones.folding import fold_batch_norm
+    from botvision.backbones.fuse import fold_batch_norm
+    from botvision.backbones.models import BoTNet, create_model, list_models
     from botvision.backbones.surgery import Surgery, from_resnet
-    from botvision.backbones.variants import BoTNet, create_model, list_models
     from botvision.backbones.weights import from_timm_botnet, load_model, load_weights, save_model
-    from botvision.deploy.attention_maps import attention_maps
     from botvision.detection.mask_rcnn import faster_rcnn, mask_rcnn
     from botvision.detection.weights import load_backbone, load_detector, save_detector, warm_start
+    from botvision.inference.attention_maps import attention_maps
 
 __version__ = "0.1.0"
 
@@ -26,16 +26,16 @@ _HOME = {
     "MHSA2d": "botvision.attention.layer",
     "cost": "botvision.backbones",
     "Surgery": "botvision.backbones.surgery",
-    "fold_batch_norm": "botvision.backbones.folding",
+    "fold_batch_norm": "botvision.backbones.fuse",
     "from_resnet": "botvision.backbones.surgery",
-    "BoTNet": "botvision.backbones.variants",
-    "create_model": "botvision.backbones.variants",
-    "list_models": "botvision.backbones.variants",
+    "BoTNet": "botvision.backbones.models",
+    "create_model": "botvision.backbones.models",
+    "list_models": "botvision.backbones.models",
     "from_timm_botnet": "botvision.backbones.weights",
     "load_model": "botvision.backbones.weights",
     "load_weights": "botvision.backbones.weights",
     "save_model": "botvision.backbones.weights",
-    "attention_maps": "botvision.deploy.attention_maps",
+    "attention_maps": "botvision.inference.attention_maps",
     "faster_rcnn": "botvision.detection.mask_rcnn",
     "load_backbone": "botvision.detection.weights",
     "load_detector": "botvision.detection.weights",

@@ -11,7 +11,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-VARIANTS_MODULE = "botvision.backbones.variants"
+VARIANTS_MODULE = "botvision.backbones.models"
 
 
 class _TimmWatcher(MetaPathFinder):

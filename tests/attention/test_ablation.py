@@ -11,7 +11,7 @@ import botvision as bv
 from botvision.attention import MHSA2d
 from botvision.attention.ablation import ABLATIONS, Ablation, ablated, other_cells
 from botvision.attention.layer import Convention, Position
-from botvision.detection.options import DetectorOptions
+from botvision.config.detector import DetectorOptions
 from tests.attention.conftest import MODES, TOLERANCE
 
 GRID, SIZES = (5, 7), torch.tensor([[5, 7], [3, 4], [1, 2]])

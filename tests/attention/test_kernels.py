@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from botvision.attention import tiled
+from botvision.attention import tiled_cpu as tiled
 from botvision.attention.kernels import KERNELS, KernelName, attend, choose
 from botvision.attention.layer import MHSA2d, Position
 from botvision.attention.reference import Terms, position_logits
@@ -98,7 +98,7 @@ def test_tiles_of_any_size(
     logits: int, mode: Position, padded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Single query rows, several, an uneven last one, one matrix, two, and those of several images."""
-    monkeypatch.setattr("botvision.attention.tiled._TILE_LOGITS", logits)
+    monkeypatch.setattr("botvision.attention.tiled_cpu._TILE_LOGITS", logits)
     case = make_case(mode, (7, 5), batch=3, padded=padded)
     assert_equal(run(case, "tiled"), run(case, "reference"), torch.float64)
 
@@ -106,8 +106,8 @@ def test_tiles_of_any_size(
 @pytest.mark.parametrize("mode", MODES)
 def test_tiles_by_single_products(mode: Position, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on large maps in fp32, where products go to oneDNN one by one."""
-    monkeypatch.setattr("botvision.attention.tiled._SINGLE_CELLS", 1)
-    monkeypatch.setattr("botvision.attention.tiled._TILE_LOGITS", 3 * 5 * 35)
+    monkeypatch.setattr("botvision.attention.tiled_cpu._SINGLE_CELLS", 1)
+    monkeypatch.setattr("botvision.attention.tiled_cpu._TILE_LOGITS", 3 * 5 * 35)
     rounded = make_case(mode, (7, 5)).to(torch.float32)
     assert_equal(run(rounded, "tiled"), run(rounded.to(torch.float64), "reference"), torch.float32)
 

@@ -3,7 +3,7 @@ import timm
 import torch
 
 from botvision.backbones.cost import count, stage_table, step_time
-from botvision.backbones.variants import create_model
+from botvision.backbones.models import create_model
 
 
 @pytest.mark.parametrize("train", [True, False])

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from botvision.backbones.variants import create_model
+from botvision.backbones.models import create_model
 
 SIZES = [
     (228, 304), (256, 128), (33, 65), (65, 33), (32, 32), (64, 64), (97, 131), (160, 96), (64, 333),

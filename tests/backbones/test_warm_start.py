@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from botvision.backbones import warm_start as module
 from botvision.backbones.block import AttentionConv2d
+from botvision.backbones.models import create_model
 from botvision.backbones.surgery import from_resnet
-from botvision.backbones.variants import create_model
 from botvision.backbones.warm_start import start_as_convolutions
 from botvision.backbones.weights import load_weights
 
@@ -322,8 +322,8 @@ def test_a_kernel_of_another_width_is_named():
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"{WEIGHTS} is absent")
 def test_a_pretrained_resnet_is_kept():
     """Photos by nearest class mean of the last features, with no training at all."""
-    from botvision.data.config import DataConfig
-    from botvision.data.drawn import open_drawn
+    from botvision.config.data import DataConfig
+    from botvision.data.synthetic.tasks import open_drawn
 
     resnet = timm.create_model("resnet50", num_classes=1000)
     load_weights(resnet, WEIGHTS, strict=True)

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from timm.layers.bottleneck_attn import BottleneckAttn
 
 from botvision.attention.layer import Convention
-from botvision.backbones.variants import create_model
+from botvision.backbones.models import create_model
 from botvision.backbones.weights import (
     from_timm_attention,
     from_timm_botnet,

@@ -13,7 +13,7 @@ from hotcoco import mask as rle
 import evaluation
 import shared_data
 from evaluation import PARTS, Scene, body, contenders, difference, multiplied, repeated, shifted, threads
-from tests.evaluation.scenes import random_scene
+from tests.coco.scenes import random_scene
 
 DATA = Path(os.environ.get("BOTVISION_DATA") or Path(__file__).parents[3] / "shared" / "data")
 with_data = pytest.mark.skipif(

@@ -14,13 +14,13 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 import input_pipeline
+from botvision.coco.masks import boxes_of
+from botvision.config.data import DataConfig
+from botvision.config.detection_data import DetectionDataConfig
 from botvision.data.classification import open_splits
-from botvision.data.config import DataConfig
-from botvision.data.detection_config import DetectionDataConfig
+from botvision.data.counter_rng import uniform
 from botvision.data.detection_dataset import DetectionDataset
 from botvision.data.detection_transforms import DRAWS, View, choose_view
-from botvision.data.draws import uniform
-from botvision.data.masks import boxes_of
 from botvision.data.placed import windows
 from botvision.data.transforms import normalise
 from input_pipeline import FULL, SMOKE, body, cifar, coco, members_of

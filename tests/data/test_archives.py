@@ -10,7 +10,7 @@ import pytest
 import torchvision
 
 from botvision.data.classification import DataConfig, open_splits
-from botvision.data.errors import DataError
+from botvision.io.errors import DataError
 
 
 def config(root, **changes) -> DataConfig:

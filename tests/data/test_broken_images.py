@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from botvision.config.detection_data import DetectionDataConfig
 from botvision.data.detection import open_detection, open_detection_split
 from botvision.data.detection_check import check_detection
-from botvision.data.detection_config import DetectionDataConfig
-from botvision.data.errors import DataError
 from botvision.data.loaders import build_loader
 from botvision.data.samples import export_detection_samples
-from tests.data.coco_scene import write_scene
+from botvision.io.errors import DataError
+from tests.coco.annotation_scene import write_scene
 
 
 def config(root: Path, **other: Any) -> DetectionDataConfig:

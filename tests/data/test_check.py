@@ -9,7 +9,7 @@ import pytest
 
 from botvision.data.check import check_data
 from botvision.data.classification import DataConfig, open_splits
-from botvision.data.errors import DataError
+from botvision.io.errors import DataError
 
 DATA = Path(os.environ.get("BOTVISION_DATA", Path(__file__).parents[3] / "shared" / "data"))
 ODD = DATA / "odd_images"

@@ -10,10 +10,10 @@ from PIL import Image
 
 from botvision.data.cache import fill_cache
 from botvision.data.classification import DataConfig, open_split, open_splits
-from botvision.data.draws import keys, uniform
-from botvision.data.errors import DataError
+from botvision.data.counter_rng import keys, uniform
 from botvision.data.sources import list_folder
 from botvision.data.transforms import normalise
+from botvision.io.errors import DataError
 
 BOTH = {"train/cat": 3, "train/dog": 2, "val/cat": 1, "val/dog": 2}
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from botvision.data.coco import read_coco
-from botvision.data.config import DataConfig
+from botvision.coco.annotations import read_coco
+from botvision.coco.masks import boxes_of
+from botvision.config.data import DataConfig
+from botvision.config.detection_data import DetectionDataConfig
 from botvision.data.detection import DetectionDataset, open_detection, open_detection_split
-from botvision.data.detection_config import DetectionDataConfig
-from botvision.data.errors import DataError
-from botvision.data.masks import boxes_of
-from botvision.data.shapes import ShapesSource
-from tests.data.coco_scene import scene, write_scene
+from botvision.data.synthetic.shapes import ShapesSource
+from botvision.io.errors import DataError
+from tests.coco.annotation_scene import scene, write_scene
 
 DATA = Path(os.environ.get("BOTVISION_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

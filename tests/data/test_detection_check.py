@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from botvision import cli
+from botvision.cli import main as cli
+from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.recipes import recipe_names
 from botvision.data.check import CheckReport, check_data
 from botvision.data.detection import open_detection
-from botvision.data.detection_config import DetectionDataConfig
-from botvision.data.errors import DataError
-from botvision.data.shapes import ShapesSource
-from botvision.training.config import recipe_names
+from botvision.data.synthetic.shapes import ShapesSource
+from botvision.io.errors import DataError
 
 DATA = Path(os.environ.get("BOTVISION_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SIZE = (40, 60)

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from botvision.coco.masks import boxes_of
+from botvision.config.detection_data import DetectionDataConfig
 from botvision.data.detection import open_detection
-from botvision.data.detection_config import DetectionDataConfig
-from botvision.data.masks import boxes_of
-from tests.data.coco_scene import scene, write_scene
+from tests.coco.annotation_scene import scene, write_scene
 from tests.data.test_detection import DATA, check_target, config
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
+from botvision.config.detection_data import DetectionDataConfig
 from botvision.data.detection import DetectionBatch, open_detection
-from botvision.data.detection_config import DetectionDataConfig
 from botvision.data.loaders import build_loader
-from tests.data.coco_scene import write_scene
+from tests.coco.annotation_scene import write_scene
 
 
 def same(one: DetectionBatch, other: DetectionBatch) -> bool:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from botvision.config.detection_data import DetectionDataConfig
 from botvision.data.detection import open_detection
-from botvision.data.detection_config import DetectionDataConfig
-from botvision.data.errors import DataError
-from tests.data.coco_scene import scene, write_scene
+from botvision.io.errors import DataError
+from tests.coco.annotation_scene import scene, write_scene
 
 
 def config(root: Path, **other: Any) -> DetectionDataConfig:

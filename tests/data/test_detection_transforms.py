@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from botvision.data import detection_transforms, masks
-from botvision.data.detection_config import DetectionDataConfig
+from botvision.coco import masks
+from botvision.config.detection_data import DetectionDataConfig
+from botvision.data import detection_transforms
 from botvision.data.detection_transforms import View, choose_view, jitter_colors
 from botvision.data.images import read_reduced
 

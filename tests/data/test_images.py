@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from botvision.data.errors import DataError
 from botvision.data.images import has_image_suffix, is_image, read_image, read_with_mode
+from botvision.io.errors import DataError
 
 DATA = Path(os.environ.get("BOTVISION_DATA", Path(__file__).parents[3] / "shared" / "data"))
 ODD = DATA / "odd_images"
@@ -245,7 +245,7 @@ def test_a_warning_sized_bomb_is_refused(monkeypatch):
 
 def test_error_of_a_worker_is_one_line_again():
     trace = "Caught DataError in worker 0.\nOriginal Traceback (most recent call last):\n  File x\n"
-    wrapped = DataError(trace + "botvision.data.errors.DataError: a.jpg: broken image (why)\n")
+    wrapped = DataError(trace + "botvision.io.errors.DataError: a.jpg: broken image (why)\n")
     assert str(wrapped) == "a.jpg: broken image (why)"
 
 

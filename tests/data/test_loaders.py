@@ -10,8 +10,8 @@ import torch
 
 from botvision.data import loaders
 from botvision.data.classification import ClassificationDataset, DataConfig, open_splits
-from botvision.data.errors import DataError
 from botvision.data.loaders import ResumableSampler, build_loader
+from botvision.io.errors import DataError
 
 
 def generated(**changes) -> ClassificationDataset:

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as F
 
 from botvision.data import placed
 from botvision.data.classification import ClassificationDataset, DataConfig, open_splits
-from botvision.data.draws import uniform
+from botvision.data.counter_rng import uniform
 from botvision.data.loaders import build_loader
 from botvision.data.placed import fits, windows
 from botvision.data.transforms import PadMode, flip_crop, moves_of, normalise

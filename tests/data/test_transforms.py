@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from botvision.data.draws import uniform
+from botvision.data.counter_rng import uniform
 from botvision.data.transforms import STRIP, flip_crop, moves_of, normalise, resize_and_crop
 
 

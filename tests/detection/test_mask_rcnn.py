@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 
 import botvision
+from botvision.config.detector import DetectorOptions
 from botvision.detection.mask_rcnn import faster_rcnn, mask_rcnn
-from botvision.detection.options import DetectorOptions
 from tests.detection.scenes import SMALL, detector, image, scene, target, total
 
 MASK_LOSSES = {"loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg"}

@@ -10,8 +10,8 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 import botvision
+from botvision.config.detector import DetectorOptions, needs_weights
 from botvision.detection.norms import GroupNorm2d, after_attention, convert, freeze, is_norm
-from botvision.detection.options import DetectorOptions, needs_weights
 from tests.detection.scenes import detector, scene, total
 
 STATISTICS = ("running_mean", "running_var")

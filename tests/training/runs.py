@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from botvision.training.config import build_config
-from botvision.training.settings import RunConfig
+from botvision.config.recipes import build_config
+from botvision.config.run import RunConfig
 
 # 100 images, 8 a batch, 2 batches a step: 12 batches (4 images left over) and 6 steps an epoch.
 TINY = {

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import botvision as bv
-from botvision import cli, manual
 from botvision.attention.ablation import Ablation, Replaced
 from botvision.backbones.weights import load_model, save_model
-from botvision.evaluation.attention_use import load_use
-from botvision.evaluation.predictions import load_predictions
+from botvision.cli import main as cli
+from botvision.cli import manual
+from botvision.metrics.attention_use import load_use
+from botvision.metrics.predictions import load_predictions
 from botvision.training.attention_use import Images, attention_blocks, evaluate_replaced, measure_use
 from botvision.training.results import evaluate
 from botvision.training.run import train

@@ -13,23 +13,23 @@ import pytest
 import torch
 from PIL import Image
 
-from botvision import cli
+from botvision.cli import main as cli
+from botvision.coco.evaluate import evaluate_coco
+from botvision.coco.matches import load_matches, load_sides
+from botvision.coco.side_accuracy import side_accuracy
+from botvision.config.recipes import build_config
+from botvision.config.run import DetectionRunConfig
+from botvision.config.schema import ConfigError
 from botvision.data.detection import open_detection
-from botvision.data.shapes import ShapesSource
+from botvision.data.synthetic.shapes import ShapesSource
 from botvision.detection.weights import load_detector
-from botvision.evaluation.coco import evaluate_coco
-from botvision.evaluation.coco_matches import load_matches, load_sides
-from botvision.evaluation.side_accuracy import side_accuracy
 from botvision.training import detect, history
 from botvision.training.checkpoint import read_state
-from botvision.training.config import build_config
 from botvision.training.detect import LOSSES, Detection
 from botvision.training.history import read_rows
 from botvision.training.learner import DivergedError
 from botvision.training.results import evaluate, evaluation_files
 from botvision.training.run import train
-from botvision.training.schema import ConfigError
-from botvision.training.settings import DetectionRunConfig
 from tests.training.runs import assert_same_run
 
 SMALL: dict[str, Any] = {

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from botvision.evaluation.predictions import load_predictions
+from botvision.config.recipes import ConfigError
+from botvision.metrics.predictions import load_predictions
 from botvision.training import history, run
-from botvision.training.config import ConfigError
 from botvision.training.results import evaluate, evaluation_files
 from tests.training.runs import tiny
 

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from botvision import cli
 from botvision.backbones import create_model
 from botvision.backbones.cost import count
-from botvision.training.config import build_config, load_recipe
+from botvision.cli import main as cli
+from botvision.config.recipes import build_config, load_recipe
+from botvision.config.run import RunConfig
 from botvision.training.results import evaluate
 from botvision.training.run import train
-from botvision.training.settings import RunConfig
 from tests.terminal import table
 
 TWINS = ("longrange_resnet14_nano", "longrange_botnet14_nano")

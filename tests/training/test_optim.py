@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from botvision.backbones import create_model
+from botvision.config.run import OptimConfig
 from botvision.training.optim import Schedule, build_optimizer, build_schedule, parameter_groups
-from botvision.training.settings import OptimConfig
 
 
 def test_warm_up_then_cosine_to_the_floor():

@@ -10,20 +10,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from botvision import cli
 from botvision.backbones import create_model, load_model
 from botvision.backbones.cost import count
 from botvision.backbones.dense import logits_at
+from botvision.cli import main as cli
+from botvision.config.data import DataConfig
+from botvision.config.recipes import build_config, load_config, load_recipe
+from botvision.config.run import RunConfig
 from botvision.data.classification import open_splits
-from botvision.data.config import DataConfig
-from botvision.data.pointing import PointingSource
-from botvision.evaluation.predictions import load_predictions
-from botvision.study.plan import make_plan
-from botvision.study.spec import load_study
+from botvision.data.synthetic.pointing import PointingSource
+from botvision.metrics.predictions import load_predictions
+from botvision.studies.plan import make_plan
+from botvision.studies.spec import load_study
 from botvision.training import history
-from botvision.training.config import build_config, load_config, load_recipe
 from botvision.training.run import train
-from botvision.training.settings import RunConfig
 from botvision.training.task import task_of
 from tests.terminal import table
 from tests.training.runs import assert_same_run

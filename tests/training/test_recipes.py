@@ -8,7 +8,7 @@ import pytest
 import timm
 from safetensors.torch import save_file
 
-from botvision.training.config import build_config, load_recipe, recipe_names
+from botvision.config.recipes import build_config, load_recipe, recipe_names
 from botvision.training.history import read_rows
 from botvision.training.run import train
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from botvision.backbones import load_model
+from botvision.config.recipes import ConfigError, load_config, resumed_config
 from botvision.training import checkpoint, history, run
 from botvision.training.checkpoint import read_state
-from botvision.training.config import ConfigError, load_config, resumed_config
 from tests.training.runs import assert_same_run, tiny
 
 ROOT = Path(__file__).parents[2]

@@ -13,13 +13,13 @@ from PIL import Image
 from torch import nn
 
 from botvision.backbones import load_model
-from botvision.backbones.variants import create_model
+from botvision.backbones.models import create_model
+from botvision.config.recipes import ConfigError, build_config, load_config
 from botvision.data.classification import ClassificationDataset, open_splits
-from botvision.evaluation.predictions import load_predictions
+from botvision.metrics.predictions import load_predictions
 from botvision.training import classify, run
 from botvision.training.checkpoint import read_state
 from botvision.training.classify import Classification
-from botvision.training.config import ConfigError, build_config, load_config
 from botvision.training.history import read_rows
 from botvision.training.learner import DivergedError, LossMeter
 from botvision.training.optim import Schedule

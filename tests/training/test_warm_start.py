@@ -8,8 +8,8 @@ import timm
 import torch
 from torch import nn
 
+from botvision.config.recipes import ConfigError
 from botvision.training import run
-from botvision.training.config import ConfigError
 from tests.training.runs import tiny
 
 

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from botvision.attention.position import PositionRows
 from botvision.attention.reference import Terms, attend_reference, valid_cells
-from botvision.attention.tiled import attend_tiled
+from botvision.attention.tiled_cpu import attend_tiled
 
 KernelName = Literal["auto", "reference", "mask", "folded", "chunked", "tiled"]
 KERNELS: tuple[KernelName, ...] = ("auto", "reference", "mask", "folded", "chunked", "tiled")

@@ -5,9 +5,9 @@ Importing this package registers every variant in timm.
 
 from botvision.backbones.block import AttentionConv2d
 from botvision.backbones.cost import Cost, StageCost, StepTime, count, stage_table, step_time
-from botvision.backbones.folding import fold_batch_norm
+from botvision.backbones.fuse import fold_batch_norm
+from botvision.backbones.models import VARIANTS, BoTNet, Variant, create_model, list_models, set_stem
 from botvision.backbones.surgery import Surgery, SurgeryReport, from_resnet
-from botvision.backbones.variants import VARIANTS, BoTNet, Variant, create_model, list_models, set_stem
 from botvision.backbones.weights import (
     LoadReport,
     from_timm_attention,

@@ -12,11 +12,10 @@ from safetensors.torch import load_file, save
 from timm.layers.bottleneck_attn import BottleneckAttn
 from torch import Tensor, nn
 
-from botvision.atomic import replacing, write_text
 from botvision.attention.layer import Convention
 from botvision.attention.position import PositionTables
 from botvision.backbones.block import AttentionConv2d
-from botvision.backbones.variants import create_model
+from botvision.backbones.models import create_model
 from botvision.backbones.warm_start import (
     StartedBlock,
     WarmStart,
@@ -24,6 +23,7 @@ from botvision.backbones.warm_start import (
     start_as_convolutions,
     zero_last_norms,
 )
+from botvision.io.files import replacing, write_text
 
 M = TypeVar("M", bound=nn.Module)
 WEIGHTS_FILE = "model.safetensors"

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from botvision.data.errors import DataError
 from botvision.data.sources import ArraySource
+from botvision.io.errors import DataError
 
 _DATASETS: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from botvision.config.data import DataConfig
+from botvision.config.detection_data import DetectionDataConfig
 from botvision.data.cache import REPORT_EVERY, Progress
 from botvision.data.classification import Splits, open_splits, resolve_source
-from botvision.data.config import DataConfig
-from botvision.data.detection_config import DetectionDataConfig
-from botvision.data.errors import DataError
 from botvision.data.images import has_image_suffix, is_image, read_with_mode
 from botvision.data.labels import labelled, some_classes, split_folders
 from botvision.data.sources import SPLIT_NAMES, Listing, counts_as_image, list_folder, list_zip
+from botvision.io.errors import DataError
 
 
 @dataclass(frozen=True)

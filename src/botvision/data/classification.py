@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from botvision.config.data import DRAWN, DataConfig
 from botvision.data import archives
 from botvision.data.cache import ImageCache, Progress, fill_cache
-from botvision.data.config import DRAWN, DataConfig
-from botvision.data.drawn import open_drawn
-from botvision.data.draws import keys, uniform
-from botvision.data.errors import DataError
+from botvision.data.counter_rng import keys, uniform
 from botvision.data.grouping import Grouping
 from botvision.data.labels import (
     Labelled,
@@ -28,6 +26,7 @@ from botvision.data.labels import (
 )
 from botvision.data.placed import PlacedImages, fits
 from botvision.data.sources import VAL_NAMES, list_folder, list_zip
+from botvision.data.synthetic.tasks import open_drawn
 from botvision.data.transforms import (
     borrowed_generator,
     build_transforms,
@@ -36,6 +35,7 @@ from botvision.data.transforms import (
     normalise,
     resize_and_crop,
 )
+from botvision.io.errors import DataError
 
 __all__ = ["ClassificationDataset", "DataConfig", "Splits", "open_split", "open_splits"]
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from botvision.coco.annotations import Category, Problem
+from botvision.coco.sides import side_twins
+from botvision.config.detection_data import DetectionDataConfig
 from botvision.data.cache import Progress
-from botvision.data.coco import Category, Problem
-from botvision.data.detection_config import DetectionDataConfig
+from botvision.data.coco_folder import SplitFiles, find_split_files, read_split
+from botvision.data.counter_rng import keys
 from botvision.data.detection_dataset import DetectionBatch, DetectionDataset
-from botvision.data.detection_files import SplitFiles, find_split_files, read_split
 from botvision.data.detection_sources import CocoSource, ShapesInstances
-from botvision.data.draws import keys
-from botvision.data.errors import DataError
-from botvision.data.shapes import ShapesSource
-from botvision.sides import side_twins
+from botvision.data.synthetic.shapes import ShapesSource
+from botvision.io.errors import DataError
 
 __all__ = [
     "DetectionBatch", "DetectionDataConfig", "DetectionDataset", "DetectionSplits", "open_detection",

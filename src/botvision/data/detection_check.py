@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from botvision.coco.annotations import CocoFile, Problem, read_coco
+from botvision.config.detection_data import DetectionDataConfig
 from botvision.data.cache import Progress
 from botvision.data.check import CheckReport
-from botvision.data.coco import CocoFile, Problem, read_coco
+from botvision.data.coco_folder import find_split_files, has_coco_files, read_split
 from botvision.data.detection import mirror_note
-from botvision.data.detection_config import DetectionDataConfig
-from botvision.data.detection_files import find_split_files, has_coco_files, read_split
 from botvision.data.detection_sources import load_annotated
-from botvision.data.errors import DataError
-from botvision.data.shapes import ShapesSource
+from botvision.data.synthetic.shapes import ShapesSource
+from botvision.io.errors import DataError
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's bounds of an object's area in pixels
 SHOWN = 20  # notes of a kind that are listed one by one

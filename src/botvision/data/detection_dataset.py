@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from botvision.coco.annotations import Category, Problem
+from botvision.config.detection_data import DetectionDataConfig
 from botvision.data.cache import ImageCache, Progress, fill_cache
-from botvision.data.coco import Category, Problem
-from botvision.data.detection_config import DetectionDataConfig
+from botvision.data.counter_rng import uniform
 from botvision.data.detection_sources import CocoSource, ShapesInstances, Target
 from botvision.data.detection_transforms import DRAWS, choose_view, jitter_colors
-from botvision.data.draws import uniform
-from botvision.data.errors import DataError
+from botvision.io.errors import DataError
 
 VERIFIED = 20_000  # about two minutes of photographs on one core
 VERIFY_REPORTS = 100

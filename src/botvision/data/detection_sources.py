@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from botvision.data.coco import Category, CocoFile, ImageRecord, decimals, parse_coco
+from botvision.coco.annotations import Category, CocoFile, ImageRecord, decimals, parse_coco
+from botvision.coco.masks import boxes_of, decode_into, polygons_to_rles
 from botvision.data.detection_transforms import View
-from botvision.data.errors import DataError
 from botvision.data.images import read_reduced
-from botvision.data.masks import boxes_of, decode_into, polygons_to_rles
-from botvision.data.shapes import ShapesSource
+from botvision.data.synthetic.shapes import ShapesSource
+from botvision.io.errors import DataError
 
 Target = dict[str, Tensor]
 

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from botvision.data.detection_config import DetectionDataConfig
-from botvision.data.masks import Rle, decode, rle_boxes
+from botvision.coco.masks import Rle, decode, rle_boxes
+from botvision.config.detection_data import DetectionDataConfig
 from botvision.data.packed import pack, unpack
 
 DRAWS = 7  # scale, top, left, mirror, brightness, contrast, saturation

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from botvision.data.draws import uniform
-from botvision.data.errors import DataError
+from botvision.data.counter_rng import uniform
 from botvision.data.grouping import Grouping
 from botvision.data.sources import TRAIN_NAMES, VAL_NAMES, ImageSource, Listing, counts_as_image
+from botvision.io.errors import DataError
 
 
 class Subset:

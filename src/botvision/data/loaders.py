@@ -15,7 +15,7 @@ from torch.utils.data import Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from botvision.data.cache import Progress
-from botvision.data.errors import DataError
+from botvision.io.errors import DataError
 
 
 class BatchedDataset(Protocol):

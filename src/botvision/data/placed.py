@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from botvision.data.config import DataConfig
+from botvision.config.data import DataConfig
 from botvision.data.transforms import PadMode, scales
 
 SHARE = 8  # pictures take at most one part in so many of a GPU's free memory

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from botvision.atomic import replacing
 from botvision.data.classification import ClassificationDataset
 from botvision.data.detection import DetectionDataset
 from botvision.data.labels import spread
+from botvision.io.files import replacing
 
 
 def export_samples(dataset: ClassificationDataset, count: int, folder: str | Path) -> list[Path]:

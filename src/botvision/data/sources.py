@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from botvision.data.errors import DataError
 from botvision.data.images import has_image_suffix, is_image, read_image
+from botvision.io.errors import DataError
 
 TRAIN_NAMES = ("train",)
 VAL_NAMES = ("val", "valid", "validation", "test")

@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 if TYPE_CHECKING:
-    from botvision.data.config import DataConfig
+    from botvision.config.data import DataConfig
 
 Size = tuple[int, int]
 PadMode = Literal["zeros", "reflect"]

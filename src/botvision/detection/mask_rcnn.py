@@ -12,8 +12,8 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from botvision.backbones.surgery import image_hw
+from botvision.config.detector import DetectorOptions
 from botvision.detection.norms import norm_layer
-from botvision.detection.options import DetectorOptions
 from botvision.detection.padding import Padding
 from botvision.detection.proposals import FloatPredictor, FloatRPNHead, RegionProposals, StridedAnchors
 from botvision.detection.pyramid import Pyramid, adopt_body, create_body, prepare_body

@@ -33,7 +33,7 @@ def detect(
         model: made by `mask_rcnn`, in eval mode.
         images: (3, H, W) float 0..1 or uint8, of any sizes, on the model's device.
         encode: given bool (n, H, W), some masks of an image at its size, on the model's device, gives n
-            objects in their order, e.g. `botvision.data.masks.encode` for COCO's run lengths. What it is
+            objects in their order, e.g. `botvision.coco.masks.encode` for COCO's run lengths. What it is
             given takes at most 16 MB, or is one mask.
 
     Returns:

@@ -7,7 +7,7 @@ from timm.layers.norm_act import convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from botvision.backbones import AttentionConv2d
-from botvision.detection.options import Norm
+from botvision.config.detector import Norm
 
 
 class GroupNorm2d(nn.GroupNorm):

@@ -11,8 +11,8 @@ from torchvision.models.resnet import ResNet as TorchvisionResNet
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from botvision.backbones import VARIANTS, create_model
+from botvision.config.detector import DetectorOptions
 from botvision.detection.norms import convert, freeze, norm_layer
-from botvision.detection.options import DetectorOptions
 
 LEVELS = 4  # c2..c5
 

@@ -22,9 +22,9 @@ from botvision.backbones.weights import (
     replaced_convolutions,
     save_model,
 )
+from botvision.config.detector import DetectorOptions
 from botvision.detection.mask_rcnn import mask_rcnn
 from botvision.detection.norms import after_attention
-from botvision.detection.options import DetectorOptions
 
 TASK = "detect"
 _BODY = "backbone.body"

@@ -10,9 +10,11 @@ from typing import Any
 
 from botvision.attention.ablation import Replaced, ablations_without_effect, block_names, find_attention
 from botvision.backbones.weights import load_model
+from botvision.config.recipes import load_config
+from botvision.config.run import DetectionRunConfig
 from botvision.data.cache import Progress
 from botvision.detection.weights import load_detector
-from botvision.evaluation.attention_use import (
+from botvision.metrics.attention_use import (
     FILE,
     AttentionUse,
     Effect,
@@ -21,10 +23,8 @@ from botvision.evaluation.attention_use import (
     run_facts,
     save_use,
 )
-from botvision.evaluation.bootstrap import ImageSampler
-from botvision.training.config import load_config
+from botvision.metrics.bootstrap import ImageSampler
 from botvision.training.results import check_finished, evaluate, evaluation_files
-from botvision.training.settings import DetectionRunConfig
 
 
 @dataclass(frozen=True)

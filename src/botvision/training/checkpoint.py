@@ -20,13 +20,13 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
+from botvision.config.recipes import changed_keys, config_to_dict, load_config, value_at
+from botvision.config.run import AnyRunConfig, TrainConfig
+from botvision.config.schema import ConfigError
 from botvision.data.labels import some_classes
-from botvision.training.config import changed_keys, config_to_dict, load_config, value_at
 from botvision.training.history import History
 from botvision.training.learner import Learner
 from botvision.training.progress import epoch_line
-from botvision.training.schema import ConfigError
-from botvision.training.settings import AnyRunConfig, TrainConfig
 from botvision.training.task import Splits, Task
 
 STATE_KEY = "botvision"

@@ -12,24 +12,24 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from botvision import draw
-from botvision.atomic import replacing
 from botvision.attention.ablation import Replaced
 from botvision.backbones.cost import count
 from botvision.backbones.dense import logits_at
-from botvision.backbones.variants import VARIANTS, create_model
+from botvision.backbones.models import VARIANTS, create_model
 from botvision.backbones.weights import LoadReport, load_model, load_weights, save_model
+from botvision.config.run import EVALUATION_KEYS, RunConfig
+from botvision.config.schema import ConfigError
 from botvision.data.cache import Progress
 from botvision.data.classification import ClassificationDataset, Splits, open_split, open_splits
-from botvision.draw_breakdown import accuracy_by_group, picture_table
-from botvision.evaluation.classification import ClassificationEvaluator, ClassificationMetrics
-from botvision.evaluation.predictions import save_predictions
+from botvision.io.files import replacing
+from botvision.metrics.classification import ClassificationEvaluator, ClassificationMetrics
+from botvision.metrics.predictions import save_predictions
+from botvision.plots import style as draw
+from botvision.plots.breakdown import accuracy_by_group, picture_table
 from botvision.training.history import write_json
 from botvision.training.learner import ADVICE, DivergedError, EpochResult, Learner
 from botvision.training.optim import Schedule
 from botvision.training.results import breakdown_file
-from botvision.training.schema import ConfigError
-from botvision.training.settings import EVALUATION_KEYS, RunConfig
 from botvision.training.task import FIT_BATCH, Task, fit_indices, resolve_device
 
 EXAMPLES = 2  # images of each class and interval in the picture of them

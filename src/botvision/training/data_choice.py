@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from botvision.data.config import DataConfig
+from botvision.config.data import DataConfig
+from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.schema import Text, build
 from botvision.data.detection_check import is_detection_data
-from botvision.data.detection_config import DetectionDataConfig
-from botvision.training.schema import Text, build
 
 
 def data_config(root: str, overrides: Mapping[str, str]) -> DataConfig | DetectionDataConfig:

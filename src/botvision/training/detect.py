@@ -11,13 +11,18 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
-from botvision.atomic import replacing
 from botvision.attention.ablation import Replaced
 from botvision.backbones.cost import count
-from botvision.backbones.variants import VARIANTS
+from botvision.backbones.models import VARIANTS
 from botvision.backbones.weights import LoadReport
+from botvision.coco.files import read_truth
+from botvision.coco.masks import encode
+from botvision.coco.matches import save_matches
+from botvision.coco.records import Category
+from botvision.config.detector import needs_weights
+from botvision.config.run import EVALUATION_KEYS, OPTIONS_OF_EVALUATION, DetectionRunConfig
+from botvision.config.schema import ConfigError
 from botvision.data.cache import Progress
-from botvision.data.coco_records import Category
 from botvision.data.detection import (
     DetectionBatch,
     DetectionDataset,
@@ -25,21 +30,16 @@ from botvision.data.detection import (
     open_detection,
     open_detection_split,
 )
-from botvision.data.masks import encode
 from botvision.detection.mask_rcnn import mask_rcnn
 from botvision.detection.masks import detect
-from botvision.detection.options import needs_weights
 from botvision.detection.transform import CANVAS_STEP
 from botvision.detection.weights import load_detector, save_detector, warm_start
-from botvision.draw_curves import detection_curves, precision_recall
-from botvision.evaluation.coco_files import read_truth
-from botvision.evaluation.coco_matches import save_matches
+from botvision.io.files import replacing
+from botvision.plots.curves import detection_curves, precision_recall
 from botvision.training.detections import DetectionMetrics, Results
 from botvision.training.history import write_json
 from botvision.training.learner import EpochResult, Learner
 from botvision.training.optim import Schedule
-from botvision.training.schema import ConfigError
-from botvision.training.settings import EVALUATION_KEYS, OPTIONS_OF_EVALUATION, DetectionRunConfig
 from botvision.training.task import Task, fit_indices, resolve_device
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")

@@ -8,13 +8,13 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from botvision.coco.evaluate import CocoMetrics, evaluate_coco, to_results
+from botvision.coco.files import CocoTruth, Kind, read_truth
+from botvision.coco.matches import Matches, match_coco
+from botvision.coco.results import arrays_of
+from botvision.coco.side_accuracy import SideAccuracy, side_accuracy
 from botvision.data.detection import DetectionDataset
-from botvision.data.results import arrays_of
-from botvision.draw_overlay import Objects, Pair, truth_and_prediction_sheet
-from botvision.evaluation.coco import CocoMetrics, evaluate_coco, to_results
-from botvision.evaluation.coco_files import CocoTruth, Kind, read_truth
-from botvision.evaluation.coco_matches import Matches, match_coco
-from botvision.evaluation.side_accuracy import SideAccuracy, side_accuracy
+from botvision.plots.overlay import Objects, Pair, truth_and_prediction_sheet
 from botvision.training.learner import ADVICE, DivergedError
 
 SHEET_IMAGES = 12

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from botvision.atomic import write_text
+from botvision.io.files import write_text
 
 BEFORE, AFTER = (
     ("epoch", "step", "train_loss"),

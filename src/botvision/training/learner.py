@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from botvision.data.draws import keys
+from botvision.config.run import AnyRunConfig
+from botvision.data.counter_rng import keys
 from botvision.training.optim import Schedule, build_optimizer
-from botvision.training.settings import AnyRunConfig
 
 ADVICE = "lower optim.lr, lengthen optim.warmup_epochs or set optim.clip_norm"
 NAMED_IMAGES = 3  # as many of a bad batch are named in the error

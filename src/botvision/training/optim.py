@@ -13,7 +13,7 @@ import torch
 from timm.optim import Lamb
 from torch import nn
 
-from botvision.training.settings import OptimConfig
+from botvision.config.run import OptimConfig
 
 # Learned rows that say where a cell is, not what is in it; pulling them to zero would pull to
 # "everywhere alike".

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from botvision.attention.ablation import Replaced
+from botvision.config.recipes import build_config, changed_keys, config_to_dict, load_config, value_at
+from botvision.config.run import AnyRunConfig
+from botvision.config.schema import ConfigError
 from botvision.data.cache import Progress
 from botvision.training import provenance
 from botvision.training.checkpoint import RunState, evaluated_weights
-from botvision.training.config import build_config, changed_keys, config_to_dict, load_config, value_at
 from botvision.training.progress import quiet
-from botvision.training.schema import ConfigError
-from botvision.training.settings import AnyRunConfig
 from botvision.training.task import Outcome, Splits, Task, resolve_device, task_of
 
 # What says of a folder that its run is finished.

@@ -19,20 +19,20 @@ import yaml
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from botvision.atomic import write_text
 from botvision.backbones.weights import LoadReport
-from botvision.bars import CountBar
+from botvision.config.recipes import config_to_dict, with_absolute_paths
+from botvision.config.run import AnyRunConfig
+from botvision.config.schema import ConfigError
 from botvision.data.loaders import ResumableSampler
+from botvision.io.files import write_text
+from botvision.io.progress import CountBar
 from botvision.training import provenance
 from botvision.training.checkpoint import RunKeeper, RunState, check_data_of_run, check_folder
-from botvision.training.config import config_to_dict, with_absolute_paths
 from botvision.training.history import History, write_json
 from botvision.training.learner import Learner
 from botvision.training.optim import build_schedule
 from botvision.training.progress import EpochBar, quiet, say
 from botvision.training.results import RESULTS, evaluate, finish, is_exported
-from botvision.training.schema import ConfigError
-from botvision.training.settings import AnyRunConfig
 from botvision.training.task import Splits, Task, resolve_device, task_of
 
 __all__ = ["evaluate", "train"]

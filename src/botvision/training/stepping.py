@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from botvision.config.run import AnyRunConfig
 from botvision.training.optim import build_optimizer, build_schedule
-from botvision.training.settings import AnyRunConfig
 from botvision.training.task import resolve_device, task_of
 
 

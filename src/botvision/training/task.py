@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from botvision.attention.ablation import Replaced
 from botvision.backbones.weights import LoadReport
+from botvision.config.run import AnyRunConfig, DetectionRunConfig
+from botvision.config.schema import ConfigError
 from botvision.data.cache import Progress
 from botvision.data.loaders import BatchedDataset, build_loader
 from botvision.training.learner import Learner
 from botvision.training.optim import Schedule
-from botvision.training.schema import ConfigError
-from botvision.training.settings import AnyRunConfig, DetectionRunConfig
 
 
 class Dataset(BatchedDataset, Protocol):

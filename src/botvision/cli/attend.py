@@ -1,0 +1,139 @@
+"""The command ``attend``: what attention looks at. It speaks through functions that `cli` hands in."""
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from botvision.tables.basic import table
+
+if TYPE_CHECKING:
+    from botvision.inference.attention_maps import ImageAttention
+    from botvision.inference.attention_writer import Looked
+    from botvision.inference.detector import DetectionPredictor
+    from botvision.inference.predictor import Predictor
+
+Say = Callable[[str], object]
+
+
+def attend(args: argparse.Namespace, say: Say, complain: Say) -> int:
+    """Draw what the attention of a run's model looks at in images.
+
+    Args:
+        args: of the command.
+        say: prints a line of output.
+        complain: prints one line on something that could not be used.
+
+    Returns:
+        The exit code: 0, or 2 where no image could be read.
+
+    Raises:
+        ValueError: one line on what is wrong with the arguments or the run.
+    """
+    from botvision.inference.attention_maps import find_attention
+    from botvision.inference.attention_writer import Choice, write_attention
+    from botvision.inference.detector import DetectionPredictor
+    from botvision.inference.predictor import Predictor, find_images, find_model
+
+    _, task = find_model(args.run)
+    kind = DetectionPredictor if task == "detect" else Predictor
+    predictor = kind.from_run(args.run, device=args.device)
+    try:
+        layers = find_attention(predictor.model)
+    except ValueError as error:
+        raise ValueError(f"{args.run}: {error}") from None
+    choice = Choice(args.block, args.head)
+    choice.check([layer.heads for layer in layers.values()])
+    files = find_images(args.images, skip=args.out)
+    if not files:
+        raise ValueError(f"{args.images[0]}: no image found in it")
+    shown: list[ImageAttention] = []
+    looked = _told(_look(predictor, files, args.at), shown, say, complain)
+    written = write_attention(looked, files, args.out, predictor.description, choice)
+    if not shown:
+        return 2
+    if len(shown) < len(files):
+        say(f"\n{len(files)} files: {len(shown)} looked at, {len(files) - len(shown)} could not be")
+    say(f"\n{distance_table(shown)}")
+    use = _use_of(args.run)
+    if use is not None:
+        say(f"\n{use}")
+    say(f"\nwritten: {', '.join(f'{path}/' if path.is_dir() else str(path) for path in written)}")
+    return 0
+
+
+def _use_of(run: str) -> str | None:
+    """What `eval --attention all` said of the run as it is now; None if it has not been asked."""
+    from botvision.metrics.attention_use import FILE, load_use
+
+    folder = Path(run)
+    for path in (folder / FILE, folder.parent / FILE):  # of a run folder, or of the model/ folder in it
+        if path.is_file() and (path.parent == folder or folder.name == "model"):
+            found = load_use(path)
+            return None if found is None else found.sentence()
+    return None
+
+
+def _look(
+    predictor: "Predictor | DetectionPredictor", files: Sequence[Path], at: Sequence[tuple[int, int]] | None
+) -> "Iterator[Looked]":
+    """One image after the other; one that cannot be read, or lacks a query's pixel, is reported in place."""
+    from botvision.data.images import read_image
+    from botvision.inference.attention_maps import attention_maps
+    from botvision.inference.attention_writer import Looked
+    from botvision.io.errors import DataError
+    from botvision.plots.overlay import LONGEST_SIDE
+    from botvision.plots.style import fit
+
+    for file in files:
+        try:
+            image = read_image(file)
+        except DataError as error:
+            yield Looked(str(file), None, error=str(error))
+            continue
+        try:
+            found = attention_maps(predictor, image, at)
+        except ValueError as error:
+            yield Looked(str(file), None, error=f"{file}: {error}")
+            continue
+        yield Looked(str(file), found, fit(image, 1, LONGEST_SIDE))
+
+
+def _told(
+    looked: "Iterable[Looked]", shown: "list[ImageAttention]", say: Say, complain: Say
+) -> "Iterator[Looked]":
+    """Hand on, say a line on each, and keep what was found."""
+    for each in looked:
+        if each.found is None:
+            complain(str(each.error))
+        else:
+            height, width = each.found.view.size
+            places = " ".join(f"{y},{x}" for y, x in each.found.at)
+            say(f"{each.file}: {height}x{width} pixels, queries at y,x {places}")
+            shown.append(each.found)
+        yield each
+
+
+def distance_table(images: "Sequence[ImageAttention]") -> str:
+    """Mean attention distance in pixels of the network's input, by block and head, as Markdown.
+
+    The last column is the size of the block's residual branch beside its shortcut, both as root mean square.
+    """
+    from botvision.inference.attention_writer import distance_rows, mean_branch_ratio
+
+    rows = distance_rows(images)
+    ratios = [mean_branch_ratio(blocks) for blocks in zip(*(i.blocks for i in images), strict=True)]
+    heads = max(len(row.mean) for row in rows)
+    cells = [
+        [
+            f"{number} {row.title}",
+            f"{row.stride} px",
+            *(f"{mean * row.stride:.0f}" for mean in row.mean),
+            *[""] * (heads - len(row.mean)),
+            f"{row.uniform * row.stride:.0f}",
+            "" if ratio is None else f"{ratio:.2f}",
+        ]
+        for number, (row, ratio) in enumerate(zip(rows, ratios, strict=True), 1)
+    ]
+    header = ["distance (px)", "a cell", *(f"head {n + 1}" for n in range(heads)), "all cells alike"]
+    return table([*header, "branch / shortcut"], cells, "ll" + "r" * (heads + 2))

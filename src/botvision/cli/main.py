@@ -1,0 +1,323 @@
+"""The command ``botvision``: the one place that parses arguments, prints, and decides on an exit code.
+
+Exit codes: 0 done; 2 something the user can put right, said in one line; 130 interrupted; 141 the reader of
+the output went away. torch and all behind it is imported inside the commands: ``--help`` answers at once.
+"""
+
+import argparse
+import contextlib
+import difflib
+import io
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from botvision.cli import manual
+from botvision.cli.errors import lacks_memory, one_line
+from botvision.cli.parser import (
+    Overrides,
+    UsageError,
+    build_parser,
+    check_study,
+    dotted_hint,
+    means_results,
+    split_overrides,
+)
+from botvision.tables import basic as report
+
+EXTRAS = dict.fromkeys(
+    ("lightning", "torchdata", "hotcoco", "matplotlib", "tensorboard", "yaml", "tqdm", "msgspec"), "train"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments without the program's name; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name that is no text must not end a command
+            stream.reconfigure(errors="backslashreplace")
+    debug = "--traceback" in words
+    try:
+        code = _dispatch([word for word in words if word != "--traceback"])
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt as stop:
+        return _complain(f"interrupted{stop}", 130)
+    except BrokenPipeError:
+        # What is still buffered has no reader; without this Python would complain once more on its way out.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if debug or package not in EXTRAS:
+            raise
+        return _complain(f'{package} is not installed: pip install "botvision[{EXTRAS[package]}]"')
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        if debug or (isinstance(error, RuntimeError) and not lacks_memory(error)):
+            raise
+        return _complain(one_line(error))
+
+
+def _dispatch(words: list[str]) -> int:
+    words, overrides = split_overrides(words)
+    verb = next((word for word in words if not word.startswith("-")), None)
+    if verb is not None and verb not in COMMANDS:
+        close = difflib.get_close_matches(verb, COMMANDS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}"
+        raise UsageError(f"unknown command {verb!r}; {hint}")
+    parser = build_parser()
+    try:
+        args, unknown = parser.parse_known_args(words)
+    except SystemExit as stop:  # --help and --version have printed already
+        return int(stop.code or 0)
+    if unknown:
+        raise UsageError(f"unknown argument {unknown[0]}{dotted_hint(unknown[0], args.command)}")
+    if args.command is None:
+        parser.print_help()
+        return 0
+    if overrides and args.command not in manual.KEYS:
+        raise UsageError(f"--{next(iter(overrides))}: {args.command} takes no configuration keys")
+    return COMMANDS[args.command](args, overrides)
+
+
+def _check(args: argparse.Namespace, overrides: Overrides) -> int:
+    wrong = next((key for key in overrides if not key.startswith("data.")), None)
+    if wrong is not None:
+        raise UsageError(f"--{wrong}: check takes --data.KEY alone")
+    _must_exist(args.data)
+    from botvision.data.check import check_data
+    from botvision.io.progress import CountBar
+    from botvision.tables.data import check_tables
+    from botvision.training.data_choice import data_config
+
+    with CountBar() as bar:
+        found = check_data(data_config(args.data, overrides) if overrides else args.data, bar)
+    for problem in found.problems:
+        _complain(problem)
+    detection = found.kind == "detection"
+    print(check_tables(found) if detection else report.check_table(found))
+    if found.ok and found.kind != "images":
+        recipe = "objects_botnet50" if detection else "photos_botnet50"
+        keys = {"data.root": args.data, **found.keys, **overrides}
+        given = " ".join(f"--{key} {shlex.quote(value)}" for key, value in keys.items())
+        boxes = detection and not any(row["masks"] for row in found.rows)
+        most = max(row["objects_max"] for row in found.rows) if detection else 0
+        more = f" --model.detector.detections {-(-3 * most // 200) * 100}" if most > 100 else ""
+        print(f"next: botvision train {recipe} {given}{' --model.detector.masks false' * boxes}{more}")
+    return 0 if found.ok else 2
+
+
+def _convert(args: argparse.Namespace, _: Overrides) -> int:
+    _must_exist(args.folder, kind="folder")
+    out = Path(args.out or Path(args.folder) / "annotations" / "instances_train.json")
+    if out.exists():
+        raise ValueError(f"{out}: is there already; --out names another file")
+    from botvision.data.coco_folder import naming_key
+    from botvision.data.convert import to_coco
+    from botvision.io.progress import CountBar
+
+    with CountBar() as bar:
+        done = to_coco(args.kind, args.folder, out, part=args.part, category=args.category, progress=bar)
+    print(f"{done.images} images with {done.annotations} objects of {len(done.categories)} categories")
+    if done.unlabelled:
+        print(f"note: {done.unlabelled} images have no label file: taken as images without objects")
+    key, trainable = naming_key(Path(args.folder), out, args.part)
+    where = f" --data.{key} {shlex.quote(str(out.resolve()))}" if key else ""
+    first = "" if trainable else "convert the training images, then "
+    print(f"\nwritten: {out}\nnext: {first}botvision check {shlex.quote(args.folder)}{where}")
+    return 0
+
+
+def _train(args: argparse.Namespace, overrides: Overrides) -> int:
+    from botvision.config.recipes import build_config, load_recipe, resumed_config
+
+    if args.recipe is None and not (args.resume and args.out):
+        raise UsageError("RECIPE is missing; only --resume with --out DIR goes without")
+    config = None if args.recipe is None else build_config(load_recipe(args.recipe), overrides)
+    out = Path(args.out or f"runs/{config.recipe}-s{config.train.seed}" if config else args.out)
+    if args.resume or config is None:
+        config = resumed_config(out, overrides, config.recipe if config else None)
+    if config.data.root is not None and not getattr(config.data, "download", False):
+        _must_exist(config.data.root, "data.root: ")
+    try:
+        from botvision.training.run import (
+            train,
+        )  # after the configuration: a wrong key need not wait for torch
+
+        train(config, out, resume=args.resume)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_go_on(out)) from None
+    print(report.summary_lines(json.loads((out / "summary.json").read_text(encoding="utf-8"))))
+    run = shlex.quote(str(out))
+    print(f"\nwritten: {out}/ with model/, checkpoints/, tables (metrics.csv, *.json) and pictures (*.png)")
+    print(f"next: botvision eval {run}, or botvision predict {run} PATH...")
+    return 0
+
+
+def _eval(args: argparse.Namespace, overrides: Overrides) -> int:
+    _must_exist(args.run, kind="run folder or results file")
+    results = means_results(args, overrides)
+    if results:
+        _must_exist(args.truth, "--truth: ")
+    from botvision.cli.evaluate import evaluate_results, evaluate_run
+
+    return evaluate_results(args, print) if results else evaluate_run(args, overrides, print)
+
+
+def _predict(args: argparse.Namespace, _: Overrides) -> int:
+    _must_exist(args.run, kind="run folder")
+    for path in [*args.paths, *([args.truth] if args.truth else [])]:
+        _must_exist(path)
+    from botvision.cli.predict import predict
+
+    return predict(args, print, _complain)
+
+
+def _attend(args: argparse.Namespace, _: Overrides) -> int:
+    _must_exist(args.run, kind="run folder")
+    for path in args.images:
+        _must_exist(path)
+    from botvision.cli.attend import attend
+
+    return attend(args, print, _complain)
+
+
+def _cost(args: argparse.Namespace, overrides: Overrides) -> int:
+    if len(args.size) > 2:
+        raise UsageError(f"--size: expected a side, or height and width, got {len(args.size)} numbers")
+    wrong = next((key for key in overrides if not key.startswith("model.args.")), None)
+    if wrong is not None:
+        raise UsageError(f"--{wrong}: cost takes --model.args.KEY alone")
+    from botvision.config.schema import parse_value
+
+    size = (args.size[0], args.size[-1])
+    given = {key.removeprefix("model.args."): parse_value(value, key) for key, value in overrides.items()}
+    models = [_cost_of(args.model, given, size, args)]
+    if args.vs:
+        models.append(_cost_of(args.vs, {}, size, args))
+    print(report.cost_tables(models))
+    return 0
+
+
+def _cost_of(
+    name: str, given: Mapping[str, Any], size: tuple[int, int], args: argparse.Namespace
+) -> report.ModelCost:
+    import torch
+
+    from botvision.backbones import cost, create_model, list_models
+
+    sized = {"img_size": size} if name in list_models() else {}  # timm's own ResNets have no such argument
+    try:
+        model = create_model(name, **{**sized, **given})
+    except (TypeError, AssertionError, RuntimeError) as error:
+        if lacks_memory(error):
+            raise
+        raise ValueError(f"model {name} with {dict(given)}: {str(error) or type(error).__name__}") from error
+    time = None
+    if args.time:
+        dtype = getattr(torch, args.dtype)
+        time = cost.step_time(model, size, batch=args.batch, device=args.device, dtype=dtype)
+    return report.ModelCost(name, cost.count(model, size), cost.stage_table(model, size), time)
+
+
+def _compare(args: argparse.Namespace, _: Overrides) -> int:
+    from botvision.metrics.compare import compare
+    from botvision.metrics.runs import read_run, run_folders
+
+    if args.out and Path(args.out).suffix != ".md":
+        raise UsageError(f"--out: expected a name that ends in .md, got {args.out}")
+    comparison = compare(read_run(run) for named in args.runs for run in run_folders(named))
+    table = report.comparison_table(comparison)
+    print(table, end="")
+    if args.out:
+        from botvision.io.files import write_text
+
+        path, twin = Path(args.out), Path(args.out).with_suffix(".json")
+        write_text(path, table)
+        write_text(twin, json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n")
+        print(f"\nwritten: {path}, {twin}")
+    return 0
+
+
+def _study(args: argparse.Namespace, overrides: Overrides) -> int:
+    check_study(args, overrides)
+    from botvision.cli.study import study
+
+    return study(args, overrides, print, _complain)
+
+
+def _recipes(args: argparse.Namespace, _: Overrides) -> int:
+    from botvision.config.recipes import build_config, config_to_dict, load_recipe, recipe_names
+
+    if args.recipe is not None:
+        import yaml
+
+        values = config_to_dict(build_config(load_recipe(args.recipe), {}))
+        print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
+        print(f"\nany of these can be replaced: botvision train {shlex.quote(args.recipe)} --train.epochs 3")
+        return 0
+    folder = resources.files("botvision") / "recipes"
+    promises = {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in recipe_names()}
+    print(report.recipe_lines(promises))
+    print("\nnext: botvision train RECIPE [--data.root DIR], or botvision recipes RECIPE for all its values")
+    return 0
+
+
+def _models(args: argparse.Namespace, _: Overrides) -> int:
+    from botvision.backbones import VARIANTS
+
+    print(report.model_table(VARIANTS))
+    print("\nEvery ResNet of timm works, too.\nnext: botvision cost MODEL --vs resnet50")
+    return 0
+
+
+def _complain(text: str, code: int = 2) -> int:
+    """Write one line to the error stream, after what was printed before it, and return the exit code."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    print(f"botvision: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    return code
+
+
+def _must_exist(path: str, where: str = "", kind: str = "file or folder") -> None:
+    """Raise ValueError at once for a path that is not there, before torch is imported."""
+    if not Path(path).expanduser().exists():
+        raise ValueError(f"{where}{path}: no such {kind}")
+
+
+def _how_to_go_on(out: Path) -> str:
+    """What to type after an interrupted training."""
+    if not (out / "config.yaml").is_file():
+        return "; nothing was written yet"
+    return f"; to go on: botvision train --out {shlex.quote(str(out))} --resume"
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace, Overrides], int]] = {
+    run.__name__.removeprefix("_"): run
+    for run in (
+        _check,
+        _convert,
+        _train,
+        _eval,
+        _predict,
+        _attend,
+        _cost,
+        _compare,
+        _study,
+        _recipes,
+        _models,
+    )
+}

@@ -1,0 +1,248 @@
+"""The command ``predict``, for classifiers and detectors. It speaks through functions that `cli` hands in."""
+
+import argparse
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from botvision.tables import basic as report
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from botvision.data.detection import DetectionDataset
+    from botvision.inference.detection_writer import Truth
+    from botvision.inference.detector import DetectionPredictor, Detections
+    from botvision.plots.overlay import Objects
+
+LISTED = 50  # more files than this get a bar instead of a line each
+CLASSIFIER_BATCH, DETECTOR_BATCH = 32, 4
+DEFAULT_TOPK = 5
+
+Say = Callable[[str], object]
+
+
+def predict(args: argparse.Namespace, say: Say, complain: Say) -> int:
+    """Run the model of a run on images.
+
+    Args:
+        args: of the command.
+        say: prints a line of output.
+        complain: prints one line on something that could not be used.
+
+    Returns:
+        The exit code: 0, or 2 where no image could be read.
+
+    Raises:
+        ValueError: one line on what is wrong with the arguments, the run or the truth.
+    """
+    from botvision.inference.predictor import find_model
+
+    _, task = find_model(args.run)
+    detector = ("score", "max_detections", "truth")
+    others = ("topk",) if task == "detect" else detector
+    for name in others:
+        if getattr(args, name) is not None:
+            kind = "a detector" if task == "detect" else "a classifier"
+            raise ValueError(f"--{name.replace('_', '-')}: {args.run} is {kind}, which has no such choice")
+    return (_detect if task == "detect" else _classify)(args, say, complain)
+
+
+def _classify(args: argparse.Namespace, say: Say, complain: Say) -> int:
+    from botvision.inference.predictor import Predictor, find_images
+    from botvision.inference.writer import PICTURES, PREDICTIONS, write_predictions, write_sheet
+
+    predictor = Predictor.from_run(args.run, device=args.device, batch_size=args.batch or CLASSIFIER_BATCH)
+    try:
+        predictor.require_labels_of_images()
+    except ValueError as error:
+        raise ValueError(f"{args.run}: {error}") from None
+    out, pictures = Path(args.out), not args.no_pictures
+    files = find_images(args.paths, skip=out) if args.paths else _samples(args.run, args.samples, out)
+    if not files:
+        raise ValueError(f"{args.paths[0]}: no image found in it")
+    read = 0
+    shown: list[tuple[Image.Image | None, list[dict[str, Any]], str]] = []
+    found = predictor.predict_files(files, args.topk or DEFAULT_TOPK, keep_pictures=pictures)
+    for prediction in write_predictions(found, out, files, predictor.description, pictures=pictures):
+        if prediction.error is None:
+            read += 1
+            say(f"{prediction.file}: {report.ranking(prediction.top)}")
+            if not args.paths:  # a few samples, all at once on one sheet
+                shown += [(prediction.picture, prediction.top, Path(prediction.file).parent.name)]
+        else:
+            complain(prediction.error)
+    say(f"\n{_count(len(files), 'file')}: {read} classified, {len(files) - read} could not be read")
+    written = [str(out / PREDICTIONS), *([f"{out / PICTURES}/"] if pictures and read else [])]
+    if not args.paths and pictures:
+        written.append(str(write_sheet(shown, out)))
+    say(f"written: {', '.join(written)}")
+    return 0 if read else 2
+
+
+def _samples(run: str, count: int, out: Path) -> list[Path]:
+    """Write images that the run was evaluated on as files in `out`; the folder of each is its class."""
+    from botvision.data.classification import open_splits
+    from botvision.data.samples import export_samples
+
+    config: Any = _config(run)
+    return export_samples(open_splits(config.data, config.train.seed).val, count, out / "images")
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What a detector is to look at.
+
+    Attributes:
+        files: in order.
+        ids: image id of each file; None: running numbers.
+        data: where they come from, if they are samples of the run's own data.
+        places: of the samples in `data`.
+        truth: the file that the ids are of.
+    """
+
+    files: list[Path]
+    ids: dict[Path, int] | None = None
+    data: "DetectionDataset | None" = None
+    places: Sequence[int] = ()
+    truth: "Truth | None" = None
+
+
+def _detect(args: argparse.Namespace, say: Say, complain: Say) -> int:
+    from botvision.inference.detection_writer import (
+        DRAWN,
+        RESULTS,
+        detect_annotated,
+        drawable,
+        write_detections,
+        write_pairs,
+    )
+    from botvision.inference.detector import DetectionPredictor
+    from botvision.inference.writer import PICTURES, PREDICTIONS
+    from botvision.plots.overlay import Pair
+
+    predictor = DetectionPredictor.from_run(
+        args.run,
+        device=args.device,
+        batch_size=args.batch or DETECTOR_BATCH,
+        score_threshold=args.score,
+        max_detections=args.max_detections,
+    )
+    out, pictures = Path(args.out), not args.no_pictures
+    images = _images(args, predictor, complain) if args.paths else _detection_samples(args, predictor)
+    files, categories = images.files, predictor.description["categories"]
+    drawn = DRAWN if args.score is None else args.score
+    if images.truth is None or images.ids is None:
+        found = predictor.predict_files(files, keep_pictures=pictures)
+    else:
+        found = detect_annotated(predictor, images.ids, images.truth, keep_pictures=pictures)
+    written = write_detections(
+        found, out, files, predictor.description, image_ids=images.ids, pictures=pictures, drawn=drawn
+    )
+    read, pairs = 0, []
+    for place, each in enumerate(_told(written, len(files), drawn, say)):
+        if each.error is not None:
+            complain(each.error)
+            continue
+        read += 1
+        if images.data is not None and each.picture is not None:  # a few samples, all at once on one sheet
+            index = images.places[place]
+            truth = _truth_of(images.data, index, each)
+            caption = images.data.name_of(index)
+            pairs.append(Pair(each.picture, truth, drawable(each, categories, drawn), caption))
+    say(f"\n{_count(len(files), 'file')}: {read} searched, {len(files) - read} could not be read")
+    names = [
+        str(out / RESULTS),
+        str(out / PREDICTIONS),
+        *([f"{out / PICTURES}/"] if pictures and read else []),
+    ]
+    if pairs:
+        names.append(str(write_pairs(pairs, predictor.classes, out)))
+    say(f"written: {', '.join(names)}")
+    if args.truth is not None and read:
+        results, truth_file = shlex.quote(str(out / RESULTS)), shlex.quote(args.truth)
+        say(f"next: botvision eval {results} --truth {truth_file}")
+    return 0 if read else 2
+
+
+def _images(args: argparse.Namespace, predictor: "DetectionPredictor", complain: Say) -> _Images:
+    """Find the images that PATH names, those of the truth alone if one is given."""
+    from botvision.inference.detection_writer import Truth
+    from botvision.inference.predictor import find_images
+
+    files = find_images(args.paths, skip=args.out)
+    if not files:
+        raise ValueError(f"{args.paths[0]}: no image found in it")
+    if args.truth is None:
+        return _Images(files)
+    truth = Truth.read(args.truth)
+    truth.compare(predictor.description["categories"])
+    ids = truth.number(files)
+    if not ids:
+        raise ValueError(f"{args.truth}: none of the {_count(len(files), 'file')} is an image of it")
+    strangers = [file for file in files if file not in ids]
+    if len(strangers) > LISTED:
+        complain(f"{len(strangers)} files are no images of {args.truth}, left out; the first: {strangers[0]}")
+    for file in strangers if len(strangers) <= LISTED else ():
+        complain(f"{file}: no image of {args.truth}, left out")
+    return _Images(list(ids), ids, truth=truth)
+
+
+def _detection_samples(args: argparse.Namespace, predictor: "DetectionPredictor") -> _Images:
+    """Write images that the run was evaluated on as files in the output folder."""
+    from botvision.coco.annotations import Category
+    from botvision.data.detection import open_detection_split
+    from botvision.data.samples import export_detection_samples
+    from botvision.io.progress import CountBar
+
+    if args.truth is not None:
+        raise ValueError("--truth: expected PATH, the images that it describes")
+    config: Any = _config(args.run)
+    known = [Category(int(c["id"]), str(c["name"])) for c in predictor.description["categories"]]
+    with CountBar() as bar:
+        data = open_detection_split(config.data, "val", config.train.seed, known, bar)
+    samples = export_detection_samples(data, args.samples, Path(args.out) / "images")
+    files = [path for path, _ in samples]
+    ids = {path: data.image_id(index) for path, index in samples}
+    return _Images(files, ids, data, [index for _, index in samples])
+
+
+def _truth_of(data: "DetectionDataset", index: int, found: "Detections") -> "Objects":
+    """Return the ground truth of a sample in pixels of its picture, masks as run lengths until drawn."""
+    from botvision.coco.masks import encode
+    from botvision.coco.results import LazyMasks
+    from botvision.plots.overlay import Objects
+
+    target = data.instances(index)
+    scale = found.picture.width / found.size[1] if found.picture is not None else 1.0
+    masks = LazyMasks(encode(target["masks"])) if data.has_masks else None
+    return Objects(target["boxes"].numpy() * scale, target["labels"].numpy(), masks=masks)
+
+
+def _told(found: "Iterable[Detections]", total: int, drawn: float, say: Say) -> "Iterator[Detections]":
+    """Hand detections on; say what is in each image, or if there are many, move a bar."""
+    from botvision.io.progress import CountBar
+
+    with CountBar() as bar:
+        for done, each in enumerate(found, 1):
+            if total > LISTED:
+                bar("searching", done, total)
+            elif each.error is None:
+                say(f"{each.file}: {report.objects_line(each.detections, drawn)}")
+            yield each
+
+
+def _config(run: str) -> Any:  # noqa: ANN401
+    """Read the configuration of a run: where its own images are."""
+    from botvision.config.recipes import load_config
+
+    path = Path(run) / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"{run}: holds a model but not its run's config.yaml; name the images to use")
+    return load_config(path)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

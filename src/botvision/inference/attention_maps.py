@@ -1,0 +1,252 @@
+"""What the attention of a network looks at: the weights of chosen queries, and how far heads look.
+
+Weights come from the definition (`attend_reference`), from the very maps that reach the layers in a forward
+pass; the layers themselves run as always. Shape legend: Q queries asked for, N heads, H W cells of the image,
+R C rows of the position tables.
+"""
+
+import math
+import operator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+
+from botvision.attention import MHSA2d, attend_reference
+from botvision.attention.ablation import block_names, find_attention
+from botvision.backbones.modes import evaluating
+from botvision.data.sources import to_tensor
+from botvision.data.transforms import normalise, resize_and_crop
+from botvision.inference.branches import watching_branches
+from botvision.inference.detector import DetectionPredictor
+from botvision.inference.predictor import ImageLike, Predictor, to_rgb
+from botvision.inference.view import Hw, View
+
+
+@dataclass(frozen=True)
+class BlockAttention:
+    """The attention of one block in one image; float32 on the CPU.
+
+    Attributes:
+        name: of the block, such as "layer4.0".
+        position: "relative", "absolute", "position" (relative without content) or "content".
+        stride: pixels of the network's input for a cell. In a strided block attention comes before the pool.
+        grid: (H, W) cells of the image.
+        cells: (row, column) of each query asked for.
+        weights: (Q, N, H, W), what each of them attends to; each map sums to 1.
+        distance: (N, H, W) mean distance, in cells, at which the query at each cell looks.
+        entropy: (N, H, W) entropy in bits of the weights of the query at each cell.
+        offsets: position logits of the mean query, at every row of the layer's own tables: (N, 2H'-1, 2W'-1)
+            by the relative offset key - query, or (N, H', W') by the key's place; None without position.
+        branch_ratio: root mean square of what the block's residual branch adds, divided by that of the
+            shortcut it is added to, over all channels and the image's cells. None where the layer is in no
+            bottleneck block, or the shortcut is zero.
+    """
+
+    name: str
+    position: str
+    stride: int
+    grid: Hw
+    cells: tuple[Hw, ...]
+    weights: Tensor
+    distance: Tensor
+    entropy: Tensor
+    offsets: Tensor | None
+    branch_ratio: float | None = None
+
+    @property
+    def heads(self) -> int:
+        """Number N of heads."""
+        return self.distance.shape[0]
+
+    @property
+    def uniform_distance(self) -> float:
+        """Mean distance in cells of a head that attends to all cells alike."""
+        return float(_distances(torch.full((*self.grid, *self.grid), 1 / math.prod(self.grid))).mean())
+
+    @property
+    def uniform_entropy(self) -> float:
+        """Entropy in bits of such a head: the largest there is."""
+        return math.log2(math.prod(self.grid))
+
+
+@dataclass(frozen=True)
+class ImageAttention:
+    """The attention of all blocks in one image.
+
+    Attributes:
+        view: where cells lie in the image.
+        at: (y, x) of each query's pixel in the image.
+        blocks: in the order in which they run.
+    """
+
+    view: View
+    at: tuple[Hw, ...]
+    blocks: tuple[BlockAttention, ...]
+
+
+def attention_maps(
+    model: nn.Module | Predictor | DetectionPredictor,
+    image: Tensor | ImageLike,
+    at: Sequence[Hw] | None = None,
+) -> ImageAttention:
+    """Look at what the attention of a network looks at in an image.
+
+    Memory is that of a few (H*W, H*W) maps in float32: one head of one block at a time.
+
+    Args:
+        model: a predictor, which prepares images as for a prediction; or a network, a classifier or backbone
+            as well as a detector of `mask_rcnn`. Networks are left in the mode they are in, and run in eval.
+        image: for a predictor a path, a PIL image or a uint8 array, as its `predict` takes them; for a
+            network a (3, H, W) tensor, of a classifier float and normalised.
+        at: (y, x) of the queries' pixels in the image; by default the middle of what the network sees.
+
+    Raises:
+        ValueError: no attention in the network, an image of another kind, or pixels that are no pairs of
+            whole numbers, or outside the image.
+    """
+    asked = None if at is None else _pixels(at)
+    network: Any = model if isinstance(model, nn.Module) else model.model
+    find_attention(network)
+    if isinstance(model, nn.Module):
+        if not isinstance(image, Tensor) or image.ndim != 3:
+            raise ValueError("a network takes a (C, H, W) tensor; a predictor takes files and pictures")
+        if not (image.is_floating_point() or isinstance(model, GeneralizedRCNN)):
+            raise ValueError(f"a classifier or backbone takes a normalised float tensor, got {image.dtype}")
+        pixels = image
+    else:
+        if isinstance(image, Tensor):
+            raise ValueError("a predictor takes files, pictures and arrays; a network takes a tensor")
+        pixels = to_tensor(to_rgb(image))
+    size = (pixels.shape[-2], pixels.shape[-1])
+    view = View.whole(size)
+    if isinstance(model, Predictor):
+        view = View.cropped(size, model.image_size, model.crop)
+        pixels = normalise(resize_and_crop(pixels, model.image_size, model.crop), model.mean, model.std)
+    for point in asked or ():  # before the network runs: with a stride of 1 it is known whether it sees them
+        view.cell(point, 1)
+    with (
+        torch.no_grad(),
+        evaluating(network),
+        _watching(network) as seen,
+        watching_branches(network) as branches,
+    ):
+        if isinstance(network, GeneralizedRCNN):
+            transform: Any = network.transform
+            network([pixels.to(_device_of(network))])
+            view = View.fitted(size, transform.padding.sizes[0], transform.padding.canvas)
+        else:
+            network(pixels[None].to(_device_of(network)))
+        points = (view.middle,) if asked is None else asked
+        names = block_names([name for name, *_ in seen])
+        blocks = [
+            replace(_look(name, layer, x, sizes, (view, points)), branch_ratio=branches.ratio(place, view))
+            for name, (place, layer, x, sizes) in zip(names, seen, strict=True)
+        ]
+    return ImageAttention(view, points, tuple(blocks))
+
+
+def _pixels(at: Sequence[Hw]) -> tuple[Hw, ...]:
+    try:
+        points = [tuple(operator.index(place) for place in point) for point in at]
+    except TypeError:
+        points = []
+    if not points or any(len(point) != 2 for point in points):
+        got = " ".join(repr(at).split())
+        raise ValueError(f"at: expected pixels (y, x) in a list, such as [(120, 85)], got {got}")
+    return tuple((y, x) for y, x in points)
+
+
+def position_logits(layer: MHSA2d, query: Tensor) -> Tensor | None:
+    """What the position tables of a layer add to the logits of queries, at every row of the tables.
+
+    Args:
+        layer: with tables for H' x W' cells.
+        query: (N, D) float32, a query of each head, already scaled.
+
+    Returns:
+        (N, 2H'-1, 2W'-1) by the relative offset key - query, or (N, H', W') by the key's place; None where
+        there are no tables.
+    """
+    if layer.position is None:
+        return None
+    rows = layer.position(layer.position.grid).to(query.dtype)
+    if layer.convention == "timm":
+        rows = rows.scaled(1 / layer.scale)
+    return (query @ rows.height[0].mT).unsqueeze(2) + (query @ rows.width[0].mT).unsqueeze(1)
+
+
+Seen = list[tuple[str, MHSA2d, Tensor, Tensor | None]]
+
+
+@contextmanager
+def _watching(network: nn.Module) -> Iterator[Seen]:
+    """Note what reaches every attention layer: its name, itself, the map and the valid sizes."""
+    seen: Seen = []
+    handles = []
+    for name, layer in find_attention(network).items():
+
+        def note(module: MHSA2d, args: tuple, kwargs: dict, _: Tensor, name: str = name) -> None:
+            given = dict(zip(("x", "sizes"), args, strict=False)) | kwargs
+            seen.append((name, module, given["x"], given.get("sizes")))
+
+        handles.append(layer.register_forward_hook(note, with_kwargs=True))  # pyrefly: ignore
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _look(
+    name: str, layer: MHSA2d, x: Tensor, sizes: Tensor | None, asked: tuple[View, Sequence[Hw]]
+) -> BlockAttention:
+    view, points = asked
+    stride = view.stride((x.shape[-2], x.shape[-1]))
+    height, width = view.cells(stride)
+    cells = tuple(view.cell(point, stride) for point in points)
+    q, k, v, terms = layer.project(x, sizes)
+    if q.dtype in (torch.float16, torch.bfloat16):  # rounded to these, weights no longer sum to 1
+        position = None if terms.position is None else terms.position.to(torch.float32)
+        q, k, v, terms = q.float(), k.float(), v.float(), terms._replace(position=position)
+    weights, distance, entropy = [], [], []
+    for n in range(layer.heads):  # one at a time: a head's map of 64x64 cells takes 64 MB
+        full = attend_reference(q[:, n : n + 1], k[:, n : n + 1], v[:, n : n + 1], terms)[1][0, 0].float()
+        own = full.unflatten(0, terms.grid).unflatten(-1, terms.grid)[:height, :width, :height, :width]
+        weights.append(torch.stack([own[row, column] for row, column in cells]))
+        distance.append(_distances(own))
+        entropy.append(torch.special.entr(own).sum((-1, -2)) / math.log(2))
+    mean = q[0].unflatten(1, terms.grid)[:, :height, :width].float().mean((1, 2))
+    offsets = position_logits(layer, mean)
+    return BlockAttention(
+        name=name,
+        position=layer.mode,
+        stride=stride,
+        grid=(height, width),
+        cells=cells,
+        weights=torch.stack(weights, 1).cpu(),
+        distance=torch.stack(distance).cpu(),
+        entropy=torch.stack(entropy).cpu(),
+        offsets=None if offsets is None else offsets.float().cpu(),
+    )
+
+
+def _distances(weights: Tensor) -> Tensor:
+    """(Y, X) mean distance in cells of each query, from (Y, X, H, W) weights."""
+    rows, columns = (torch.arange(n, device=weights.device, dtype=weights.dtype) for n in weights.shape[2:])
+    across = (columns[None] - columns[:, None])[:, None].square()  # X 1 W
+    # a row of queries at a time: all distances at once would be another map of the size of the weights
+    return torch.stack(
+        [
+            (row * ((rows - y).square()[:, None] + across).sqrt()).sum((-1, -2))
+            for y, row in enumerate(weights)
+        ]
+    )
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

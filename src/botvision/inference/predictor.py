@@ -1,0 +1,314 @@
+"""Images to labels with a finished model; nothing of the training code is needed.
+
+A picture is resized, cropped and normalised exactly as in the evaluation of the run that made the model.
+"""
+
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from botvision.backbones.weights import DESCRIPTION_FILE, load_model
+from botvision.data.images import read_image
+from botvision.data.sources import counts_as_image, list_folder, to_tensor
+from botvision.data.transforms import normalise, resize_and_crop
+from botvision.inference.fused import fold_classifier, place
+from botvision.io.errors import DataError
+from botvision.plots.style import fit
+
+ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
+ReadFile = tuple[str, Tensor | None, str | None, Image.Image | None]
+"""A file: its path, what a network takes of it, the error instead, the picture to draw upon."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What became of one file.
+
+    Attributes:
+        file: path as found.
+        top: ``{"label": str, "index": int, "score": 0..1}`` each, best first; empty for a bad file.
+        error: one line that names the file, or None.
+        picture: the upright RGB image, at most 768 pixels a side; None unless asked for.
+    """
+
+    file: str
+    top: list[dict[str, Any]]
+    error: str | None = None
+    picture: Image.Image | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{"file", "top"}``, or ``{"file", "error"}`` for a file that could not be read."""
+        return (
+            {"file": self.file, "top": self.top}
+            if self.error is None
+            else {"file": self.file, "error": self.error}
+        )
+
+
+class Predictor:
+    """A classifier with its classes and its input pipeline.
+
+    Args:
+        model: maps float32 (B, 3, H, W) to logits (B, K).
+        description: ``classes`` (K names), ``image_size`` (height, width), ``mean`` and ``std`` by channel,
+            and ``crop``, the part of each side that evaluation keeps (1.0 where absent).
+        device: "auto" (a GPU if there is one), or a name torch knows.
+        batch_size: images a forward pass.
+
+    Raises:
+        ValueError: an incomplete description, an unknown device, a batch of none.
+    """
+
+    def __init__(
+        self, model: nn.Module, description: dict[str, Any], *, device: str = "auto", batch_size: int = 32
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch size is {batch_size}, expected at least 1")
+        self.device = pick_device(device)
+        self.batch_size = batch_size
+        self.description = description
+        self.classes: list[str] = [str(name) for name in description["classes"]]
+        self.image_size, self.mean, self.std, self.crop = _input_of(description, "the model's description")
+        self.at_places = bool(description.get("at_places", False))
+        self.model = place(model, self.device)
+
+    @classmethod
+    def from_run(cls, folder: str | Path, *, device: str = "auto", batch_size: int = 32) -> "Predictor":
+        """Load the weights of a run folder, or of the ``model`` folder within it.
+
+        Raises:
+            ValueError: no such folder, no finished model in it, or a broken file; the message names it.
+        """
+        source, task = find_model(folder)
+        if task == "detect":
+            raise ValueError(f"{source}: a detector, not a classifier; DetectionPredictor takes it")
+        model, description = load_model(source)
+        image_size, *_ = _input_of(description, str(source / DESCRIPTION_FILE))
+        fold_classifier(model, image_size)
+        return cls(model, description, device=device, batch_size=batch_size)
+
+    def predict(self, images: Sequence[ImageLike], topk: int = 5) -> list[dict[str, Any]]:
+        """Classify images given as paths, PIL images or arrays.
+
+        Args:
+            images: paths; PIL images of any mode; uint8 arrays (H, W), (H, W, 3) or (H, W, 4), RGB order.
+            topk: number of classes to return for each image, at most all.
+
+        Returns:
+            For each image ``{"file": path or None, "top": [{"label", "index", "score"}, ...]}``, best first.
+
+        Raises:
+            ValueError: an image that cannot be read, of an unexpected shape or dtype; or ``topk`` below 1.
+        """
+        results: list[dict[str, Any]] = []
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            tops = self._classify([self._resized(to_rgb(image)) for image in batch], topk)
+            names = [str(image) if isinstance(image, str | Path) else None for image in batch]
+            results += [{"file": name, "top": top} for name, top in zip(names, tops, strict=True)]
+        return results
+
+    def predict_files(
+        self, paths: Iterable[str | Path], topk: int = 5, *, keep_pictures: bool = False
+    ) -> Iterator[Prediction]:
+        """Classify files one batch at a time, in order; a bad file is reported in its place.
+
+        Args:
+            paths: image files.
+            topk: number of classes to return for each image, at most all.
+            keep_pictures: hand the (bounded) pictures on, to be drawn upon.
+        """
+        shown = (lambda image: fit(image, 1)) if keep_pictures else None
+        for batch in read_batches(paths, self.batch_size, self._resized, shown):
+            yield from self._finish(batch, topk)
+
+    def require_labels_of_images(self) -> None:
+        """Raises ValueError for a model that was trained to label places in a picture."""
+        if self.at_places:
+            raise ValueError("the model labels places in a picture and has no label for the whole of it")
+
+    def _resized(self, image: Image.Image) -> Tensor:
+        """An RGB image as uint8 (3, *image_size)."""
+        return resize_and_crop(to_tensor(image), self.image_size, self.crop)
+
+    def _finish(self, batch: list[ReadFile], topk: int) -> Iterator[Prediction]:
+        tops = iter(self._classify([image for _, image, _, _ in batch if image is not None], topk))
+        for file, image, error, picture in batch:
+            yield Prediction(file, [] if image is None else next(tops), error, picture)
+
+    def _classify(self, images: list[Tensor], topk: int) -> list[list[dict[str, Any]]]:
+        """Best classes of uint8 images (3, *image_size)."""
+        if topk < 1:
+            raise ValueError(f"topk is {topk}, expected at least 1")
+        self.require_labels_of_images()
+        if not images:
+            return []
+        with torch.inference_mode():
+            inputs = normalise(torch.stack(images), self.mean, self.std)
+            logits: Tensor = self.model(inputs.to(self.device))
+        if logits.shape[1] != len(self.classes):
+            raise ValueError(
+                f"the model has {logits.shape[1]} outputs, but {len(self.classes)} classes are named"
+            )
+        scores, indices = logits.float().softmax(dim=1).sort(dim=1, descending=True, stable=True)
+        rows = zip(scores[:, :topk].tolist(), indices[:, :topk].tolist(), strict=True)
+        return [
+            [{"label": self.classes[i], "index": i, "score": s} for s, i in zip(*row, strict=True)]
+            for row in rows
+        ]
+
+
+def read_batches(
+    paths: Iterable[str | Path],
+    size: int,
+    prepare: Callable[[Image.Image], Tensor],
+    shown: Callable[[Image.Image], Image.Image] | None,
+) -> Iterator[list[ReadFile]]:
+    """Yield files `size` at a time, in order; the last batch may be smaller, or empty.
+
+    The full picture is dropped at once: a batch of photographs need not fit in memory.
+
+    Args:
+        paths: image files.
+        size: of a batch.
+        prepare: an RGB image to what the network takes.
+        shown: an RGB image to the bounded one that is drawn upon; None: none is kept.
+    """
+    batch: list[ReadFile] = []
+    for path in paths:
+        try:
+            image = read_image(path)
+        except DataError as error:
+            batch.append((str(path), None, str(error), None))
+        else:
+            batch.append((str(path), prepare(image), None, shown(image) if shown else None))
+        if len(batch) == size:
+            yield batch
+            batch = []
+    yield batch
+
+
+def find_model(folder: str | Path) -> tuple[Path, str]:
+    """Return the folder of a run's finished model, and its task: "classify" or "detect".
+
+    Args:
+        folder: a run folder, or the ``model`` folder within it.
+
+    Raises:
+        ValueError: no such folder, or no finished model in it; the message names it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such run folder")
+    inside = folder / "model"
+    source = inside if (inside / DESCRIPTION_FILE).is_file() else folder
+    path = source / DESCRIPTION_FILE
+    if not path.is_file():
+        if (folder / "config.yaml").is_file():
+            raise ValueError(f"{folder}: the run is not finished, there is no model/; resume it first")
+        raise ValueError(f"{inside / DESCRIPTION_FILE}: missing; is {folder} a run folder?")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return source, "classify"  # what is wrong with it is said where it is loaded
+    return source, str(description.get("task", "classify")) if isinstance(description, dict) else "classify"
+
+
+def find_images(paths: Iterable[str | Path], skip: str | Path | None = None) -> list[Path]:
+    """Return files as they are, and what is an image (by name or content) in folders and all folders below.
+
+    Args:
+        paths: Files and folders.
+        skip: A folder whose content does not count, such as that of earlier results.
+
+    Raises:
+        ValueError: a path that does not exist.
+    """
+    found: list[Path] = []
+    results = None if skip is None else Path(skip).resolve()
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ValueError(f"{path}: no such file or folder")
+        if not path.is_dir():
+            found.append(path)
+            continue
+        listing = list_folder(path)
+        files = [(i, listing.root / name) for i, name in enumerate(listing.files)]
+        found += [
+            file for i, file in files if results not in file.resolve().parents and counts_as_image(listing, i)
+        ]
+    return list(dict.fromkeys(found))
+
+
+def _input_of(
+    description: dict[str, Any], where: str
+) -> tuple[tuple[int, int], list[float], list[float], float]:
+    """Image size, mean, std and crop of a description.
+
+    Raises:
+        ValueError: one of them, or ``classes``, is missing or malformed.
+    """
+    for key in ("classes", "image_size", "mean", "std"):
+        if key not in description:
+            raise ValueError(f"{where}: lacks {key!r}, it is not that of a finished classifier")
+    try:
+        height, width = map(int, description["image_size"])
+        mean, std = ([float(value) for value in description[key]] for key in ("mean", "std"))
+        return (height, width), mean, std, float(description.get("crop", 1.0))
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: image_size, mean, std or crop is not made of numbers") from None
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is a GPU if there is one.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):  # builds without CUDA assert
+        raise ValueError(f"device {name!r} is not available here") from None
+    return device
+
+
+def to_rgb(image: ImageLike) -> Image.Image:
+    """Return any accepted input as an upright RGB image, converted by the same rules as a file of that mode.
+
+    Raises:
+        ValueError: an image that cannot be read, or of an unexpected shape or dtype.
+    """
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
+            raise ValueError(
+                f"array of shape {image.shape} and dtype {image.dtype}, "
+                "expected uint8 (H, W), (H, W, 3) or (H, W, 4)"
+            )
+        if image.size == 0:
+            raise ValueError(f"array of shape {image.shape} has no pixels")
+        image = Image.fromarray(np.ascontiguousarray(image))
+    if not isinstance(image, Image.Image):
+        raise ValueError(
+            f"{type(image).__name__} is not an image: expected a path, a PIL image or a uint8 array"
+        )
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return ImageOps.exif_transpose(image)
+    stored = io.BytesIO()
+    exif = image.getexif()
+    form = "PNG" if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16") else "TIFF"
+    image.save(stored, form, exif=exif)
+    return read_image(stored.getvalue(), "image")

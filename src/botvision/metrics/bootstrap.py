@@ -1,0 +1,119 @@
+"""Paired bootstrap over images: what trained networks would have scored on other images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from botvision.coco.files import Kind
+from botvision.coco.matches import load_matches, load_sides
+from botvision.metrics.predictions import load_predictions
+from botvision.metrics.seeds import LEVEL, Interval
+
+RESAMPLES = 1000
+
+# Metric -> kind of matches, place of the IoU (None: mean over all ten).
+AP: Mapping[str, tuple[Kind, int | None]] = {
+    "box_ap": ("bbox", None),
+    "box_ap50": ("bbox", 0),
+    "mask_ap": ("segm", None),
+    "mask_ap50": ("segm", 0),
+}
+SIDES = "side_accuracy"
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A run's score over samples of its images.
+
+    Attributes:
+        whole: Of all images, each once.
+        samples: float64 (S,).
+        images: Number of images.
+        mark: By which the images, in their order and with their ground truth, are told.
+    """
+
+    whole: float
+    samples: npt.NDArray[np.float64]
+    images: int
+    mark: bytes
+
+
+class ImageSampler:
+    """Scores of evaluations over samples of their images: as many images are given the same samples.
+
+    What makes an image hard for two networks so cancels out in the difference of their samples.
+
+    Args:
+        resamples: Number of samples S.
+        seed: Of the draws.
+    """
+
+    def __init__(self, resamples: int = RESAMPLES, seed: int = 0) -> None:
+        self.resamples, self._seed = resamples, seed
+        self._measured: dict[tuple[Path, str, int | None], Sampled] = {}
+        self._drawn: dict[int, npt.NDArray[np.int32]] = {}
+
+    def sampled(self, path: Path, metric: str, group: int | None = None) -> Sampled:
+        """Return the score by a file of single images; a file is read once.
+
+        Args:
+            path: ``predictions*.npz`` for "top1", ``matches*.npz`` for the metrics of `AP` and side accuracy.
+            metric: Name.
+            group: Of the images only those of this interval of a quantity; None for all.
+
+        Raises:
+            ValueError: No such file, or nothing of the metric in it.
+        """
+        key = path, metric, group
+        if key not in self._measured:
+            self._measured[key] = self._measure(path, metric, group)
+        return self._measured[key]
+
+    def _measure(self, path: Path, metric: str, group: int | None) -> Sampled:
+        if metric == "top1":
+            said = load_predictions(path)
+            said = said if group is None else said.of_group(group)
+            count = len(said.target)
+            whole, samples = (said.accuracy(weights) for weights in self._weights(count))
+            return Sampled(float(whole[0]), samples, count, said.target.tobytes())
+        if metric == SIDES:
+            sides = load_sides(path)
+            if sides is None:
+                raise ValueError(f"{path.name} has nothing of {metric}")
+            whole, samples = (sides.of_samples(weights) for weights in self._weights(len(sides.images)))
+            mark = sides.images.tobytes() + sides.parts.tobytes()
+            return Sampled(float(whole[0]), samples, len(sides.images), mark)
+        if metric not in AP:
+            raise ValueError(f"{metric} is not known for single images")
+        kind, iou = AP[metric]
+        matches = load_matches(path, kind)
+        if matches is None:
+            raise ValueError(f"{path.name} has nothing of {metric}")
+        count = len(matches.images)
+        whole, samples = (matches.average_precision(weights, iou) for weights in self._weights(count))
+        return Sampled(float(whole[0]), samples, count, matches.images.tobytes() + matches.objects.tobytes())
+
+    def _weights(self, count: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Every image once, and how often each sample has each image: (1, count), (S, count)."""
+        if count not in self._drawn:
+            draws = np.random.default_rng([self._seed, count])
+            rows = [
+                np.bincount(draws.integers(0, count, count), minlength=count) for _ in range(self.resamples)
+            ]
+            self._drawn[count] = np.stack(rows).astype(np.int32)
+        return np.ones((1, count), dtype=np.int32), self._drawn[count]
+
+
+def interval_of(samples: npt.NDArray[np.float64]) -> Interval:
+    """Return the 95 % interval of samples (S,); those that are not-a-number do not count."""
+    tail = 50 * (1 - LEVEL)
+    low, high = np.nanpercentile(samples, [tail, 100 - tail])
+    return Interval(float(low), float(high))
+
+
+def per_image_stem(metric: str) -> str:
+    """Return how the file of single images begins that a metric is measured from."""
+    return "matches" if metric in AP or metric == SIDES else "predictions"

@@ -1,0 +1,235 @@
+"""Accuracy, loss and confusion of a classifier."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from botvision.metrics.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Accuracy by intervals of a quantity of the images, such as a distance.
+
+    Attributes:
+        name: of the quantity.
+        unit: of the quantity.
+        edges: ascending (G+1); interval g begins at edge g and ends before edge g+1.
+        count: images in each interval (G).
+        right: images in each interval whose highest logit is the right class (G).
+        counted: what an image is here called, where it is not one: "arrows", say.
+    """
+
+    name: str
+    unit: str
+    edges: tuple[float, ...]
+    count: tuple[int, ...]
+    right: tuple[int, ...]
+    counted: str = "images"
+
+    @property
+    def top1(self) -> tuple[float, ...]:
+        """Accuracy in each interval (G), 0..1; not-a-number without images."""
+        return tuple(
+            right / count if count else math.nan for right, count in zip(self.right, self.count, strict=True)
+        )
+
+    @property
+    def error(self) -> tuple[float, ...]:
+        """Standard error of each accuracy (G), sqrt(p (1 - p) / n): what other images would change."""
+        pairs = zip(self.top1, self.count, strict=True)
+        return tuple(math.sqrt(p * (1 - p) / n) if n else math.nan for p, n in pairs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; not-a-number becomes None."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "edges": list(self.edges),
+            "count": list(self.count),
+            "right": list(self.right),
+            "top1": [_plain(value) for value in self.top1],
+            "error": [_plain(value) for value in self.error],
+        }
+
+
+@dataclass(frozen=True)
+class ClassificationMetrics:
+    """Results over a whole split; fractions 0..1.
+
+    Attributes:
+        count: images.
+        top1: part of images whose highest logit is the right class.
+        top5: part of images whose right class is among the five highest; not-a-number with fewer than five
+            classes.
+        loss: mean cross-entropy in nats, without label smoothing.
+        per_class: accuracy of each class (K); not-a-number for classes without images.
+        confusion: images by true class (row) and predicted class (column), (K, K).
+        classes: names (K).
+        breakdown: accuracy by a quantity of the images, where the data have one.
+        counted: what an image is here called, where it is not one: "arrows", say.
+    """
+
+    count: int
+    top1: float
+    top5: float
+    loss: float
+    per_class: tuple[float, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    classes: tuple[str, ...]
+    breakdown: Breakdown | None = None
+    counted: str = "images"
+
+    def headline(self) -> str:
+        """The number that counts, in half a line."""
+        return f"top-1 {100 * self.top1:.2f} % on {self.count} {self.counted}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; not-a-number, which JSON lacks, becomes None."""
+        return {
+            "count": self.count,
+            "top1": _plain(self.top1),
+            "top5": _plain(self.top5),
+            "loss": _plain(self.loss),
+            "per_class": [_plain(value) for value in self.per_class],
+            "confusion": [list(row) for row in self.confusion],
+            "classes": list(self.classes),
+        } | ({f"top1_by_{self.breakdown.name}": self.breakdown.to_dict()} if self.breakdown else {})
+
+
+class ClassificationEvaluator:
+    """Collects batches; holds counts and eight bytes an image, not logits.
+
+    Attributes:
+        not_finite: images with a logit that is NaN or infinite; they have no place in a ranking.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        quantity: tuple[str, str, tuple[float, ...]] | None = None,
+        counted: str = "images",
+    ) -> None:
+        """Choose what is counted.
+
+        Args:
+            classes: names (K) in the order of the logits.
+            quantity: name, unit and edges (G+1) of the quantity by which accuracy is broken down.
+            counted: what has a class, in the plural.
+
+        Raises:
+            ValueError: edges that do not ascend.
+        """
+        self.classes, self.quantity, self.counted = tuple(classes), quantity, counted
+        edges = () if quantity is None else quantity[2]
+        if list(edges) != sorted(set(edges)) or len(edges) == 1:
+            raise ValueError(f"the edges of the intervals are {list(edges)}, expected 2 or more, ascending")
+        self.edges = torch.tensor(edges, dtype=torch.float64)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        k = len(self.classes)
+        self.confusion = torch.zeros(k, k, dtype=torch.int64)
+        self.in_top5 = torch.zeros((), dtype=torch.int64)
+        self.loss_sum = torch.zeros((), dtype=torch.float64)
+        self.not_finite = 0
+        self._said = [torch.empty(0, 2, dtype=torch.int32)]
+        self._groups = [torch.empty(0, dtype=torch.int32)]
+        self.by_group = torch.zeros(2, max(0, len(self.edges) - 1), dtype=torch.int64)  # all, right
+
+    def update(self, logits: Tensor, targets: Tensor, values: Tensor | None = None) -> None:
+        """Add a batch.
+
+        Ties between logits go to the class that comes first.
+
+        Args:
+            logits: float (B, K), any device.
+            targets: int64 (B,) in 0..K-1.
+            values: (B,) of the quantity, where there is one.
+
+        Raises:
+            ValueError: if the shapes do not fit the number of classes, or a target or value is out of range.
+        """
+        k = len(self.classes)
+        if logits.shape != (len(targets), k):
+            raise ValueError(
+                f"logits have shape {tuple(logits.shape)}, expected ({len(targets)}, {k}): images x classes"
+            )
+        if len(targets) == 0:
+            return
+        logits, targets = logits.detach().float().cpu(), targets.detach().cpu()
+        if int(targets.min()) < 0 or int(targets.max()) >= k:
+            raise ValueError(
+                f"targets reach from {int(targets.min())} to {int(targets.max())}, expected 0..{k - 1}"
+            )
+        self.not_finite += int((~logits.isfinite()).any(dim=1).sum())
+        ranked = logits.argsort(dim=1, descending=True, stable=True)
+        pairs = torch.bincount(targets * k + ranked[:, 0], minlength=k * k)
+        self.confusion += pairs.view(k, k)
+        self._said.append(torch.stack([ranked[:, 0], targets], dim=1).int())
+        self.in_top5 += (ranked[:, :5] == targets[:, None]).any(dim=1).sum()
+        self.loss_sum += F.cross_entropy(logits, targets, reduction="sum").double()
+        if self.quantity is not None:
+            self._count_groups(values, ranked[:, 0] == targets)
+
+    def compute(self) -> ClassificationMetrics:
+        """The metrics of everything added so far.
+
+        Raises:
+            ValueError: if nothing was added, or logits that are not finite were.
+        """
+        count = int(self.confusion.sum())
+        if count == 0:
+            raise ValueError("no images were evaluated, expected at least one")
+        if self.not_finite:  # sorting puts NaN first: it would count as a class like any other
+            raise ValueError(f"the logits of {self.not_finite} of {count} images are not finite")
+        right, rows = self.confusion.diagonal(), self.confusion.sum(dim=1)
+        per_class = right.double() / rows.double()  # 0 / 0 is not-a-number, as promised
+        return ClassificationMetrics(
+            count=count,
+            top1=int(right.sum()) / count,
+            top5=int(self.in_top5) / count if len(self.classes) >= 5 else math.nan,
+            loss=float(self.loss_sum) / count,
+            per_class=tuple(per_class.tolist()),
+            confusion=tuple(tuple(row) for row in self.confusion.tolist()),
+            classes=self.classes,
+            breakdown=self._breakdown(),
+            counted=self.counted,
+        )
+
+    def predictions(self) -> Predictions:
+        """Predicted and true class and the interval of each image, in the order in which they were added."""
+        said = torch.cat(self._said).numpy()
+        group = None if self.quantity is None else torch.cat(self._groups).numpy()
+        return Predictions(said[:, 0], said[:, 1], group)
+
+    def _count_groups(self, values: Tensor | None, right: Tensor) -> None:
+        if values is None or values.shape != right.shape:
+            found = "none" if values is None else tuple(values.shape)
+            raise ValueError(f"values of the quantity have shape {found}, expected ({len(right)},)")
+        group = torch.bucketize(values.detach().double().cpu(), self.edges, right=True) - 1
+        groups = len(self.edges) - 1
+        if int(group.min()) < 0 or int(group.max()) >= groups:
+            raise ValueError(
+                f"values of the quantity reach from {float(values.min()):g} to {float(values.max()):g}, "
+                f"expected {float(self.edges[0]):g} to below {float(self.edges[-1]):g}"
+            )
+        self._groups.append(group.int())
+        for row, chosen in enumerate((group, group[right])):
+            self.by_group[row] += torch.bincount(chosen, minlength=groups)
+
+    def _breakdown(self) -> Breakdown | None:
+        if self.quantity is None:
+            return None
+        count, right = (tuple(row) for row in self.by_group.tolist())
+        return Breakdown(*self.quantity, count, right, self.counted)
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,100 @@
+"""Times of a training step, all arms side by side: while runs are trained, others run beside them."""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Callable, Mapping
+
+from botvision.io.files import write_text
+from botvision.studies.plan import Plan
+
+FILE = "step_times.json"  # in the study's folder
+ROUNDS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class StepTimes:
+    """Milliseconds of an optimiser step, without the loading of images.
+
+    Attributes:
+        median: by arm.
+        spread: by arm, half the distance between the quartiles.
+        rounds: steps of every arm.
+        hardware: with its threads.
+        commit: of the code, None where it is not known.
+        together: whether the arms took turns, a step each; otherwise one came after the other.
+    """
+
+    median: Mapping[str, float]
+    spread: Mapping[str, float]
+    rounds: int
+    hardware: str
+    commit: str | None
+    together: bool = True
+
+
+def measure_steps(plan: Plan, show: Callable[[int, str], None] | None = None) -> StepTimes:
+    """Measures the first run of every arm, in turn, in this process; writes step_times.json.
+
+    On a GPU one arm comes after the other, as all of them at once may not fit in its memory.
+
+    Args:
+        plan: of the study.
+        show: receives the number of arms that are built, and which.
+
+    Raises:
+        ValueError: data cannot be opened.
+    """
+    import torch
+
+    from botvision.training import provenance
+    from botvision.training.stepping import Stepper
+    from botvision.training.task import resolve_device
+
+    arms = {arm: plan.of_arm(arm)[0].config for arm in plan.study.arms}
+    devices = {arm: resolve_device(config.train.device) for arm, config in arms.items()}
+    together = all(device.type == "cpu" for device in devices.values())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(plan.scale.threads)
+    seconds: dict[str, list[float]] = {}
+    try:
+        for group in [list(arms)] if together else [[arm] for arm in arms]:
+            steppers = {}
+            for arm in group:
+                if show is not None:
+                    show(len(seconds) + len(steppers), f"a step of {arm}")
+                steppers[arm] = Stepper(arms[arm])
+                steppers[arm]()  # warms up
+            for _ in range(ROUNDS):
+                for arm, step in steppers.items():
+                    seconds.setdefault(arm, []).append(step())
+        hardware = provenance.hardware(next(iter(devices.values())))
+    finally:
+        torch.set_num_threads(threads)
+    found = StepTimes(
+        {arm: round(1000 * statistics.median(values), 3) for arm, values in seconds.items()},
+        {arm: round(1000 * _spread(values), 3) for arm, values in seconds.items()},
+        ROUNDS,
+        hardware,
+        provenance.commit(),
+        together,
+    )
+    write_text(plan.folder / FILE, json.dumps(dataclasses.asdict(found), indent=2) + "\n")
+    return found
+
+
+def read_steps(plan: Plan) -> StepTimes | None:
+    """Returns what was measured; None if nothing was, it cannot be read, or an arm of the study is missing.
+
+    Beside times that the others' runs took, in other hours and with loading, those of some would mislead.
+    """
+    try:
+        found = StepTimes(**json.loads((plan.folder / FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return found if set(plan.study.arms) <= found.median.keys() else None
+
+
+def _spread(values: list[float]) -> float:
+    low, _, high = statistics.quantiles(values, n=4)
+    return (high - low) / 2

@@ -1,0 +1,87 @@
+"""``botvision convert``, and that what it writes can be checked at once."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from botvision.cli import main as cli
+from tests.terminal import complaint
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    """Three images with two cells each, as masks."""
+    for number in range(3):
+        mask = np.zeros((30, 40), dtype=np.uint8)
+        mask[5:12, 4 + number : 15], mask[15:25, 20:33] = 7, 200
+        for folder, pixels in (("images", mask * 2), ("masks", mask)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{number}.png")
+    return tmp_path
+
+
+def test_masks_are_converted_and_then_checked(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["convert", "masks", str(cells), "--category", "cell"]) == 0
+    out = capsys.readouterr().out
+    assert "3 images with 6 objects of 1 categor" in out
+    assert f"written: {cells / 'annotations' / 'instances_train.json'}" in out
+    command = re.search(r"next: botvision (.*)", out)
+    assert command is not None
+    assert cli.main(command[1].split()) == 0
+    assert re.search(r"\| +1 \| cell +\| +6 \|", capsys.readouterr().out)
+    assert "is there already" in complaint(capsys, "convert", "masks", str(cells))
+
+
+def test_a_file_elsewhere_is_named_to_the_check(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = cells / "sub" / "mine.json"
+    assert cli.main(["convert", "masks", str(cells), "--out", str(out)]) == 0
+    command = re.search(r"next: botvision (.*)", capsys.readouterr().out)
+    assert command is not None
+    assert cli.main(command[1].split()) == 0
+    assert "3 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("out", "part", "hint"),
+    [
+        ("annotations/instances_train.json", "", "botvision check {0}"),
+        ("annotations/mine.json", "", "botvision check {0}"),
+        ("mine.json", "", "botvision check {0}"),
+        ("sub/mine.json", "", "botvision check {0} --data.train_annotations {1}"),
+        ("annotations/instances_val.json", "", "convert the training images, then botvision check {0}"),
+        ("sub/mine.json", "images/val", "convert the training images, then botvision check {0} "
+         "--data.val_annotations {1}"),
+    ],
+)  # fmt: skip
+def test_the_hint_names_no_key_that_is_not_needed(
+    cells: Path, capsys: pytest.CaptureFixture[str], out: str, part: str, hint: str
+) -> None:
+    for folder in ("images", "masks"):
+        (cells / folder / "val").mkdir()
+        (cells / folder / "2.png").rename(cells / folder / "val" / "2.png")
+    words = ["convert", "masks", str(cells), "--out", str(cells / out), "--part", part]
+    assert cli.main(words) == 0
+    assert f"next: {hint.format(cells, cells / out)}\n" in capsys.readouterr().out
+
+
+def test_a_val_file_goes_with_the_training_file(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    convert = ["convert", "masks", str(cells)]
+    assert cli.main(convert) == 0
+    for name, hint in (("annotations/instances_val.json", ""), ("a/val.json", " --data.val_annotations {}")):
+        capsys.readouterr()
+        assert cli.main([*convert, "--out", str(cells / name)]) == 0
+        found = capsys.readouterr().out.partition("next: ")[2].strip()
+        assert found == f"botvision check {cells}" + hint.format(cells / name)
+        assert cli.main(found.split()[1:]) == 0
+        assert "| val " in capsys.readouterr().out
+
+
+def test_what_cannot_be_converted_is_one_line(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no data.yaml" in complaint(capsys, "convert", "yolo", str(cells))
+    assert "no XML file" in complaint(capsys, "convert", "voc", str(cells))
+    (cells / "masks" / "1.png").write_bytes(b"")
+    assert "1.png" in complaint(capsys, "convert", "masks", str(cells))
+    assert not (cells / "annotations").exists()

@@ -1,0 +1,222 @@
+"""Overlays: masks that are see-through, labels that keep clear of each other, sheets of pairs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from botvision.plots import labels as draw_labels
+from botvision.plots.labels import PALETTE, class_colour
+from botvision.plots.overlay import Objects, Pair, overlay, truth_and_prediction_sheet
+
+CLASSES = ["disc", "square", "a class whose name is much longer than any picture of it is wide " * 2]
+
+
+def scene(count=3, size=(60, 80), seed=0):
+    """A grey image (H, W) and `count` rectangles in it."""
+    rng = np.random.default_rng(seed)
+    corners = rng.integers(0, [size[1] - 12, size[0] - 12], (count, 2))
+    boxes = np.hstack([corners, corners + rng.integers(4, 12, (count, 2))]).astype(np.float32)
+    masks = np.zeros((count, *size), np.uint8)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes.astype(int), strict=True):
+        mask[y0:y1, x0:x1] = 1
+    found = {"boxes": boxes, "labels": rng.integers(1, 4, count), "masks": masks}
+    return Image.new("L", size[::-1], 128), found | {"scores": rng.uniform(0, 1, count)}
+
+
+def placed(monkeypatch):
+    """Collect where labels are drawn."""
+    places = []
+    original = draw_labels._place
+
+    def watch(i, boxes, size, picture, taken):
+        place = original(i, boxes, size, picture, taken)
+        if place is not None:
+            places.append((*place, place[0] + size[0], place[1] + size[1]))
+        return place
+
+    monkeypatch.setattr(draw_labels, "_place", watch)
+    return places
+
+
+@pytest.mark.parametrize("count", [1, 12, 60])
+@pytest.mark.parametrize("size", [(60, 80), (300, 40), (16, 16)])
+def test_labels_stay_within_the_picture_and_off_each_other(monkeypatch, count, size):
+    places = placed(monkeypatch)
+    image, found = scene(count, size, seed=count)
+    picture = overlay(image, Objects.of(found), CLASSES, mode="labels")
+    assert len(places) >= 1
+    for i, (x0, y0, x1, y1) in enumerate(places):
+        assert x0 >= 0
+        assert y0 >= 0
+        assert x1 <= picture.width
+        assert y1 <= picture.height
+        for a0, b0, a1, b1 in places[:i]:
+            assert x0 >= a1 or a0 >= x1 or y0 >= b1 or b0 >= y1
+
+
+def test_a_mask_tints_its_inside_and_nothing_else():
+    image = Image.new("RGB", (100, 100), (90, 90, 90))
+    mask = np.zeros((1, 100, 100), bool)
+    mask[0, 20:60, 30:80] = True
+    objects = Objects(np.array([[30, 20, 80, 60]]), np.array([2]), masks=mask)
+    pixels = np.asarray(overlay(image, objects, CLASSES, shortest=400, mode="plain")).astype(int)
+    assert pixels.shape == (400, 400, 3)
+    middle, colour = pixels[160, 220], np.array(class_colour(1))
+    assert 0.3 < np.linalg.norm(middle - 90) / np.linalg.norm(colour - 90) < 0.6  # the ground shows through
+    assert np.array_equal(pixels[80, 220], colour)  # the outline is opaque, and inside the mask
+    outside = np.ones((400, 400), bool)
+    outside[80 - 2 : 240 + 2, 120 - 2 : 320 + 2] = False
+    assert (pixels[outside] == 90).all()
+
+
+def test_a_thin_mask_and_one_at_the_border_are_outlined():
+    mask = np.zeros((2, 50, 50), bool)
+    mask[0, 10, 5:40] = True
+    mask[1, 30:, 30:] = True
+    objects = Objects(np.array([[5, 10, 40, 11], [30, 30, 50, 50]]), np.array([1, 1]), masks=mask)
+    pixels = np.asarray(overlay(Image.new("RGB", (50, 50)), objects, CLASSES, shortest=50, mode="plain"))
+    assert np.array_equal(pixels[10, 20], class_colour(0))
+    assert np.array_equal(pixels[49, 40], class_colour(0))
+    assert not np.array_equal(pixels[40, 40], class_colour(0))
+
+
+def test_masks_are_looked_up_one_by_one():
+    image, found = scene(3)
+
+    class Lazy(Sequence):
+        asked: list[int] = []  # noqa: RUF012
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            self.asked.append(index)
+            return found["masks"][index]
+
+    lazy = Objects(found["boxes"], found["labels"], found["scores"], Lazy())
+    pictures = [np.asarray(overlay(image, each, CLASSES)) for each in (lazy, Objects.of(found))]
+    assert (pictures[0] == pictures[1]).all()
+    assert sorted(Lazy.asked) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("count", [0, 1, 400])
+@pytest.mark.parametrize("classes", [["nucleus"], CLASSES])
+@pytest.mark.parametrize("masks", [True, False])
+def test_any_number_of_objects(count, classes, masks):
+    image, found = scene(count)
+    found["labels"] = np.minimum(found["labels"], len(classes))
+    if not masks:
+        del found["masks"]
+    picture = overlay(image, Objects.of(found), classes)
+    legend = count == 400 and len(classes) > 1
+    assert picture.width == 768
+    assert (picture.height > 576) == legend
+    assert (np.asarray(picture)[:576] != 128).any() == (count > 0)
+
+
+def test_neighbours_have_different_colours():
+    boxes = np.array([[10 * i, 10 * j, 10 * i + 9, 10 * j + 9] for i in range(5) for j in range(5)])
+    masks = np.zeros((25, 50, 50), bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
+        mask[y0:y1, x0:x1] = True
+    objects = Objects(boxes, np.ones(25, int), masks=masks)
+    pixels = np.asarray(overlay(Image.new("RGB", (50, 50)), objects, ["nucleus"], shortest=500, longest=500))
+    middles = pixels[45::100, 45::100].astype(int)
+    for i in range(5):
+        for j in range(4):
+            assert np.abs(middles[i, j] - middles[i, j + 1]).sum() > 30
+            assert np.abs(middles[j, i] - middles[j + 1, i]).sum() > 30
+
+
+def test_results_of_a_detector_are_cut_at_the_threshold():
+    found = {
+        "boxes": [[0, 0, 4, 4], [1, 1, 5, 5]],
+        "labels": [1, 2],
+        "scores": [0.9, 0.3],
+        "masks": np.full((2, 1, 8, 8), 0.5, np.float32),
+    }
+    kept = Objects.of(found, threshold=0.5)
+    assert len(kept) == 1
+    assert kept.labels.tolist() == [1]
+    assert np.asarray(kept.masks).shape == (1, 8, 8)
+    assert np.asarray(kept.masks).all()
+
+
+def test_a_target_without_objects_and_a_crowd():
+    empty = {
+        "boxes": np.zeros((0, 4)),
+        "labels": np.zeros(0, int),
+        "masks": np.zeros((0, 9, 9)),
+        "scores": [],
+    }
+    assert len(Objects.of(empty)) == 0
+    image, found = scene(2)
+    del found["scores"]
+    crowd = Objects.of(found | {"iscrowd": np.array([1, 0])})
+    pictures = [np.asarray(overlay(image, each, CLASSES)) for each in (crowd, Objects.of(found))]
+    assert not (pictures[0] == pictures[1]).all()
+
+
+@pytest.mark.parametrize("label", [0, 4])
+def test_a_label_without_a_class_is_refused(label):
+    objects = Objects(np.array([[0, 0, 2, 2]]), np.array([label]))
+    with pytest.raises(ValueError, match=f"labels {label} to {label} for 3 classes"):
+        overlay(Image.new("RGB", (8, 8)), objects, CLASSES)
+
+
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 5))
+@settings(max_examples=25, deadline=None)
+def test_any_size_of_image(width, height, count):
+    rng = np.random.default_rng(width)
+    boxes = rng.uniform(-50, 750, (count, 4))
+    masks = rng.random((count, height, width)) > 0.5
+    objects = Objects(boxes, np.ones(count, int), rng.random(count), masks)
+    picture = overlay(Image.new("RGB", (width, height)), objects, CLASSES, shortest=64, longest=200)
+    assert 64 <= max(picture.size) <= 200
+
+
+def test_colours_of_classes_differ():
+    assert len({class_colour(k) for k in range(3 * len(PALETTE))}) == 3 * len(PALETTE)
+
+
+@pytest.mark.parametrize("classes", [["nucleus"], CLASSES])
+def test_sheet(classes):
+    pairs = []
+    for seed in range(5):
+        image, found = scene(4 if seed else 60, (60, 80) if seed % 2 else (80, 50), seed)
+        found["labels"] = np.minimum(found["labels"], len(classes))
+        truth = {key: value for key, value in found.items() if key != "scores"}
+        pairs.append(Pair(image, Objects.of(truth), Objects.of(found, 0.5), f"image {seed}"))
+    sheet = truth_and_prediction_sheet(pairs, classes, cell=120)
+    assert sheet.width > 4 * 120
+    assert sheet.height > 3 * 90
+    one = truth_and_prediction_sheet(pairs[:1], classes, cell=120)
+    assert one.width < 3 * 120
+    with pytest.raises(ValueError, match="at least one"):
+        truth_and_prediction_sheet([], classes)
+
+
+def test_what_agrees_has_the_same_colour_on_both_sides():
+    image, found = scene(12, (80, 80), seed=3)
+    found["labels"][:] = 1
+    truth = Objects.of({key: value for key, value in found.items() if key != "scores"})
+    backwards = {key: value[::-1].copy() for key, value in found.items()}
+    sheet = truth_and_prediction_sheet([Pair(image, truth, Objects.of(backwards))], ["nucleus"], cell=160)
+    left, right = (np.asarray(sheet.crop((x, 34, x + 160, 194))) for x in (16, 16 + 160 + 6))
+    assert (left == right).mean() > 0.97  # but for what overlaps, which is drawn in another order
+
+
+def test_letters_can_be_read_on_every_colour():
+    picture = Image.new("RGB", (200, 40), "white")
+    for colour in map(class_colour, range(3 * len(PALETTE))):
+        boxes = np.array([[0.0, 0.0, 200.0, 40.0]])
+        draw_labels.draw_labels(picture, boxes, ["mmmmmmmm"], [colour], [0])
+        ground = np.array(colour, float)
+        pixels = np.asarray(picture, float)[:20, :60].reshape(-1, 3)
+        contrast = np.abs((pixels - ground) @ [0.299, 0.587, 0.114]).max()
+        assert contrast > 80
+        ImageDraw.Draw(picture).rectangle((0, 0, 200, 40), fill="white")
