@@ -199,7 +199,7 @@ def pictures(data: ClassificationDataset) -> Pictures:
     assert isinstance(source, PointingSource)
     parts = [list(range(len(data)))[start : start + 64] for start in range(0, len(data), 64)]
     images = torch.cat([data.__getitems__(part)[0] for part in progress(parts, f"images of {data.name}")])
-    return Pictures(images, data.targets, source.points(torch.arange(len(data))).float())
+    return Pictures(images, data.targets, source.points().float())
 
 
 def summary(name: str, runs: list[Mapping[str, Any]]) -> Row:

@@ -49,7 +49,7 @@ def main(words: list[str]) -> int:
     config, predictor = load_config(run / "config.yaml"), Predictor.from_run(run, device="cpu")
     assert isinstance(config.data, DataConfig)
     data = config.data
-    source = LongRangeSource(data.generated_seed, "val", data.num_val_images, data.size, data.distances)
+    source = LongRangeSource(data, "val")
     far = [i for i in range(IMAGES) if float(source.grouping.values[i]) >= FAR]
     parts: dict[tuple[int, int], list[list[float]]] = {}
     shown: dict[tuple[int, int], tuple[Image.Image, ImageAttention]] = {}

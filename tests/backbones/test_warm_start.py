@@ -323,7 +323,7 @@ def test_a_kernel_of_another_width_is_named():
 def test_a_pretrained_resnet_is_kept():
     """Photos by nearest class mean of the last features, with no training at all."""
     from botvision.config.data import DataConfig
-    from botvision.data.synthetic.tasks import open_drawn
+    from botvision.data.synthetic import open_drawn
 
     resnet = timm.create_model("resnet50", num_classes=1000)
     load_weights(resnet, WEIGHTS, strict=True)

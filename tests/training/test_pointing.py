@@ -172,9 +172,10 @@ def test_pixels_one_by_one_with_pools_and_two_layers_only_guess():
     """Of the whole picture and of the 9x9 pixels of the arrow itself: one in four stays right."""
     torch.manual_seed(0)
     edges = (0.1, 0.1875, 0.3125, 0.4375, 0.5625, 0.6875, 0.8125)
-    source = PointingSource(0, "train", 1200, (64, 64), edges)
+    config = DataConfig(source="pointing", image_size=64, num_images=1200, distances=edges)
+    source = PointingSource(config, "train")
     images = source.load_many(torch.arange(1200)).float() / 255 - 0.5
-    points, rows = source.points(torch.arange(1200)).long(), torch.arange(1200)[:, None]
+    points, rows = source.points().long(), torch.arange(1200)[:, None]
     near = torch.arange(-4, 5)
     y = points[:, :, 0, None, None] + near[:, None]
     x = points[:, :, 1, None, None] + near

@@ -15,8 +15,8 @@ from botvision.config.data import DRAWN, DataConfig
 from botvision.data import archives
 from botvision.data.cache import ImageCache, Progress, fill_cache
 from botvision.data.counter_rng import keys, uniform
-from botvision.data.grouping import Grouping
 from botvision.data.labels import (
+    Grouping,
     Labelled,
     hold_back,
     labelled,
@@ -26,7 +26,7 @@ from botvision.data.labels import (
 )
 from botvision.data.placed import PlacedImages, fits
 from botvision.data.sources import VAL_NAMES, list_folder, list_zip
-from botvision.data.synthetic.tasks import open_drawn
+from botvision.data.synthetic import open_drawn
 from botvision.data.transforms import (
     borrowed_generator,
     build_transforms,

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from botvision.data.counter_rng import uniform
-from botvision.data.grouping import Grouping
 from botvision.data.sources import TRAIN_NAMES, VAL_NAMES, ImageSource, Listing, counts_as_image
 from botvision.io.errors import DataError
 
@@ -29,6 +28,35 @@ class Subset:
 
     def load(self, index: int) -> Tensor:
         return self.source.load(int(self.indices[index]))
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A quantity by which accuracy can be broken down, such as a distance, and its value for every label.
+
+    Attributes:
+        name: of the quantity, one word, e.g. "distance".
+        unit: of the quantity, e.g. "px".
+        edges: ascending (G+1); group g holds values from edge g up to, without, edge g+1.
+        values: float64 (N,), or (N, G) for G labels in an image.
+    """
+
+    name: str
+    unit: str
+    edges: tuple[float, ...]
+    values: Tensor
+
+    def intervals(self) -> list[tuple[float, float]]:
+        """Return the lower and upper edge of each (G)."""
+        return list(zip(self.edges[:-1], self.edges[1:], strict=True))
+
+    def groups(self) -> Tensor:
+        """Return the interval of every value, int64, from 0."""
+        return torch.bucketize(self.values, torch.tensor(self.edges, dtype=torch.float64), right=True) - 1
+
+    def take(self, indices: Tensor) -> "Grouping":
+        """Return the same of some images, int64 (M,)."""
+        return Grouping(self.name, self.unit, self.edges, self.values[indices])
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,15 @@ BLOCK = 2 * 6 * 2  # labels x intervals x kinds of the first glyph
 
 
 def source(seed=0, split="train", count=BLOCK, size=(64, 64), distances=EDGES) -> LongRangeSource:
-    return LongRangeSource(seed, split, count, size, distances)
+    config = DataConfig(
+        "long_range",
+        generated_seed=seed,
+        num_images=count,
+        num_val_images=count,
+        image_size=size,
+        distances=distances,
+    )
+    return LongRangeSource(config, split)
 
 
 def test_an_image_depends_on_seed_split_and_index_alone():

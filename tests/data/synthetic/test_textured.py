@@ -4,12 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from botvision.data.classification import DataConfig, open_splits
+from botvision.config.data import DataConfig
+from botvision.data.classification import open_splits
 from botvision.data.synthetic.textured import CLASSES, GeneratedSource, draw
 
 
 def source(seed=0, split="train", count=200, classes=10, size=(32, 32)) -> GeneratedSource:
-    return GeneratedSource(seed, split, count, classes, size)
+    config = DataConfig(
+        "generated",
+        generated_seed=seed,
+        num_images=count,
+        num_val_images=count,
+        image_size=size,
+        num_classes=classes,
+    )
+    return GeneratedSource(config, split)
 
 
 def test_an_image_depends_on_seed_split_and_index_alone():

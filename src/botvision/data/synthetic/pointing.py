@@ -33,37 +33,49 @@ Convolutions can tell as far as they see: a window that reaches the mark, and la
 """
 
 import itertools
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from botvision.config.data import QUANTITIES
-from botvision.data.counter_rng import uniform
-from botvision.data.grouping import Grouping
-from botvision.data.synthetic.board import ARROWS, MARKS, Board, Layout
-from botvision.data.synthetic.source import DrawnSource
-from botvision.data.synthetic.textured import ARROW, lay, texture
+from botvision.config.data import QUANTITIES, DataConfig
+from botvision.data.counter_rng import keys, uniform
+from botvision.data.labels import Grouping
+from botvision.data.synthetic.drawing import (
+    ARROW,
+    SPLITS,
+    Array,
+    DrawnSource,
+    Ints,
+    grey_ground,
+    lay,
+    to_pixels,
+)
 
-Array = npt.NDArray[np.floating[Any]]
+Bools = npt.NDArray[np.bool_]
 
 CLASSES = ("orange disc", "blue cross", "green square", "pink ring")
+ARROWS = 3
+MARKS = 4  # of every arrow, one of each kind
+DIRECTIONS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # (down, right) of a step: right, down, left, up
 _OUTLINES = np.array([0, 5, 2, 1])  # of the kinds
 _COLOURS = np.array([[255, 150, 20], [40, 130, 255], [30, 190, 80], [240, 80, 200]], dtype=np.float32) / 255
 _RADIUS = 0.047  # of a mark and an arrow, in short sides: 6 pixels at 128
+_EIGHTHS = 8  # steps in a picture's short side
 _JITTER = 0.1  # of a step, on each side
-_SPLITS = {"train": 0, "val": 1}
 _SALT = 0x9017  # other pictures than the other drawn tasks of the same seed
 _GLYPHS = ARROWS * (1 + MARKS)
 # Columns of an image's random numbers.
-_GROUND, _COLOUR, _GLYPH = 0, 5, 9
+_GROUND, _GLYPH = 0, 9
 _COUNT = _GLYPH + 4 * _GLYPHS
+_CHUNK = 512  # images laid out at once
+_ATTEMPTS = 500
 
 
 class PointingSource(DrawnSource):
-    """`count` drawn images with three arrows each; intervals of distance take turns.
+    """Three arrows in every image; intervals of distance take turns.
 
     Attributes:
         targets: int64 (N, 3), kind of the mark that each arrow points to.
@@ -72,77 +84,54 @@ class PointingSource(DrawnSource):
         board: the places.
     """
 
-    def __init__(
-        self, seed: int, split: str, count: int, size: tuple[int, int], distances: tuple[float, ...]
-    ) -> None:
-        """Choose the data set.
+    title = "pointing arrows"
+    classes = CLASSES
 
-        Args:
-            seed: which one.
-            split: "train" or "val".
-            count: number of images.
-            size: (height, width) in pixels.
-            distances: ascending edges of the intervals that distances are drawn from, each as often, in short
-                sides of the picture; each must hold a distance of 1 to 6 eighths.
-        """
-        super().__init__()
-        self.seed, self.split, self.size = seed, split, size
-        self.board = Board.of_picture(size)
-        steps = _steps(seed, split, count, distances)
-        order = np.arange(count)
-        self.layout: Layout = self.board.lay_out(steps, (seed, _SALT, 2 + _SPLITS[split]), order)
+    def __init__(self, config: DataConfig, split: str) -> None:
+        super().__init__(config, split)
+        self.board = Board.of_picture(self.size)
+        steps = _steps(self.seed, split, self.count, config.distances)
+        self.layout = self.board.lay_out(steps, (self.seed, _SALT, 2 + SPLITS[split]))
         self.targets = torch.from_numpy(self.layout.kinds[:, :, 0].copy())
-        edges = np.array(distances) * min(size)
-        quantity = QUANTITIES["pointing"]
+        edges = tuple((np.array(config.distances) * min(self.size)).tolist())
         values = torch.from_numpy(self.layout.steps * self.board.step)
-        self.grouping = Grouping(quantity, "px", tuple(edges.tolist()), values)
+        self.grouping = Grouping(QUANTITIES["pointing"], "px", edges, values)
 
     def name_of(self, index: int) -> str:
         return f"pointing/{self.split}/{index:06d}"
 
-    def points(self, indices: Tensor) -> Tensor:
-        """Places (y, x) of the arrows in pixels, float64 (B, 3, 2), of int64 (B,)."""
-        centres, *_ = self._glyphs(indices)
+    def points(self) -> Tensor:
+        centres, _ = self._glyphs(np.arange(len(self)))
         return torch.from_numpy(centres[:, :ARROWS])
 
-    def _draws(self, indices: Tensor) -> Array:
-        return uniform(_COUNT, self.seed, _SALT, _SPLITS[self.split], indices.numpy())
+    def _draws(self, indices: Ints) -> Array:
+        return uniform(_COUNT, self.seed, _SALT, SPLITS[self.split], indices)
 
-    def _glyphs(self, indices: Tensor) -> tuple[Array, Array]:
+    def _glyphs(self, indices: Ints) -> tuple[Array, Array]:
         """Places (B, 15, 2) of arrows, then marks, in pixels, and their random numbers (B, 15, 4)."""
         draws = self._draws(indices)[:, _GLYPH:].reshape(len(indices), _GLYPHS, 4)
-        chosen = indices.numpy()
-        marks = self.layout.marks[chosen].reshape(len(chosen), -1)
-        cells = np.concatenate([self.layout.arrows[chosen], marks], 1)
+        marks = self.layout.marks[indices].reshape(len(indices), -1)
+        cells = np.concatenate([self.layout.arrows[indices], marks], 1)
         jitter = _JITTER * self.board.step * (2 * draws[:, :, :2] - 1)
         return self.board.centres(cells) + jitter, draws
 
-    def _draw(self, indices: Tensor) -> Tensor:
-        """Ground, then marks, then arrows, one after the other in the whole batch."""
-        draws, chosen = self._draws(indices).astype(np.float32), indices.numpy()
-        centres, own = self._glyphs(indices)
-        (height, width), short = self.size, min(self.size)
-        y = ((np.arange(height, dtype=np.float32) + 0.5 - height / 2) / (short / 2))[None, :, None]
-        x = ((np.arange(width, dtype=np.float32) + 0.5 - width / 2) / (short / 2))[None, None, :]
-        grey = 0.25 + 0.35 * draws[:, _COLOUR, None] + 0.1 * (draws[:, _COLOUR + 1 : _COLOUR + 4] - 0.5)
-        planes = grey[:, :, None, None] + texture(y, x, draws[:, _GROUND : _GROUND + 5])[:, None]
-        radius = np.full(len(chosen), _RADIUS * short)
-        kinds = self.layout.kinds[chosen].reshape(len(chosen), -1)
-        for glyph in (*range(ARROWS, _GLYPHS), *range(ARROWS)):
-            numbers = own[:, glyph]
-            if glyph < ARROWS:
-                kind = self.layout.colours[chosen, glyph]
-                turns = self.layout.directions[chosen, glyph] / 4 + 0.03 * (2 * numbers[:, 2] - 1)
-                outlines = np.full(len(chosen), ARROW)
-            else:
-                kind, turns = kinds[:, glyph - ARROWS], numbers[:, 2]
-                outlines = _OUTLINES[kind]
-            colours = _COLOURS[kind] * (0.85 + 0.15 * numbers[:, 3:])
-            lay(planes, outlines, centres[:, glyph], turns, radius, colours)
-        return torch.from_numpy((planes.clip(0, 1) * 255).astype(np.uint8))
+    def _draw(self, indices: Ints) -> npt.NDArray[np.uint8]:
+        """Ground, then marks, then arrows."""
+        planes = grey_ground(self.size, self._draws(indices)[:, _GROUND:_GLYPH].astype(np.float32))
+        centres, draws = self._glyphs(indices)
+        marks = self.layout.kinds[indices].reshape(len(indices), -1)
+        kinds = np.concatenate([self.layout.colours[indices], marks], 1)
+        turns, outlines = draws[:, :, 2].copy(), _OUTLINES[kinds]
+        turns[:, :ARROWS] = self.layout.directions[indices] / 4 + 0.03 * (2 * turns[:, :ARROWS] - 1)
+        outlines[:, :ARROWS] = ARROW
+        colours = _COLOURS[kinds] * (0.85 + 0.15 * draws[:, :, 3:])
+        radii = np.full(len(indices), _RADIUS * min(self.size))
+        for k in (*range(ARROWS, _GLYPHS), *range(ARROWS)):
+            lay(planes, outlines[:, k], centres[:, k], turns[:, k], radii, colours[:, k])
+        return to_pixels(planes)
 
 
-def _steps(seed: int, split: str, count: int, distances: tuple[float, ...]) -> npt.NDArray[np.int64]:
+def _steps(seed: int, split: str, count: int, distances: tuple[float, ...]) -> Ints:
     """Steps (N, 3) from arrow to mark, the farthest first in every image: it is the hardest to place.
 
     Intervals take turns in an order that is drawn anew for every round of three turns each, so that near and
@@ -151,7 +140,7 @@ def _steps(seed: int, split: str, count: int, distances: tuple[float, ...]) -> n
     held = steps_of_intervals(distances)
     size = len(held) * ARROWS
     turn = np.arange(-(-count * ARROWS // size) * size)  # whole rounds: an image depends on its number alone
-    part, place = uniform(2, seed, _SALT, 4 + _SPLITS[split], turn).T
+    part, place = uniform(2, seed, _SALT, 4 + SPLITS[split], turn).T
     sizes = np.array([len(steps) for steps in held])
     table = np.array([steps + [0] * (max(sizes) - len(steps)) for steps in held])
     group = np.empty_like(turn)
@@ -161,6 +150,146 @@ def _steps(seed: int, split: str, count: int, distances: tuple[float, ...]) -> n
 
 
 def steps_of_intervals(distances: tuple[float, ...]) -> list[list[int]]:
-    """Whole steps, 1 to 6, within each interval of distances in short sides."""
+    """Return the whole steps, 1 to 6, within each interval of distances in short sides."""
     intervals = itertools.pairwise(distances)
-    return [[s for s in range(1, 7) if low <= s / 8 < high] for low, high in intervals]
+    return [[s for s in range(1, 7) if low <= s / _EIGHTHS < high] for low, high in intervals]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Of N images with A arrows.
+
+    Attributes:
+        steps: (N, A), from each arrow to the mark it points to.
+        arrows: (N, A), places, row by row.
+        directions: (N, A), numbers in DIRECTIONS.
+        marks: (N, A, 4), places of each arrow's marks, the one it points to first.
+        kinds: (N, A, 4), of these.
+        colours: (N, A), of the arrows themselves.
+    """
+
+    steps: Ints
+    arrows: Ints
+    directions: Ints
+    marks: Ints
+    kinds: Ints
+    colours: Ints
+
+
+@dataclass(frozen=True)
+class Board:
+    """Places at whole steps from the picture's upper left corner, none on its edges.
+
+    The cells of a strided convolution with padding have their middles there, too.
+
+    Attributes:
+        rows: of places.
+        columns: of places.
+        step: in pixels.
+    """
+
+    rows: int
+    columns: int
+    step: float
+
+    @classmethod
+    def of_picture(cls, size: tuple[int, int]) -> "Board":
+        """Return the board of a picture of (height, width) pixels: seven places along the short side."""
+        step = min(size) / _EIGHTHS
+        rows, columns = (int(side / step - 1e-9) for side in size)
+        return cls(rows, columns, step)
+
+    def centres(self, cells: Ints) -> Array:
+        """Return (..., 2) y and x in pixels of places."""
+        return self.step * (1.0 + np.stack([cells // self.columns, cells % self.columns], -1))
+
+    def lay_out(self, steps: Ints, counters: tuple[int, ...]) -> Layout:
+        """Place arrows and marks.
+
+        Args:
+            steps: (N, A), from each arrow to its mark, best the farthest first.
+            counters: of the data set; with an image's number they decide about everything drawn.
+        """
+        indices = np.arange(len(steps))
+        parts = [
+            self._placed(steps[start : start + _CHUNK], counters, indices[start : start + _CHUNK])
+            for start in range(0, len(steps), _CHUNK)
+        ]
+        arrows, directions, marks = (np.concatenate(part) for part in zip(*parts, strict=True))
+        own = uniform(steps.shape[1] * (MARKS + 1), *counters, -1, indices).reshape(*steps.shape, MARKS + 1)
+        kinds = own[:, :, :MARKS].argsort(-1, kind="stable")
+        colours = (own[:, :, MARKS] * MARKS).astype(np.int64)
+        return Layout(steps, arrows, directions, marks, kinds, colours)
+
+    def _placed(
+        self, steps: Ints, counters: tuple[int, ...], indices: Ints, attempt: int = 0
+    ) -> tuple[Ints, Ints, Ints]:
+        """Arrows (B, A), directions (B, A), marks (B, A, 4); where no place is left all is drawn again."""
+        assert attempt < _ATTEMPTS, f"no places for arrows and marks on {self.rows} x {self.columns} places"
+        found = _Attempt(self, steps, keys(*counters, attempt, indices).astype(np.int64))
+        left = np.flatnonzero(~found.fine)
+        if len(left):
+            again = self._placed(steps[left], counters, indices[left], attempt + 1)
+            found.arrows[left], found.directions[left], found.marks[left] = again
+        return found.arrows, found.directions, found.marks
+
+
+class _Attempt:
+    """One try at B images, an arrow and then its marks at a time.
+
+    Attributes:
+        fine: (B,), whether all was placed.
+    """
+
+    def __init__(self, board: Board, steps: Ints, seeds: Ints) -> None:
+        self.rows, self.fine = np.arange(len(steps)), np.ones(len(steps), dtype=bool)
+        self.arrows, self.directions = np.zeros_like(steps), np.zeros_like(steps)
+        self.marks = np.zeros((*steps.shape, MARKS), np.int64)
+        y, x = np.divmod(np.arange(board.rows * board.columns), board.columns)
+        down, right = y - y[:, None], x - x[:, None]  # (from, to)
+        self._away = np.maximum(np.abs(down), np.abs(right))
+        # (direction, from, to): whether a place lies straight ahead
+        self._ahead = np.stack([(np.sign(down) == d) & (np.sign(right) == r) for d, r in DIRECTIONS])
+        self._ahead &= (down == 0) | (right == 0)
+        self._free = np.ones((len(steps), len(y)), dtype=bool)
+        self._marked = np.zeros_like(self._free)
+        self._barred = np.zeros_like(self._free)  # on the way of an arrow
+        for arrow in range(steps.shape[1]):
+            self._place_arrow(arrow, steps[:, arrow], seeds)
+            for mark in range(1, MARKS):
+                self._place_mark(arrow, mark, steps[:, arrow], seeds)
+
+    def _place_arrow(self, arrow: int, steps: Ints, seeds: Ints) -> None:
+        """An arrow whose way holds no mark, and at the given number of steps a free place for its own."""
+        count = self._free.shape[1]
+        # (steps, direction, from, to)
+        at = self._ahead & (self._away == np.arange(count)[:, None, None, None])
+        exists, target = at.any(-1)[steps], at.argmax(-1)[steps]  # (B, 4, from)
+        open_ = self._free & ~self._barred
+        fits = exists & self._free[:, None] & open_[self.rows[:, None, None], target]
+        crossed = np.einsum("dft,bt->bdf", self._ahead.astype(np.float32), self._marked.astype(np.float32))
+        chosen = self._choose((fits & (crossed == 0)).reshape(len(steps), -1), seeds, arrow, 0)
+        direction, place = np.divmod(chosen, count)
+        self.arrows[:, arrow], self.directions[:, arrow] = place, direction
+        self._mark(arrow, 0, target[self.rows, direction, place])
+        self._free[self.rows, place] = False
+        self._barred |= self._ahead[direction, place]
+
+    def _place_mark(self, arrow: int, mark: int, steps: Ints, seeds: Ints) -> None:
+        """A mark as far from the arrow as the one it points to, or farther, and on the way of no arrow."""
+        place = self.arrows[:, arrow]
+        fits = self._free & ~self._barred & (self._away[place] >= steps[:, None])
+        beside = fits & self._ahead[:, place].any(0) & (self._away[place] == steps[:, None])
+        fits = np.where(beside.any(1, keepdims=True), beside, fits)
+        self._mark(arrow, mark, self._choose(fits, seeds, arrow, mark))
+
+    def _mark(self, arrow: int, mark: int, places: Ints) -> None:
+        self.marks[:, arrow, mark] = places
+        self._free[self.rows, places] = False
+        self._marked[self.rows, places] = True
+
+    def _choose(self, fits: Bools, seeds: Ints, arrow: int, mark: int) -> Ints:
+        """One of those that fit (B, M), each as likely; images in which none does are not fine."""
+        chosen = np.where(fits, uniform(fits.shape[1], seeds, arrow, mark), -1.0).argmax(1)
+        self.fine &= fits[self.rows, chosen]
+        return chosen

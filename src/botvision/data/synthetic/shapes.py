@@ -7,6 +7,7 @@ lacks its annotation. Image i of a split is a function of (seed, split, i) and t
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,20 @@ from torch import Tensor
 
 from botvision.coco.masks import boxes_of, encode
 from botvision.data.counter_rng import uniform
-from botvision.data.synthetic.textured import OUTLINES, texture, turned
+from botvision.data.synthetic.drawing import (
+    BAR,
+    OUTLINES,
+    SPLITS,
+    Array,
+    grid,
+    texture,
+    to_pixels,
+    turned,
+)
 from botvision.io.errors import DataError
 from botvision.io.files import replacing, write_text
 
-Array = npt.NDArray[np.floating[Any]]
-
 CLASSES = ("disc", "ring", "square", "triangle", "star", "cross")
-_BAR = 7  # the stroke's outline in OUTLINES
-_SPLITS = {"train": 0, "val": 1}
 _SALT = 0x5A9E  # other pictures than the classification task's of the same seed
 _RADII = (0.17, 0.62)  # in halves of the short side: 11 to 40 pixels at 128
 _LARGE = 0.12  # share of the images with one shape as large as the picture, behind all others
@@ -51,7 +57,7 @@ class ShapesSource:
             seed: which one.
             split: "train" or "val".
             count: number of images.
-            num_classes: the first so many of :data:`CLASSES`, 1 to 6.
+            num_classes: the first so many of `CLASSES`, 1 to 6.
             size: (height, width) in pixels. Radii are 0.085 to 0.31 of the short side; one image in eight
                 has a shape that nearly fills the picture. At 128 pixels the objects are small, medium and
                 large in the sense of COCO.
@@ -74,15 +80,15 @@ class ShapesSource:
         return self.count
 
     def name_of(self, index: int) -> str:
-        """The file name that :meth:`export` gives the image, within `split`'s folder."""
+        """Return the file name that `export` gives the image, within `split`'s folder."""
         return f"{index:06d}.png"
 
     def load(self, index: int) -> Tensor:
-        """uint8 (3, H, W)."""
+        """Return uint8 (3, H, W)."""
         return self._scene(index)[0]
 
     def instances(self, index: int) -> dict[str, Tensor]:
-        """The objects of an image, from the front to the back.
+        """Return the objects of an image, from the front to the back.
 
         Returns:
             boxes: float32 (N, 4), xyxy in pixels, around the visible pixels.
@@ -92,7 +98,7 @@ class ShapesSource:
         return self._scene(index)[1]
 
     def coco_dict(self) -> dict[str, Any]:
-        """The split as a COCO instances dictionary: image ids from 1, masks as compressed RLE."""
+        """Return the split as a COCO instances dictionary: image ids from 1, masks as compressed RLE."""
         images, annotations = [], []
         for index in range(self.count):
             height, width = self.size
@@ -138,10 +144,26 @@ class ShapesSource:
         """Image and objects; the latest is kept, as both are usually asked for one after the other."""
         if self._latest is None or self._latest[0] != index:
             columns = _OBJECT + _PER_OBJECT * self.max_objects
-            draws = uniform(columns, self.seed, _SALT, _SPLITS[self.split], index)[0].astype(np.float32)
+            draws = uniform(columns, self.seed, _SALT, SPLITS[self.split], index)[0].astype(np.float32)
             pixels, objects = draw(draws, len(self.classes), self.size)
             self._latest = index, torch.from_numpy(pixels), objects
         return self._latest[1], self._latest[2]
+
+
+@dataclass
+class _Shape:
+    """A shape's window in the picture, the coordinates there (h,) and (w,), and its cover (h, w) in 0..1."""
+
+    window: tuple[slice, slice]
+    y: Array
+    x: Array
+    cover: Array
+
+    def paint(self, planes: Array, colour: Array, draws: Array) -> None:
+        """Lay it over float planes (3, H, W), `colour` (3,) with the texture of `draws` (5,)."""
+        patch = planes[:, *self.window]
+        fill = colour[:, None, None] + texture(self.y, self.x, draws[None])
+        patch += self.cover * (fill - patch)
 
 
 class _Canvas:
@@ -150,30 +172,16 @@ class _Canvas:
     def __init__(self, size: tuple[int, int]) -> None:
         self.size, self.short = size, min(size)
         self.reach = size[0] / self.short, size[1] / self.short
-        self.y, self.x = ((np.arange(n, dtype=np.float32) + 0.5 - n / 2) / (self.short / 2) for n in size)
+        self.y, self.x = grid(size)
 
-    def cover(self, outline: int, radius: float, angle: float, top: float, left: float) -> "_Shape":
+    def cover(self, outline: int, radius: float, angle: float, top: float, left: float) -> _Shape:
         """The part of every pixel inside an outline, within the square around it."""
         rows = slice(*np.searchsorted(self.y, (top - 1.05 * radius, top + 1.05 * radius)))
         columns = slice(*np.searchsorted(self.x, (left - 1.05 * radius, left + 1.05 * radius)))
-        y, x = self.y[None, rows, None], self.x[None, None, columns]
-        place = [np.array([value], dtype=np.float32) for value in (top, left, angle, radius)]
-        u, v = turned(y, x, *place)
+        y, x = self.y[rows], self.x[columns]
+        u, v = turned(y, x, *(np.array([value], np.float32) for value in (top, left, angle, radius)))
         edge = OUTLINES[outline](u, v)[0]
         return _Shape((rows, columns), y, x, (0.5 - edge * (radius * self.short / 2)).clip(0, 1))
-
-
-class _Shape:
-    """A shape's window in the picture, the coordinates there, and its cover (h, w) in 0..1."""
-
-    def __init__(self, window: tuple[slice, slice], y: Array, x: Array, cover: Array) -> None:
-        self.window, self.y, self.x, self.cover = window, y, x, cover
-
-    def paint(self, planes: Array, colour: Array, draws: Array) -> None:
-        """Lay it over float planes (3, H, W), `colour` (3,) with the texture of `draws` (5,)."""
-        patch = planes[:, *self.window]
-        fill = colour[:, None, None] + texture(self.y, self.x, draws[None])
-        patch += self.cover * (fill - patch)
 
 
 def draw(
@@ -183,67 +191,61 @@ def draw(
 
     Args:
         draws: (28 + 12 N,) uniform in [0, 1) for up to N objects.
-        num_classes: of :data:`CLASSES`.
+        num_classes: of `CLASSES`.
         size: (height, width) in pixels.
 
     Returns:
-        uint8 (3, H, W), and the objects as :meth:`ShapesSource.instances` has them.
+        uint8 (3, H, W), and the objects as `ShapesSource.instances` has them.
     """
     canvas = _Canvas(size)
     dark = draws[_COLOUR] < 0.5
     ground = (0.1 if dark else 0.3) + 0.6 * draws[_COLOUR] + 0.16 * (draws[_COLOUR + 1 : _COLOUR + 4] - 0.5)
-    picture = texture(canvas.y[None, :, None], canvas.x[None, None, :], draws[None, _GROUND:_COLOUR])
-    planes = ground[:, None, None] + picture
+    planes = ground[:, None, None] + texture(canvas.y, canvas.x, draws[None, _GROUND:_COLOUR])
     for first in range(_STROKE, _OBJECT, 5):
         stroke = draws[first : first + 5]
         top, left = (2 * stroke[:2] - 1) * canvas.reach
-        piece = canvas.cover(_BAR, 0.12 + 0.16 * stroke[2], np.pi * stroke[3], top, left)
+        piece = canvas.cover(BAR, 0.12 + 0.16 * stroke[2], np.pi * stroke[3], top, left)
         piece.paint(planes, _colour(stroke[4], stroke[2:4], ground.mean()), stroke)
 
-    shapes, labels, masks = _place(draws, num_classes, canvas)
-    for k in reversed(range(len(shapes))):
-        own = draws[_OBJECT + _PER_OBJECT * shapes[k][0] :][:_PER_OBJECT]
-        hue = draws[_HEAD + 2] + (shapes[k][0] + 0.5 * own[5]) / max(6, (len(draws) - _OBJECT) // _PER_OBJECT)
-        shapes[k][1].paint(planes, _colour(hue % 1, own[6:8], ground.mean()), own[7:12])
-    pixels = (planes.clip(0, 1) * 255).astype(np.uint8)
-    stack = torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *size), dtype=np.uint8))
-    labelled = torch.tensor(labels, dtype=torch.int64)
-    return pixels, {"boxes": boxes_of(stack), "labels": labelled, "masks": stack}
+    most = (len(draws) - _OBJECT) // _PER_OBJECT
+    objects = _place(draws[:_OBJECT], draws[_OBJECT:].reshape(most, _PER_OBJECT), num_classes, canvas)
+    for number, (shape, _, _) in reversed(objects.items()):
+        own = draws[_OBJECT + _PER_OBJECT * number :][:_PER_OBJECT]
+        hue = draws[_HEAD + 2] + (number + 0.5 * own[5]) / max(6, most)
+        shape.paint(planes, _colour(hue % 1, own[6:8], ground.mean()), own[7:12])
+    masks = np.array([mask for _, _, mask in objects.values()], dtype=np.uint8).reshape(-1, *size)
+    stack, labels = torch.from_numpy(masks), [label for _, label, _ in objects.values()]
+    found = {"boxes": boxes_of(stack), "labels": torch.tensor(labels, dtype=torch.int64), "masks": stack}
+    return to_pixels(planes), found
 
 
 def _place(
-    draws: Array, num_classes: int, canvas: _Canvas
-) -> tuple[list[tuple[int, _Shape]], list[int], list[npt.NDArray[np.uint8]]]:
+    head: Array, draws: Array, num_classes: int, canvas: _Canvas
+) -> dict[int, tuple[_Shape, int, npt.NDArray[np.bool_]]]:
     """Choose shapes from the front to the back, without those of which too little would be seen.
 
     Returns:
-        (number among the drawn ones, shape), label and visible mask (H, W) of each that stays.
+        By number among the `draws` (N, 12): shape, label and visible mask (H, W).
     """
-    most = (len(draws) - _OBJECT) // _PER_OBJECT
-    wanted = 0 if draws[_HEAD] < _EMPTY else 1 + int(draws[_HEAD + 1] * most)
+    wanted = 0 if head[_HEAD] < _EMPTY else 1 + int(head[_HEAD + 1] * len(draws))
     free = np.ones(canvas.size, dtype=bool)
-    shapes, labels, masks = [], [], []
-    for number in range(wanted):
-        own = draws[_OBJECT + _PER_OBJECT * number :][:_PER_OBJECT]
+    found = {}
+    for number, own in enumerate(draws[:wanted]):
         low = max(_RADII[0], 12 / canvas.short)
         radius = low * (max(_RADII[1], low) / low) ** own[1]
         middle = 2 * own[3:5] - 1
         place = middle * (np.array(canvas.reach) - 0.75 * radius)
-        if number == wanted - 1 and draws[_HEAD + 3] < _LARGE:
+        if number == wanted - 1 and head[_HEAD + 3] < _LARGE:
             radius, place = 0.95 + 0.2 * own[1], 0.25 * middle * canvas.reach
         label = 1 + int(own[0] * num_classes)
         shape = canvas.cover(label - 1, radius, 2 * np.pi * own[2], *place)
         inside = shape.cover > 0.5
-        seen = inside & free[shape.window]
-        if seen.sum() < max(_VISIBLE * inside.sum(), 1):
-            continue
-        mask = np.zeros(canvas.size, dtype=np.uint8)
-        mask[shape.window] = seen
-        free[shape.window] &= ~inside
-        shapes.append((number, shape))
-        labels.append(label)
-        masks.append(mask)
-    return shapes, labels, masks
+        mask = np.zeros_like(free)
+        mask[shape.window] = inside & free[shape.window]
+        if mask.sum() >= max(_VISIBLE * inside.sum(), 1):
+            free[shape.window] &= ~inside
+            found[number] = shape, label, mask
+    return found
 
 
 def _colour(hue: float, draws: Array, brightness: float) -> Array:
