@@ -24,7 +24,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "MHSA2d": "botvision.attention.layer",
-    "cost": "botvision.backbones",
+    "cost": "botvision.backbones.cost",
     "Surgery": "botvision.backbones.surgery",
     "fold_batch_norm": "botvision.backbones.fuse",
     "from_resnet": "botvision.backbones.surgery",
@@ -71,7 +71,8 @@ def __getattr__(name: str) -> object:
     """Import what is asked for from where it lives (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    home = importlib.import_module(_HOME[name])
+    value = home if name == "cost" else getattr(home, name)
     globals()[name] = value
     return value
 

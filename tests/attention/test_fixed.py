@@ -6,8 +6,8 @@ import torch
 from botvision.attention import MHSA2d, attend_reference
 from botvision.attention.kernels import KERNELS, attend
 from botvision.attention.reference import Fixed
-from botvision.backbones import create_model
 from botvision.backbones.cost import count
+from botvision.backbones.models import create_model
 from tests.attention.conftest import TOLERANCE
 
 CONTROLS: tuple[Fixed, ...] = ("even", "own")

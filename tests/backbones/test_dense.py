@@ -5,8 +5,8 @@ import timm
 import torch
 from torch import nn
 
-from botvision.backbones import create_model
 from botvision.backbones.dense import cells_at, logits_at
+from botvision.backbones.models import create_model
 
 MODEL = {"num_classes": 5, "img_size": 128}
 

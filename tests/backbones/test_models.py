@@ -11,7 +11,8 @@ from torch import nn
 
 from botvision.attention.layer import MHSA2d
 from botvision.backbones.block import AttentionConv2d
-from botvision.backbones.models import VARIANTS, BoTNet, create_model, list_models, set_stem
+from botvision.backbones.models import BoTNet, create_model, list_models, set_stem
+from botvision.backbones.variants import VARIANTS, check_name
 
 
 def build(name: str | None, **kwargs) -> Any:
@@ -51,19 +52,41 @@ def test_every_row_is_registered_and_built_as_the_row_says():
         assert model.get_submodule(model.pretrained_cfg["first_conv"]).in_channels == 3
         cells = row.img_size // 16
         assert not replaced or model.layer4[0].conv2.attention.position.grid == (cells, cells)
-        if row.twin is not None:
-            assert timm.is_model(row.twin)
+        if row.baseline is not None:
+            assert timm.is_model(row.baseline)
     assert list_models() == list(VARIANTS)
     assert set(timm.list_models("botnet_t*")) == {f"botnet_t{i}" for i in range(3, 8)}
 
 
-@pytest.mark.parametrize("name", [name for name, row in VARIANTS.items() if row.twin])
-def test_twin_differs_by_the_spatial_convolutions_of_c5_alone(name: str):
+@pytest.mark.parametrize("name", [name for name, row in VARIANTS.items() if row.baseline])
+def test_baseline_differs_by_the_spatial_convolutions_of_c5_alone(name: str):
     with torch.device("meta"):
-        ours, twin = build(name).state_dict(), build(VARIANTS[name].twin).state_dict()
-    same = {key for key in ours if key in twin and ours[key].shape == twin[key].shape}
+        ours, baseline = build(name).state_dict(), build(VARIANTS[name].baseline).state_dict()
+    same = {key for key in ours if key in baseline and ours[key].shape == baseline[key].shape}
     assert {key.split(".")[2] for key in ours.keys() ^ same} == {"conv2"}
-    assert {key.split(".")[0] for key in twin.keys() ^ same} == {"layer4"}
+    assert {key.split(".")[0] for key in baseline.keys() ^ same} == {"layer4"}
+
+
+def test_names_that_are_nowhere_are_refused_without_timm():
+    for name in (
+        *VARIANTS,
+        *timm.list_models(),
+        "resnet50.a1_in1k",
+        "tv_resnet50",
+    ):  # the last one is an alias
+        check_name(name)
+    code = """
+import sys
+from botvision.backbones.variants import check_name
+try:
+    check_name("resnet51")
+except ValueError as error:
+    print(error, {"timm", "torch"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("unknown model 'resnet51'; did you mean ")
+    assert " resnet50, " in done.stdout
+    assert done.stdout.endswith("set()\n")
 
 
 def test_features_only():

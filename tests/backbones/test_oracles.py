@@ -5,7 +5,8 @@ import timm
 import torch
 
 from botvision.backbones.cost import Cost, count, stage_table
-from botvision.backbones.models import VARIANTS, create_model
+from botvision.backbones.models import create_model
+from botvision.backbones.variants import VARIANTS
 
 
 def _cost(name: str, size: int, **kwargs) -> Cost:

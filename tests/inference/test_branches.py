@@ -9,7 +9,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 import botvision as bv
 from botvision.attention import MHSA2d
-from botvision.backbones import AttentionConv2d
+from botvision.backbones.block import AttentionConv2d
 from botvision.config.detector import DetectorOptions
 from botvision.inference.attention_maps import attention_maps
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from botvision.backbones import create_model
 from botvision.backbones.cost import count
+from botvision.backbones.models import create_model
 from botvision.cli import main as cli
 from botvision.config.recipes import build_config, load_recipe
 from botvision.config.run import RunConfig

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from botvision.backbones import create_model
+from botvision.backbones.models import create_model
 from botvision.config.run import OptimConfig
 from botvision.training.optim import Schedule, build_optimizer, build_schedule, parameter_groups
 

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from botvision.backbones import create_model, load_model
 from botvision.backbones.cost import count
 from botvision.backbones.dense import logits_at
+from botvision.backbones.models import create_model
+from botvision.backbones.weights import load_model
 from botvision.cli import main as cli
 from botvision.config.data import DataConfig
 from botvision.config.recipes import build_config, load_config, load_recipe

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from botvision.backbones import load_model
+from botvision.backbones.weights import load_model
 from botvision.config.recipes import ConfigError, load_config, resumed_config
 from botvision.training import checkpoint, history, run
 from botvision.training.checkpoint import read_state

@@ -12,8 +12,8 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from botvision.backbones import load_model
 from botvision.backbones.models import create_model
+from botvision.backbones.weights import load_model
 from botvision.config.recipes import ConfigError, build_config, load_config
 from botvision.data.classification import ClassificationDataset, open_splits
 from botvision.metrics.predictions import load_predictions

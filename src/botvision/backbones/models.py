@@ -1,4 +1,4 @@
-"""The table of models, one row each, and their registration in timm.
+"""The models of the table, and their registration in timm.
 
 A BoTNet is timm's ResNet whose constructor performs the surgery, so names of weights, `features_only`,
 `reset_classifier`, drop path, gradient checkpointing and weight loading are timm's own.
@@ -20,6 +20,7 @@ from torch import nn
 
 from botvision.attention.layer import MHSA2d
 from botvision.backbones.surgery import Surgery, from_resnet, image_hw
+from botvision.backbones.variants import VARIANTS, Variant, unknown_model
 
 M = TypeVar("M", bound=nn.Module)
 SURGERY_KEYS = {field.name for field in dataclasses.fields(Surgery)}
@@ -27,67 +28,6 @@ TRUNK_KEYS = set(inspect.signature(ResNet.__init__).parameters) - {"self", "bloc
 ARGUMENTS = SURGERY_KEYS | TRUNK_KEYS | {"stem", "pretrained", "features_only", "out_indices"}
 STEMS = ("imagenet", "cifar")
 CIFAR_SIZE = 32  # pixels; the default size of a network with the CIFAR stem
-NANO = {"channels": (8, 16, 32, 64), "stem_width": 8, "stem_type": "deep"}
-TINY = {"channels": (16, 32, 64, 128), "stem_width": 16, "stem_type": "deep"}
-SMALL = {"channels": (32, 64, 128, 256), "stem_width": 16, "stem_type": "deep"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """One row of the table.
-
-    Attributes:
-        layers: numbers of blocks in c2, c3, c4, c5.
-        c5_stride: stride of c5; 1 in the S1 family.
-        img_size: side in pixels at which the paper (or the recipe) uses it; sizes the position tables.
-        se: squeeze-excite with ratio 1/16: "none", "conv" (convolution blocks, the paper's text) or "all"
-            (every block, the parameter counts of the paper's table).
-        act: activation.
-        trunk: further arguments of timm's ResNet.
-        attention: False for a plain ResNet.
-        twin: the plain ResNet it is compared with.
-    """
-
-    layers: tuple[int, int, int, int]
-    c5_stride: int = 2
-    img_size: int = 224
-    se: str = "none"
-    act: str = "relu"
-    trunk: dict[str, Any] = dataclasses.field(default_factory=dict)
-    attention: bool = True
-    twin: str | None = None
-
-
-VARIANTS: dict[str, Variant] = {
-    "botnet50": Variant((3, 4, 6, 3), twin="resnet50"),
-    "botnet101": Variant((3, 4, 23, 3), twin="resnet101"),
-    "botnet152": Variant((3, 8, 36, 3), twin="resnet152"),
-    "botnet200": Variant((3, 24, 36, 3)),
-    "botnet_s1_50": Variant((3, 4, 6, 3), 1, twin="resnet50"),
-    "botnet_s1_59": Variant((3, 4, 6, 6), 1),
-    "botnet_s1_77": Variant((3, 4, 6, 12), 1),
-    "botnet_s1_110": Variant((3, 4, 23, 6), 1),
-    "botnet_s1_128": Variant((3, 4, 23, 12), 1),
-    "botnet_t3": Variant((3, 4, 6, 6), 1, 224, "conv", "silu"),
-    "botnet_t4": Variant((3, 4, 23, 6), 1, 224, "conv", "silu"),
-    "botnet_t5": Variant((3, 4, 23, 12), 1, 256, "conv", "silu"),
-    "botnet_t6": Variant((3, 4, 6, 12), 1, 320, "conv", "silu"),
-    "botnet_t7": Variant((3, 4, 23, 12), 1, 384, "conv", "silu"),
-    # Not from the paper: train on a CPU in minutes, on 32x32 (CIFAR stem) or 64x64 images.
-    "botnet14_nano": Variant((1, 1, 1, 1), 2, 64, trunk=NANO, twin="resnet14_nano"),
-    "botnet14_tiny": Variant((1, 1, 1, 1), 2, 64, trunk=TINY, twin="resnet14_tiny"),
-    "botnet26_tiny": Variant((2, 2, 2, 2), 2, 64, trunk=TINY, twin="resnet26_tiny"),
-    "botnet38_tiny": Variant((3, 3, 3, 3), 2, 64, trunk=TINY, twin="resnet38_tiny"),
-    "botnet26_small": Variant((2, 2, 2, 2), 2, 64, trunk=SMALL, twin="resnet26_small"),
-    "botnet_s1_14_nano": Variant((1, 1, 1, 1), 1, 64, trunk=NANO, twin="resnet14_nano"),
-    "botnet_s1_14_tiny": Variant((1, 1, 1, 1), 1, 64, trunk=TINY, twin="resnet14_tiny"),
-    "botnet_s1_26_small": Variant((2, 2, 2, 2), 1, 64, trunk=SMALL, twin="resnet26_small"),
-    "resnet14_nano": Variant((1, 1, 1, 1), 2, 64, trunk=NANO, attention=False),
-    "resnet14_tiny": Variant((1, 1, 1, 1), 2, 64, trunk=TINY, attention=False),
-    "resnet26_tiny": Variant((2, 2, 2, 2), 2, 64, trunk=TINY, attention=False),
-    "resnet38_tiny": Variant((3, 3, 3, 3), 2, 64, trunk=TINY, attention=False),
-    "resnet26_small": Variant((2, 2, 2, 2), 2, 64, trunk=SMALL, attention=False),
-}
 
 
 class BoTNet(ResNet):
@@ -130,13 +70,7 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:  # noqa: ANN401
         ValueError: an unknown name (with the closest ones) or an argument that does not fit.
     """
     if not timm.is_model(name.split(".")[0]):
-        close = difflib.get_close_matches(name, sorted({*VARIANTS, *timm.list_models()}), n=4)
-        hint = (
-            f"; did you mean {', '.join(close)}?"
-            if close
-            else f"; there are {', '.join(VARIANTS)} and timm's"
-        )
-        raise ValueError(f"unknown model {name!r}{hint}")
+        raise unknown_model(name, timm.list_models())
     build = timm.create_model if name in VARIANTS or "stem" not in kwargs else _timm_model_with_stem
     try:
         return build(name, **kwargs)

@@ -142,7 +142,8 @@ def _convert(args: argparse.Namespace, _: Overrides) -> int:
 
 
 def _train(args: argparse.Namespace, overrides: Overrides) -> int:
-    from botvision.config.recipes import build_config, load_recipe, resumed_config
+    from botvision.backbones.variants import check_name
+    from botvision.config.recipes import build_config, check_new_folder, load_recipe, resumed_config
 
     if args.recipe is None and not (args.resume and args.out):
         raise UsageError("RECIPE is missing; only --resume with --out DIR goes without")
@@ -152,10 +153,11 @@ def _train(args: argparse.Namespace, overrides: Overrides) -> int:
         config = resumed_config(out, overrides, config.recipe if config else None)
     if config.data.root is not None and not getattr(config.data, "download", False):
         _must_exist(config.data.root, "data.root: ")
+    if not args.resume:
+        check_new_folder(out)
+    check_name(config.model.name)
     try:
-        from botvision.training.run import (
-            train,
-        )  # after the configuration: a wrong key need not wait for torch
+        from botvision.training.run import train  # it takes seconds, the mistakes above do not wait for it
 
         train(config, out, resume=args.resume)
     except KeyboardInterrupt:
@@ -201,14 +203,15 @@ def _cost(args: argparse.Namespace, overrides: Overrides) -> int:
     wrong = next((key for key in overrides if not key.startswith("model.args.")), None)
     if wrong is not None:
         raise UsageError(f"--{wrong}: cost takes --model.args.KEY alone")
+    from botvision.backbones.variants import check_name
     from botvision.config.schema import parse_value
 
     size = (args.size[0], args.size[-1])
     given = {key.removeprefix("model.args."): parse_value(value, key) for key, value in overrides.items()}
-    models = [_cost_of(args.model, given, size, args)]
-    if args.vs:
-        models.append(_cost_of(args.vs, {}, size, args))
-    print(report.cost_tables(models))
+    named = [(args.model, given), *([(args.vs, {})] if args.vs else [])]
+    for name, _ in named:
+        check_name(name)
+    print(report.cost_tables([_cost_of(name, given, size, args) for name, given in named]))
     return 0
 
 
@@ -217,7 +220,8 @@ def _cost_of(
 ) -> report.ModelCost:
     import torch
 
-    from botvision.backbones import cost, create_model, list_models
+    from botvision.backbones import cost
+    from botvision.backbones.models import create_model, list_models
 
     sized = {"img_size": size} if name in list_models() else {}  # timm's own ResNets have no such argument
     try:
@@ -277,7 +281,7 @@ def _recipes(args: argparse.Namespace, _: Overrides) -> int:
 
 
 def _models(args: argparse.Namespace, _: Overrides) -> int:
-    from botvision.backbones import VARIANTS
+    from botvision.backbones.variants import VARIANTS
 
     print(report.model_table(VARIANTS))
     print("\nEvery ResNet of timm works, too.\nnext: botvision cost MODEL --vs resnet50")

@@ -110,6 +110,14 @@ def resumed_config(
     return build_config(values, overrides)
 
 
+def check_new_folder(folder: Path) -> None:
+    """Refuse a folder for a new run that holds a run or anything else. Raises ConfigError."""
+    if (folder / "config.yaml").is_file():
+        raise ConfigError(f"{folder} already holds a run: resume it, or choose another folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: expected a new or empty folder for the run")
+
+
 def config_to_dict(config: AnyRunConfig) -> dict[str, Any]:
     """Returns the configuration as plain mappings, lists and scalars, every key present."""
     return _plain(dataclasses.asdict(config))

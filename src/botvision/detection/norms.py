@@ -6,7 +6,7 @@ import torch
 from timm.layers.norm_act import convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
 
-from botvision.backbones import AttentionConv2d
+from botvision.backbones.block import AttentionConv2d
 from botvision.config.detector import Norm
 
 

@@ -16,7 +16,7 @@ import torch
 from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 
-from botvision.backbones import AttentionConv2d
+from botvision.backbones.block import AttentionConv2d
 from botvision.detection.norms import GroupNorm2d
 
 

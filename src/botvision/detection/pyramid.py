@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from botvision.backbones import VARIANTS, create_model
+from botvision.backbones.models import create_model
+from botvision.backbones.variants import VARIANTS
 from botvision.config.detector import DetectorOptions
 from botvision.detection.norms import convert, freeze, norm_layer
 

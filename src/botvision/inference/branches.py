@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from botvision.backbones import AttentionConv2d
+from botvision.backbones.block import AttentionConv2d
 from botvision.inference.view import View
 
 ENDS = ("bn3", "se", "drop_path")  # of the branch, in the order in which a block calls those that it has

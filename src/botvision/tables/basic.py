@@ -10,7 +10,7 @@ from botvision.metrics.seeds import LEVEL, Difference
 
 if TYPE_CHECKING:  # for their names alone: they bring torch
     from botvision.backbones.cost import Cost, StageCost, StepTime
-    from botvision.backbones.models import Variant
+    from botvision.backbones.variants import Variant
     from botvision.data.check import CheckReport
     from botvision.metrics.classification import ClassificationMetrics
 
@@ -271,10 +271,10 @@ def model_table(variants: "Mapping[str, Variant]") -> str:
         "squeeze-excite",
         "activation",
         "usual size",
-        "plain twin",
+        "baseline",
     ]
     rows = [
-        [name, "-".join(map(str, v.layers)), v.c5_stride, v.se, v.act, v.img_size, v.twin or ""]
+        [name, "-".join(map(str, v.layers)), v.c5_stride, v.se, v.act, v.img_size, v.baseline or ""]
         for name, v in variants.items()
     ]
     return table(header, rows, "llrllrl")

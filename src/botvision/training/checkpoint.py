@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from botvision.config.recipes import changed_keys, config_to_dict, load_config, value_at
+from botvision.config.recipes import changed_keys, check_new_folder, config_to_dict, load_config, value_at
 from botvision.config.run import AnyRunConfig, TrainConfig
 from botvision.config.schema import ConfigError
 from botvision.data.labels import some_classes
@@ -259,14 +259,10 @@ def check_folder(folder: Path, config: AnyRunConfig, resume: bool) -> RunState |
             resume, or a finished run without its checkpoints; a key that decides about the numbers has
             changed; fewer epochs than are done.
     """
-    has_run = (folder / "config.yaml").is_file()
     if not resume:
-        if has_run:
-            raise ConfigError(f"{folder} already holds a run: resume it, or choose another folder")
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(f"{folder}: expected a new or empty folder for the run")
+        check_new_folder(folder)
         return None
-    if not has_run:
+    if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder}: no run to resume, there is no config.yaml")
     old = load_config(folder / "config.yaml")
     for key in changed_keys(old, config):

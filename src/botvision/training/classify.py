@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from botvision.attention.ablation import Replaced
 from botvision.backbones.cost import count
 from botvision.backbones.dense import logits_at
-from botvision.backbones.models import VARIANTS, create_model
+from botvision.backbones.models import create_model
+from botvision.backbones.variants import VARIANTS
 from botvision.backbones.weights import LoadReport, load_model, load_weights, save_model
 from botvision.config.run import EVALUATION_KEYS, RunConfig
 from botvision.config.schema import ConfigError

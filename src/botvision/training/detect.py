@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import center_crop
 
 from botvision.attention.ablation import Replaced
 from botvision.backbones.cost import count
-from botvision.backbones.models import VARIANTS
+from botvision.backbones.variants import VARIANTS
 from botvision.backbones.weights import LoadReport
 from botvision.coco.files import read_truth
 from botvision.coco.masks import encode

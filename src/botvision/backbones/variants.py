@@ -1,0 +1,98 @@
+"""The table of models, one row each. It imports neither torch nor timm: a wrong name costs milliseconds."""
+
+import dataclasses
+import difflib
+import functools
+import importlib.util
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+NANO = {"channels": (8, 16, 32, 64), "stem_width": 8, "stem_type": "deep"}
+TINY = {"channels": (16, 32, 64, 128), "stem_width": 16, "stem_type": "deep"}
+SMALL = {"channels": (32, 64, 128, 256), "stem_width": 16, "stem_type": "deep"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One row of the table.
+
+    Attributes:
+        layers: numbers of blocks in c2, c3, c4, c5.
+        c5_stride: stride of c5; 1 in the S1 family.
+        img_size: side in pixels at which the paper (or the recipe) uses it; sizes the position tables.
+        se: squeeze-excite with ratio 1/16: "none", "conv" (convolution blocks, the paper's text) or "all"
+            (every block, the parameter counts of the paper's table).
+        act: activation.
+        trunk: further arguments of timm's ResNet.
+        attention: False for a plain ResNet.
+        baseline: the plain ResNet it is compared with.
+    """
+
+    layers: tuple[int, int, int, int]
+    c5_stride: int = 2
+    img_size: int = 224
+    se: str = "none"
+    act: str = "relu"
+    trunk: dict[str, Any] = dataclasses.field(default_factory=dict)
+    attention: bool = True
+    baseline: str | None = None
+
+
+VARIANTS: dict[str, Variant] = {
+    "botnet50": Variant((3, 4, 6, 3), baseline="resnet50"),
+    "botnet101": Variant((3, 4, 23, 3), baseline="resnet101"),
+    "botnet152": Variant((3, 8, 36, 3), baseline="resnet152"),
+    "botnet200": Variant((3, 24, 36, 3)),
+    "botnet_s1_50": Variant((3, 4, 6, 3), 1, baseline="resnet50"),
+    "botnet_s1_59": Variant((3, 4, 6, 6), 1),
+    "botnet_s1_77": Variant((3, 4, 6, 12), 1),
+    "botnet_s1_110": Variant((3, 4, 23, 6), 1),
+    "botnet_s1_128": Variant((3, 4, 23, 12), 1),
+    "botnet_t3": Variant((3, 4, 6, 6), 1, 224, "conv", "silu"),
+    "botnet_t4": Variant((3, 4, 23, 6), 1, 224, "conv", "silu"),
+    "botnet_t5": Variant((3, 4, 23, 12), 1, 256, "conv", "silu"),
+    "botnet_t6": Variant((3, 4, 6, 12), 1, 320, "conv", "silu"),
+    "botnet_t7": Variant((3, 4, 23, 12), 1, 384, "conv", "silu"),
+    # Not from the paper: train on a CPU in minutes, on 32x32 (CIFAR stem) or 64x64 images.
+    "botnet14_nano": Variant((1, 1, 1, 1), 2, 64, trunk=NANO, baseline="resnet14_nano"),
+    "botnet14_tiny": Variant((1, 1, 1, 1), 2, 64, trunk=TINY, baseline="resnet14_tiny"),
+    "botnet26_tiny": Variant((2, 2, 2, 2), 2, 64, trunk=TINY, baseline="resnet26_tiny"),
+    "botnet38_tiny": Variant((3, 3, 3, 3), 2, 64, trunk=TINY, baseline="resnet38_tiny"),
+    "botnet26_small": Variant((2, 2, 2, 2), 2, 64, trunk=SMALL, baseline="resnet26_small"),
+    "botnet_s1_14_nano": Variant((1, 1, 1, 1), 1, 64, trunk=NANO, baseline="resnet14_nano"),
+    "botnet_s1_14_tiny": Variant((1, 1, 1, 1), 1, 64, trunk=TINY, baseline="resnet14_tiny"),
+    "botnet_s1_26_small": Variant((2, 2, 2, 2), 1, 64, trunk=SMALL, baseline="resnet26_small"),
+    "resnet14_nano": Variant((1, 1, 1, 1), 2, 64, trunk=NANO, attention=False),
+    "resnet14_tiny": Variant((1, 1, 1, 1), 2, 64, trunk=TINY, attention=False),
+    "resnet26_tiny": Variant((2, 2, 2, 2), 2, 64, trunk=TINY, attention=False),
+    "resnet38_tiny": Variant((3, 3, 3, 3), 2, 64, trunk=TINY, attention=False),
+    "resnet26_small": Variant((2, 2, 2, 2), 2, 64, trunk=SMALL, attention=False),
+}
+
+
+def unknown_model(name: str, others: Iterable[str]) -> ValueError:
+    """Return the error that names the closest of the table's models and of others."""
+    close = difflib.get_close_matches(name, sorted({*VARIANTS, *others}), n=4)
+    hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(VARIANTS)} and timm's"
+    return ValueError(f"unknown model {name!r}; {hint}")
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is neither in the table nor anywhere in timm's source, which is read as text.
+
+    Raises:
+        ValueError: one line with the closest names.
+    """
+    text, base = "" if name in VARIANTS else _timm_source(), name.split(".")[0]
+    if text and not any(form in text for form in (f"def {base}(", f"'{base}'", f'"{base}"')):
+        raise unknown_model(name, re.findall(r"^@register_model\ndef (\w+)", text, re.MULTILINE))
+
+
+@functools.cache
+def _timm_source() -> str:
+    spec = importlib.util.find_spec("timm")
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    files = [file for folder in folders for file in Path(folder).glob("models/*.py")]
+    return "\n".join(file.read_text("utf-8") for file in files)
