@@ -133,7 +133,7 @@ def test_distances_are_in_pixels():
         DistanceRow("layer4.1", np.array([1.0]), np.array([0.5]), np.array([1.5]), 1.2, 32),
     ]
     axes: Any = distance_figure(rows).axes[0]
-    points = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "o"]
+    points = [y for line in axes.lines if line.get_marker() == "o" for y in line.get_ydata()]
     assert points == [32.0, 48.0, 32.0]
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["head 1", "head 2", "10 to 90 % of queries", "attention to all cells alike"]

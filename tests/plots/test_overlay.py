@@ -1,4 +1,4 @@
-"""Overlays: masks that are see-through, labels that keep clear of each other, sheets of pairs."""
+"""Overlays: masks that are see-through, labels that keep clear of each other; sheets and cards."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from botvision.plots import labels as draw_labels
-from botvision.plots.labels import PALETTE, class_colour
-from botvision.plots.overlay import Objects, Pair, overlay, truth_and_prediction_sheet
+from botvision.plots import overlay as module
+from botvision.plots.overlay import (
+    PALETTE,
+    Objects,
+    Pair,
+    annotate,
+    class_colour,
+    contact_sheet,
+    overlay,
+    truth_and_prediction_sheet,
+)
+from tests.plots.test_style import colour_count, pixels
 
 CLASSES = ["disc", "square", "a class whose name is much longer than any picture of it is wide " * 2]
 
@@ -30,7 +39,7 @@ def scene(count=3, size=(60, 80), seed=0):
 def placed(monkeypatch):
     """Collect where labels are drawn."""
     places = []
-    original = draw_labels._place
+    original = module._place
 
     def watch(i, boxes, size, picture, taken):
         place = original(i, boxes, size, picture, taken)
@@ -38,7 +47,7 @@ def placed(monkeypatch):
             places.append((*place, place[0] + size[0], place[1] + size[1]))
         return place
 
-    monkeypatch.setattr(draw_labels, "_place", watch)
+    monkeypatch.setattr(module, "_place", watch)
     return places
 
 
@@ -214,9 +223,65 @@ def test_letters_can_be_read_on_every_colour():
     picture = Image.new("RGB", (200, 40), "white")
     for colour in map(class_colour, range(3 * len(PALETTE))):
         boxes = np.array([[0.0, 0.0, 200.0, 40.0]])
-        draw_labels.draw_labels(picture, boxes, ["mmmmmmmm"], [colour], [0])
+        module._draw_labels(picture, boxes, ["mmmmmmmm"], [colour], [0])
         ground = np.array(colour, float)
         pixels = np.asarray(picture, float)[:20, :60].reshape(-1, 3)
         contrast = np.abs((pixels - ground) @ [0.299, 0.587, 0.114]).max()
         assert contrast > 80
         ImageDraw.Draw(picture).rectangle((0, 0, 200, 40), fill="white")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (32, 32), (300, 200), (30, 4000), (4000, 30), (2000, 1500)])
+def test_annotated_image_is_bounded_and_leaves_the_original(size):
+    image = Image.new("RGB", size, "#20a040")
+    before = image.tobytes()
+    card = annotate(image, [{"label": "cat", "score": 0.75}, {"label": "dog", "score": 0.25}])
+    assert image.tobytes() == before
+    assert card.mode == "RGB"
+    assert 256 < max(card.size) <= 768 + 320 + 48
+    assert colour_count(card, "#20a040") > 0
+
+
+def test_annotated_bars_have_the_length_of_the_scores():
+    card = annotate(Image.new("RGB", (32, 32)), [{"label": "a", "score": 0.5}, {"label": "b", "score": 0.25}])
+    image = pixels(card)
+    middle_of_bar = 16 + 32
+    for row, colour, share in (
+        (middle_of_bar, (31, 95, 191), 0.5),
+        (middle_of_bar + 46, (157, 185, 227), 0.25),
+    ):
+        length = np.all(np.abs(image[row] - colour) <= 2, axis=-1).sum()
+        assert abs(length - share * 320) <= 2
+
+
+def test_long_labels_are_cut_and_do_not_overwrite_the_number():
+    short = annotate(Image.new("RGB", (64, 64)), [{"label": "x", "score": 0.5}])
+    long = annotate(Image.new("RGB", (64, 64)), [{"label": "x" * 500 + "\n" * 3, "score": 0.5}])
+    assert short.size == long.size
+    number = (short.width - 16 - 50, 16, short.width - 16, 16 + 26)
+    assert short.crop(number).tobytes() == long.crop(number).tobytes()
+
+
+def test_contact_sheet_places_every_image_once():
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250)]
+    sheet = contact_sheet([Image.new("RGB", (20, 20), c) for c in colours], list("abcde"), cell=80)
+    assert sheet.size == (3 * 92 + 12, 2 * 114 + 12)
+    for colour in colours:
+        assert np.all(pixels(sheet) == colour, axis=-1).sum() == 80 * 80
+
+
+def test_contact_sheet_refuses_unequal_numbers():
+    with pytest.raises(ValueError, match="1 images and 2 captions"):
+        contact_sheet([Image.new("RGB", (2, 2))], ["a", "b"])
+
+
+def test_columns_of_a_sheet_have_headings_and_cells_may_be_empty():
+    red, blue = (Image.new("RGB", (8, 8), colour) for colour in ("#ff0000", "#0000ff"))
+    sheet = contact_sheet([red, None, None, blue], ["a"] * 4, columns=2, cell=40, headings=["x", "y"])
+    cells = [sheet.crop((x, y, x + 40, y + 40)) for y in (42, 42 + 74) for x in (12, 12 + 52)]
+    assert [colour_count(cell, "#ff0000") for cell in cells] == [1600, 0, 0, 0]
+    assert [colour_count(cell, "#0000ff") for cell in cells] == [0, 0, 0, 1600]
+    captions = [sheet.crop((x, y, x + 40, y + 22)) for y in (82, 82 + 74) for x in (12, 12 + 52)]
+    assert [(pixels(caption) < 128).any() for caption in captions] == [True, False, False, True]
+    headings = [sheet.crop((x, 0, x + 40, 30)) for x in (12, 12 + 52)]
+    assert all((pixels(heading) < 128).any() for heading in headings)

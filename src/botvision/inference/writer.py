@@ -11,7 +11,7 @@ from PIL import Image
 
 from botvision.inference.predictor import Prediction
 from botvision.io.files import replacing, write_text
-from botvision.plots.style import annotate, contact_sheet
+from botvision.plots.overlay import annotate, contact_sheet
 
 PREDICTIONS = "predictions.json"
 PICTURES = "pictures"

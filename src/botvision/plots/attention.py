@@ -1,6 +1,6 @@
 """Pictures of attention: maps over their image, how far heads look, what position tables say.
 
-Functions return matplotlib figures, which `draw.save_figure` writes. Arrays are numpy's; height before width.
+Functions return matplotlib figures, which `save_figure` writes. Arrays are numpy's; height before width.
 """
 
 import math
@@ -16,7 +16,6 @@ from botvision.plots.style import INK, PALE_INK, TRACK, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 QUERY = "#00e5ff"  # told apart from the warm colours of the maps, and from photographs
@@ -102,6 +101,7 @@ def maps_figure(image: Image.Image, size: tuple[int, int], rows: Sequence[MapRow
         size: (height, width) of the image in the pixels of the rows' boxes.
         rows: at least one; the photo stands at the left of each.
     """
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     tall, wide = _tile(size)
@@ -109,30 +109,23 @@ def maps_figure(image: Image.Image, size: tuple[int, int], rows: Sequence[MapRow
     sides = (columns * (max(wide, NARROWEST) + 0.1), len(rows) * (tall + 0.55))
     figure = Figure(figsize=sides, dpi=DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)  # pyrefly: ignore
-    grid = figure.subplots(len(rows), columns, squeeze=False)
     photo = np.asarray(image.convert("RGB"))
-    grey = np.asarray(image.convert("L"))[..., None].repeat(3, -1)
-    for row, tiles in zip(rows, grid, strict=True):
-        _photo(tiles[0], photo, size)
+    dim = (FADED * np.asarray(image.convert("L"))[..., None].repeat(3, -1)).astype(np.uint8)
+    for row, tiles in zip(rows, figure.subplots(len(rows), columns, squeeze=False), strict=True):
         height, width = row.maps.shape[1:]
-        tiles[0].set_title(f"{row.title}\n{height}x{width} cells", fontsize=TYPE, color=INK, loc="left")
+        _show_photo(tiles[0], photo, size, f"{row.title}\n{height}x{width} cells", INK)
         _mark(tiles[0], row)
+        top, left, bottom, right = row.extent
         for axes, weights, name in zip(tiles[1:], row.maps, row.names, strict=False):
-            _photo(axes, (FADED * grey).astype(np.uint8), size)
-            top, left, bottom, right = row.extent
-            times = weights * weights.size  # of even attention
-            axes.imshow(
-                (times - 1) / (max(float(times.max()), LEAST_TOP) - 1),
-                cmap=glow(),
-                vmin=0.0,
-                vmax=1.0,
-                extent=(left - 0.5, right - 0.5, bottom - 0.5, top - 0.5),
-                interpolation="nearest",
-            )
-            _photo_limits(axes, size)
-            _mark(axes, row)
             caption = f"{name}\nup to {_percent(weights.max())} %, {times_even(weights)} even"
-            axes.set_title(caption, fontsize=TYPE, color=PALE_INK, loc="left")
+            _show_photo(axes, dim, size, caption, PALE_INK)
+            times = weights * weights.size  # of even attention
+            light = np.clip((times - 1) / (max(float(times.max()), LEAST_TOP) - 1), 0.0, 1.0)
+            glow = colormaps["inferno"](0.35 + 0.65 * light)  # through red and orange to pale yellow
+            glow[..., 3] = 0.88 * light**1.25
+            extent = (left - 0.5, right - 0.5, bottom - 0.5, top - 0.5)
+            axes.imshow(glow, extent=extent, interpolation="nearest")
+            _mark(axes, row)
         for axes in tiles[1 + len(row.maps) :]:
             axes.set_axis_off()
     return figure
@@ -156,9 +149,10 @@ def distance_figure(rows: Sequence[DistanceRow]) -> "Figure":
         for n, middle in enumerate(middles):
             colour = HEAD_COLOURS[n % len(HEAD_COLOURS)]
             low, mean, high = (float(part[n]) * row.stride for part in (row.low, row.mean, row.high))
-            label = f"head {n + 1}" if len(row.mean) == heads and place == _widest(rows) else None
             axes.vlines(middle, low, high, color=colour, lw=2, alpha=0.45)
-            axes.plot(middle, mean, "o", color=colour, markersize=7, label=label)
+            axes.plot(middle, mean, "o", color=colour, markersize=7)
+    for n in range(heads):
+        axes.plot([], [], "o", color=HEAD_COLOURS[n % len(HEAD_COLOURS)], markersize=7, label=f"head {n + 1}")
     axes.plot([], [], color=PALE_INK, lw=2, alpha=0.45, label="10 to 90 % of queries")
     axes.plot([], [], color=PALE_INK, linestyle="--", lw=1, label="attention to all cells alike")
     axes.set_xticks(range(len(rows)), [row.title for row in rows])
@@ -217,17 +211,6 @@ def position_figure(rows: Sequence[PositionRow]) -> "Figure":
     return figure
 
 
-def glow() -> "Colormap":
-    """Colours of attention: nothing where there is none, through red and orange to pale yellow."""
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap
-
-    steps = np.linspace(0.0, 1.0, 256)
-    colours = colormaps["inferno"](0.35 + 0.65 * steps)
-    colours[:, 3] = 0.88 * steps**1.25
-    return ListedColormap(colours)
-
-
 def times_even(weights: Array) -> str:
     """The largest weight of a map in multiples of what attention to all cells alike gives each of them."""
     return f"{weights.max() * weights.size:.1f}x"
@@ -244,17 +227,13 @@ def _tile(size: tuple[int, int]) -> tuple[float, float]:
     return max(0.8, TILE * size[0] / longest), max(1.5, TILE * size[1] / longest)
 
 
-def _photo(axes: "Axes", pixels: Array, size: tuple[int, int]) -> None:
+def _show_photo(axes: "Axes", pixels: Array, size: tuple[int, int], title: str, colour: str) -> None:
     """Show a picture of any scale in the image's own coordinates: the middle of its first pixel is (0, 0)."""
-    extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
-    axes.imshow(pixels, extent=extent, interpolation="antialiased")
+    axes.imshow(pixels, extent=(-0.5, size[1] - 0.5, size[0] - 0.5, -0.5), interpolation="antialiased")
+    axes.set(xlim=(-0.5, size[1] - 0.5), ylim=(size[0] - 0.5, -0.5))  # whatever is drawn upon it
+    axes.set_title(title, fontsize=TYPE, color=colour, loc="left")
     axes.set_anchor("W")  # a column is as wide as its title, which begins where the picture does
     axes.set_axis_off()
-
-
-def _photo_limits(axes: "Axes", size: tuple[int, int]) -> None:
-    axes.set_xlim(-0.5, size[1] - 0.5)
-    axes.set_ylim(size[0] - 0.5, -0.5)
 
 
 def _mark(axes: "Axes", row: MapRow) -> None:
@@ -267,9 +246,3 @@ def _mark(axes: "Axes", row: MapRow) -> None:
         axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor=colour, lw=width))
     y, x = row.at
     axes.plot(x, y, "o", color=QUERY, markeredgecolor="black", markeredgewidth=0.6, markersize=3.5)
-
-
-def _widest(rows: Sequence[DistanceRow]) -> int:
-    """The first row with the most heads: the legend's."""
-    counts = [len(row.mean) for row in rows]
-    return counts.index(max(counts))

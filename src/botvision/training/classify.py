@@ -25,8 +25,8 @@ from botvision.data.classification import ClassificationDataset, Splits, open_sp
 from botvision.io.files import replacing
 from botvision.metrics.classification import ClassificationEvaluator, ClassificationMetrics
 from botvision.metrics.predictions import save_predictions
-from botvision.plots import style as draw
-from botvision.plots.breakdown import accuracy_by_group, picture_table
+from botvision.plots.curves import accuracy_by_group, confusion_matrix, learning_curves
+from botvision.plots.overlay import contact_sheet
 from botvision.training.history import write_json
 from botvision.training.learner import ADVICE, DivergedError, EpochResult, Learner
 from botvision.training.optim import Schedule
@@ -190,7 +190,7 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset]):
         found = self._measure(model, splits.val)
         metrics = _write((folder / "eval.json", folder / "confusion.png"), found, "val", splits.val.name)
         _draw_examples(folder, splits.val)
-        draw.learning_curves(folder / "metrics.csv", folder / "curves.png", config.train.label_smoothing)
+        learning_curves(folder / "metrics.csv", folder / "curves.png", config.train.label_smoothing)
         cost = count(model, config.data.size)
         measured = {
             key: value
@@ -273,7 +273,7 @@ def _write(
     label = table.stem.removeprefix("eval")
     save_predictions(found.predictions(), table.with_name(f"predictions{label}.npz"))
     write_json(table, {"split": split, "data": data, **metrics.to_dict()})
-    draw.confusion_matrix(metrics.confusion, list(metrics.classes), picture)
+    confusion_matrix(metrics.confusion, list(metrics.classes), picture)
     if metrics.breakdown is not None:
         out = breakdown_file(picture, metrics.breakdown.name)
         accuracy_by_group({split: metrics.breakdown}, out, 1 / len(metrics.classes))
@@ -285,15 +285,16 @@ def _draw_examples(folder: Path, data: ClassificationDataset) -> None:
     known = data.grouping
     if known is None or data.points is not None:  # one picture has labels in several intervals
         return
-    headings, rows = [f"{low:g} to {high:g} {known.unit}" for low, high in known.intervals()], []
+    headings, pictures = [f"{low:g} to {high:g} {known.unit}" for low, high in known.intervals()], []
     for k, name in enumerate(data.classes):
         mine = [(known.groups() == g) & (data.targets == k) for g in range(len(headings))]
         found = [chosen.nonzero()[:, 0].tolist() for chosen in mine]
         for i in range(EXAMPLES):  # the first ones of all intervals could be of the same kind
             chosen = [images[(g + i) % len(images)] if images else None for g, images in enumerate(found)]
-            rows.append((name, [None if j is None else _picture(data, j) for j in chosen]))
+            pictures += [(name, None if j is None else _picture(data, j)) for j in chosen]
     with replacing(folder / f"examples_by_{known.name}.png") as temporary:
-        picture_table(rows, headings).save(temporary, "PNG")
+        names, images = zip(*pictures, strict=True)
+        contact_sheet(images, names, columns=len(headings), headings=headings).save(temporary, "PNG")
 
 
 def _picture(data: ClassificationDataset, index: int) -> Image.Image:
