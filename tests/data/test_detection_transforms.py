@@ -12,8 +12,8 @@ from torchvision.transforms.v2 import functional as F
 from botvision.coco import masks
 from botvision.config.detection_data import DetectionDataConfig
 from botvision.data import detection_transforms
-from botvision.data.detection_transforms import View, choose_view, jitter_colors
-from botvision.data.images import read_reduced
+from botvision.data.detection_transforms import View, choose_view, jitter_colors, pack, unpack
+from botvision.data.images import decode
 
 SOURCE = (60, 90)
 VIEWS = [
@@ -90,7 +90,7 @@ def test_a_picture_decoded_smaller_gives_nearly_the_same_window(
     assert view.reduction == 2
     stored = io.BytesIO()
     Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(stored, "JPEG", quality=95)
-    whole, smaller = (read_reduced(stored.getvalue(), reduce)[0] for reduce in (1, 2))
+    whole, smaller = (decode(stored.getvalue(), reduce=reduce).rgb for reduce in (1, 2))
     assert (whole.size, smaller.size) == ((640, 480), (320, 240))
     difference = (view.image(whole).int() - view.image(smaller).int()).abs().float()
     assert difference.mean() < 1
@@ -166,3 +166,38 @@ def test_colours_change_within_their_range() -> None:
     assert (jitter_colors(picture, 0.4, [0.5, 0.5, 0.5]).int() - picture.int()).abs().max() <= 1
     darker = jitter_colors(picture, 0.4, [0.0, 0.5, 0.5])
     assert abs(float(darker.float().mean() / picture.float().mean()) - 0.6) < 0.02
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 7), (33, 64)])
+def test_pixels_come_back_from_pictures_and_tensors(height: int, width: int) -> None:
+    pixels = picture(height, width)
+    planes = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    for form in (Image.fromarray(pixels), planes):
+        packed = pack(form)
+        assert (packed.shape, packed.dtype) == ((height, width, 4), torch.uint8)
+        assert (packed[..., :3].numpy() == pixels).all()
+        found = unpack(packed)
+        assert found.is_contiguous()
+        assert torch.equal(found, planes)
+        assert torch.equal(unpack(packed, mirrored=True), planes.flip(2))
+
+
+def test_a_window_of_a_larger_picture_is_unpacked() -> None:
+    packed = pack(Image.fromarray(picture(20, 30)))
+    window = packed[3:11, 5:26]
+    planes = window[..., :3].permute(2, 0, 1)
+    assert torch.equal(unpack(window), planes)
+    assert torch.equal(unpack(window, mirrored=True), planes.flip(2))
+
+
+def test_results_have_memory_of_their_own() -> None:
+    planes = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    packed = pack(planes)
+    found = unpack(packed)
+    packed.fill_(9)
+    assert not found.any()
+    assert not planes.any()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from botvision.data.images import has_image_suffix, is_image, read_image, read_with_mode
+from botvision.data.images import decode, has_image_suffix, is_image, read_image
 from botvision.io.errors import DataError
 
 DATA = Path(os.environ.get("BOTVISION_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -198,7 +198,7 @@ def test_content_counts_not_the_extension(tmp_path):
     path = tmp_path / "really_a_png.jpg"
     path.write_bytes(encoded(Image.new("RGB", (2, 3), "lime"), "PNG"))
     assert read_image(path).getpixel((1, 1)) == (0, 255, 0)
-    assert read_with_mode(path.read_bytes())[1] == "RGB"
+    assert decode(path.read_bytes()).mode == "RGB"
     bare = path.rename(tmp_path / "bare")
     assert is_image(bare)
     assert not has_image_suffix(bare)

@@ -8,12 +8,11 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from botvision.data import placed
+from botvision.data import transforms
 from botvision.data.classification import ClassificationDataset, DataConfig, open_splits
 from botvision.data.counter_rng import uniform
 from botvision.data.loaders import build_loader
-from botvision.data.placed import fits, windows
-from botvision.data.transforms import PadMode, flip_crop, moves_of, normalise
+from botvision.data.transforms import PadMode, fits, flip_crop, moves_of, normalise, windows
 
 CPU = torch.device("cpu")
 DEVICES = [
@@ -132,7 +131,7 @@ def test_what_cannot_be_placed_stays(changes: dict[str, Any]) -> None:
 
 def test_a_copy_leaves_most_of_a_gpu_to_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.zeros(10, 3, 4, 4, dtype=torch.uint8)
-    for free, enough in ((480 * placed.SHARE, True), (480 * placed.SHARE - 1, False)):
+    for free, enough in ((480 * transforms.SHARE, True), (480 * transforms.SHARE - 1, False)):
         monkeypatch.setattr("torch.cuda.mem_get_info", lambda _, free=free: (free, 10 * free))
         assert fits(images, torch.device("cuda")) == enough
     assert fits(images, CPU)

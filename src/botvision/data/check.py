@@ -11,7 +11,7 @@ from botvision.config.data import DataConfig
 from botvision.config.detection_data import DetectionDataConfig
 from botvision.data.cache import REPORT_EVERY, Progress
 from botvision.data.classification import Splits, open_splits, resolve_source
-from botvision.data.images import has_image_suffix, is_image, read_with_mode
+from botvision.data.images import decode, has_image_suffix, is_image
 from botvision.data.labels import labelled, some_classes, split_folders
 from botvision.data.sources import SPLIT_NAMES, Listing, counts_as_image, list_folder, list_zip
 from botvision.io.errors import DataError
@@ -176,7 +176,7 @@ def _read_one(
         if not has_image_suffix(file) and not is_image(content):
             ignored.append(file)
             return
-        image, mode = read_with_mode(content, name)
+        image, mode, _ = decode(content, name)
     except DataError as error:
         problems.append(str(error))
         tally.broken += 1

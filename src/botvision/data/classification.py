@@ -12,24 +12,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from botvision.config.data import DRAWN, DataConfig
-from botvision.data import archives
 from botvision.data.cache import ImageCache, Progress, fill_cache
 from botvision.data.counter_rng import keys, uniform
-from botvision.data.labels import (
-    Grouping,
-    Labelled,
-    hold_back,
-    labelled,
-    some_classes,
-    split_folders,
-    spread,
-)
-from botvision.data.placed import PlacedImages, fits
-from botvision.data.sources import VAL_NAMES, list_folder, list_zip
+from botvision.data.labels import Labelled, hold_back, labelled, some_classes, split_folders, spread
+from botvision.data.sources import VAL_NAMES, Listing, cifar_folder, list_folder, list_zip, open_cifar
 from botvision.data.synthetic import open_drawn
 from botvision.data.transforms import (
+    PlacedImages,
     borrowed_generator,
     build_transforms,
+    fits,
     flip_crop,
     moves_of,
     normalise,
@@ -56,14 +48,14 @@ class ClassificationDataset(Dataset[Any]):
         name: data set and split, for messages and tables.
         classes: names (K).
         targets: int64 (N), class of every image; (N, G) where images have G labels at places of their own.
-        points: float64 (N, G, 2), y and x of these places in pixels of :meth:`load`; None for other data.
+        points: float64 (N, G, 2), y and x of these places in pixels of `load`; None for other data.
         grouping: a quantity of every image by which accuracy is broken down, if there is one.
     """
 
     def __init__(
         self, part: Labelled, config: DataConfig, *, train: bool, seed: int = 0, name: str = "images"
     ) -> None:
-        """Take the parts; :func:`open_splits` has them.
+        """Take the parts; `open_splits` has them.
 
         Args:
             part: N images, their classes and names of those.
@@ -74,7 +66,7 @@ class ClassificationDataset(Dataset[Any]):
         """
         self.part, self.name = part, name
         self.source, self.targets, self.classes = part.source, part.targets, part.classes
-        self.grouping: Grouping | None = part.grouping
+        self.grouping = part.grouping
         self.points = part.points if part.targets.ndim == 2 else None
         self.config, self.train, self.seed = config, train, seed
         self._transform = build_transforms(config, train)
@@ -87,15 +79,15 @@ class ClassificationDataset(Dataset[Any]):
         return len(self.targets)
 
     def name_of(self, index: int) -> str:
-        """The file an image comes from, or what stands for it."""
+        """Return the file an image comes from, or what stands for it."""
         return self.source.name_of(index)
 
     def load(self, index: int) -> Tensor:
-        """The picture as stored, uint8 (3, H, W)."""
+        """Return the picture as stored, uint8 (3, H, W)."""
         return self.source.load(index)
 
     def point_of(self, index: int) -> tuple[int, int] | None:
-        """(y, x) of a pixel of :meth:`load` that the class depends on; None if that is not known."""
+        """Return (y, x) of a pixel of `load` that the class depends on; None if that is not known."""
         if self.part.points is None:
             return None
         y, x = self.part.points[index].reshape(-1, 2)[0].tolist()
@@ -155,16 +147,15 @@ class ClassificationDataset(Dataset[Any]):
         return True
 
     def picture(self, index: int) -> Tensor:
-        """The picture at network size, before augmentation and normalisation, uint8 (3, H, W)."""
-        crop = 1.0 if self.train else self.config.crop_of_eval
-        return resize_and_crop(self._pixels(index), self.config.size, crop)
+        """Return the picture at network size, before augmentation and normalisation, uint8 (3, H, W)."""
+        return self._resized(self._pixels(index))
 
     def __getitem__(self, index: Key) -> tuple[Tensor, int | list[int], int]:
         images, targets, indices = self.__getitems__([index])
         return images[0], targets[0].tolist(), int(indices[0])
 
     def __getitems__(self, wanted: Sequence[Key]) -> Batch:
-        """A whole batch.
+        """Return a whole batch.
 
         Args:
             wanted: B indices, or pairs (epoch, index).
@@ -177,14 +168,14 @@ class ClassificationDataset(Dataset[Any]):
         if self._on_device is not None:
             return self._on_device.batch(indices, self._moves(epochs, indices))
         make = self._whole_batch if self._fixed_size else self._one_by_one
-        images = make(epochs, indices)
-        return images, self.targets[indices], indices
+        return make(epochs, indices), self.targets[indices], indices
 
     def _decoded(self, index: int) -> Tensor:
         """What the cache holds: pictures of network size where the resize is fixed, else as stored."""
         image = self.source.load(index)
-        if not self._fixed_size:
-            return image
+        return self._resized(image) if self._fixed_size else image
+
+    def _resized(self, image: Tensor) -> Tensor:
         return resize_and_crop(image, self.config.size, 1.0 if self.train else self.config.crop_of_eval)
 
     def _pixels(self, index: int) -> Tensor:
@@ -202,7 +193,7 @@ class ClassificationDataset(Dataset[Any]):
         return normalise(images, config.mean, config.std)
 
     def _moves(self, epochs: np.ndarray, indices: Tensor) -> npt.NDArray[np.int64] | None:
-        """(B, 3) for :func:`flip_crop`; None where images are not augmented that way."""
+        """(B, 3) for `flip_crop`; None where images are not augmented that way."""
         if not self.train or self.config.augment != "flip_crop":
             return None
         return moves_of(uniform(3, self.seed, epochs, indices.numpy()), self.config.padding)
@@ -253,13 +244,12 @@ def open_splits(config: DataConfig, seed: int = 0) -> Splits:
     elif kind in ("cifar10", "cifar100"):
         root = Path(str(config.root))
         parts = {
-            split: Labelled(*archives.open_cifar(root, kind, split == "train", config.download))
+            split: Labelled(*open_cifar(root, kind, split == "train", config.download))
             for split in ("train", "val")
         }
         name = "CIFAR-10" if kind == "cifar10" else "CIFAR-100"
     else:
-        root = Path(str(config.root))
-        listing = list_zip(root) if kind == "zip" else list_folder(root)
+        root, listing = _listed(config, kind)
         name, folders = root.name or str(root), split_folders(listing)
         parts = {"train": labelled(listing, folders["train"])}
         if "val" in folders:
@@ -267,14 +257,9 @@ def open_splits(config: DataConfig, seed: int = 0) -> Splits:
     held_back = "val" not in parts
     if held_back:
         parts = hold_back(parts["train"], config.val_fraction, name)
-    train, val = parts["train"], parts["val"]
-    return Splits(
-        _dataset(train, config, f"{name} train", train=True, seed=seed),
-        _dataset(val, config, f"{name} val"),
-        list(train.classes),
-        name,
-        held_back,
-    )
+    train = _dataset(parts["train"], config, f"{name} train", train=True, seed=seed)
+    val = _dataset(parts["val"], config, f"{name} val")
+    return Splits(train, val, list(train.classes), name, held_back)
 
 
 def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0) -> ClassificationDataset:
@@ -292,8 +277,7 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
     """
     kind = resolve_source(config)
     if kind in ("folder", "zip") and split != "train":
-        root = Path(str(config.root))
-        listing = list_zip(root) if kind == "zip" else list_folder(root)
+        root, listing = _listed(config, kind)
         names = ("test",) if split == "test" else VAL_NAMES
         folder = next((name for name in names if name in listing.top), None)
         if folder is not None:
@@ -313,6 +297,11 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
     return ClassificationDataset(splits.train.part, config, train=False, name=splits.train.name)
 
 
+def _listed(config: DataConfig, kind: str) -> tuple[Path, Listing]:
+    root = Path(str(config.root))
+    return root, list_zip(root) if kind == "zip" else list_folder(root)
+
+
 def _dataset(
     part: Labelled, config: DataConfig, name: str, train: bool = False, seed: int = 0
 ) -> ClassificationDataset:
@@ -322,7 +311,7 @@ def _dataset(
 
 
 def resolve_source(config: DataConfig) -> str:
-    """The source that "auto" stands for.
+    """Return the source that "auto" stands for.
 
     Raises:
         DataError: one line, if `root` is missing or fits none.
@@ -337,6 +326,6 @@ def resolve_source(config: DataConfig) -> str:
         return config.source
     root = Path(config.root)
     for kind in ("cifar10", "cifar100"):
-        if archives.cifar_folder(root, kind) is not None:
+        if cifar_folder(root, kind) is not None:
             return kind
     return "zip" if root.is_file() else "folder"

@@ -12,7 +12,8 @@ from torch import Tensor
 from botvision.coco.annotations import Category, CocoFile, ImageRecord, decimals, parse_coco
 from botvision.coco.masks import boxes_of, decode_into, polygons_to_rles
 from botvision.data.detection_transforms import View
-from botvision.data.images import read_reduced
+from botvision.data.images import decode
+from botvision.data.sources import to_tensor
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError
 
@@ -171,20 +172,18 @@ def read_annotated(path: Path, size: tuple[int, int], name: str, reduce: int = 1
         DataError: one line, if the file is missing or broken, or of another size.
     """
     height, width = size
-    picture, whole = read_reduced(path, reduce, name)
-    upright = whole
-    if upright == (width, height) != (height, width):
-        picture, whole = read_reduced(path, reduce, name, upright=False)
-    if whole != (height, width):
+    found = upright = decode(path, name, reduce=reduce)
+    if upright.whole == (width, height) != size:
+        found = decode(path, name, reduce=reduce, upright=False)
+    if found.whole != size:
         raise DataError(
-            f"{name}: {upright[0]} x {upright[1]} pixels (height x width), "
+            f"{name}: {upright.whole[0]} x {upright.whole[1]} pixels (height x width), "
             f"but its annotations say {height} x {width}"
         )
-    return picture
+    return found.rgb
 
 
 def load_annotated(folder: Path, image: ImageRecord) -> Tensor:
     """Like :func:`read_annotated`, uint8 (3, height, width)."""
     path = folder / image.file
-    picture = read_annotated(path, (image.height, image.width), f"{path} (image id {image.id})")
-    return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).contiguous()
+    return to_tensor(read_annotated(path, (image.height, image.width), f"{path} (image id {image.id})"))

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from botvision.coco.masks import Rle, decode, rle_boxes
 from botvision.config.detection_data import DetectionDataConfig
-from botvision.data.packed import pack, unpack
 
 DRAWS = 7  # scale, top, left, mirror, brightness, contrast, saturation
 # Resampled from a JPEG decoded this many times too large, pixels are less than one grey level off in mean.
 SPARE = 1.5
+_SHIFTS = (0, 8, 16)  # of a packed pixel: red is the lowest byte, read as little-endian wherever this runs
 LARGEST_SCALED = 6  # times the window: beyond, torch's whole image costs more than Pillow's slower window
 
 
@@ -65,7 +66,7 @@ class View:
         )
 
     def image(self, picture: Image.Image | Tensor) -> Tensor:
-        """The window of a picture; bilinear, averaging where it shrinks.
+        """Return the window of a picture; bilinear, averaging where it shrinks.
 
         Args:
             picture: of mode "RGB", or uint8 (3, H, W); of the size of `source`, or decoded smaller.
@@ -94,7 +95,7 @@ class View:
         return picture.resize((width, height), Image.Resampling.BILINEAR, box=limited)
 
     def boxes(self, boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """xyxy (N, 4) in the image to xyxy in the window, cut off at its edges."""
+        """Return boxes xyxy (N, 4) of the image as such of the window, cut off at its edges."""
         (down, right), (height, width) = self.scale, self.size
         moved = boxes * [right, down, right, down] - [self.left, self.top, self.left, self.top]
         if self.mirrored:
@@ -102,7 +103,7 @@ class View:
         return moved.clip(0, [width, height, width, height])
 
     def polygon(self, points: npt.NDArray[np.floating]) -> list[float]:
-        """x, y (P, 2) in the image to flat x1, y1, ... in the window; not cut off."""
+        """Return x, y (P, 2) of the image as flat x1, y1, ... in the window; not cut off."""
         down, right = self.scale
         moved = points.astype(np.float64) * [right, down] - [self.left, self.top]
         if self.mirrored:
@@ -140,7 +141,7 @@ def _nearest(first: int, count: int, source: int, scaled: int) -> npt.NDArray[np
 
 
 def choose_view(source: tuple[int, int], config: DetectionDataConfig, draws: Sequence[float]) -> View:
-    """The window of the configuration.
+    """Return the window that the configuration and random numbers choose.
 
     Args:
         source: (height, width) of the image.
@@ -163,9 +164,37 @@ def choose_view(source: tuple[int, int], config: DetectionDataConfig, draws: Seq
 
 
 def jitter_colors(image: Tensor, strength: float, draws: Sequence[float]) -> Tensor:
-    """Brightness, contrast and saturation times 1 - strength .. 1 + strength; uint8 (3, H, W) both."""
+    """Return an image uint8 (3, H, W) of another brightness, contrast and saturation, times 1 -+ strength."""
     if not strength:
         return image
     brightness, contrast, saturation = (1 + strength * (2 * draw - 1) for draw in draws)
     image = F.adjust_contrast(F.adjust_brightness(image, brightness), contrast)
     return F.adjust_saturation(image, saturation)
+
+
+def pack(picture: Image.Image | Tensor) -> Tensor:
+    """Return a picture, of mode "RGB" or uint8 (3, H, W), with 32 bits a pixel: uint8 (H, W, 4), new memory.
+
+    Red, green, blue, and a byte without meaning is how Pillow holds pictures. Resampling with all channels of
+    a pixel side by side is several times faster than plane by plane, and four bytes can be taken apart and
+    turned as one number, three cannot.
+    """
+    if isinstance(picture, Image.Image):
+        memory = bytearray(picture.tobytes("raw", "RGBX"))
+        return torch.frombuffer(memory, dtype=torch.uint8).view(picture.height, picture.width, 4)
+    planes = picture.numpy()
+    words = planes[0].astype("<u4")
+    for plane, shift in zip(planes[1:], _SHIFTS[1:], strict=True):
+        words |= plane.astype("<u4") << np.uint32(shift)
+    return torch.from_numpy(words.view(np.uint8)).view(*planes.shape[1:], 4)
+
+
+def unpack(packed: Tensor, mirrored: bool = False) -> Tensor:
+    """Return a packed picture, whose rows may lie apart, as uint8 (3, H, W), new memory, contiguous."""
+    if mirrored:
+        packed = packed.view(torch.int32).flip(1).view(torch.uint8)
+    words = packed.numpy().view("<u4")[..., 0]
+    planes = np.empty((3, *words.shape), dtype=np.uint8)
+    for plane, shift in zip(planes, _SHIFTS, strict=True):
+        np.right_shift(words, np.uint32(shift), out=plane, casting="unsafe")  # keeps the lowest byte
+    return torch.from_numpy(planes)

@@ -23,13 +23,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from botvision.io.errors import DataError
+from botvision.io.files import replacing
 
 _SUFFIXES = (
     ".apng .avif .bmp .dib .gif .ico .j2c .j2k .jfif .jp2 .jpe .jpeg .jpf .jpg .jpx .mpo .pbm .pcx .pgm .png "
@@ -53,61 +55,42 @@ _UPRIGHT = {
 _TRANSPOSING = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
 _STDERR_LOCK = threading.Lock()
 
-ImageSource = str | os.PathLike[str] | bytes | IO[bytes]
+ImageFile = str | os.PathLike[str] | bytes | IO[bytes]
 
 
-def read_image(source: ImageSource, name: str | None = None, *, upright: bool = True) -> Image.Image:
-    """Decode an image completely and convert it to RGB as the module's text says.
+class Decoded(NamedTuple):
+    """A picture read from a file.
+
+    Attributes:
+        rgb: of mode "RGB".
+        mode: that the file had ("L", "CMYK", "I;16", ...).
+        whole: (height, width) without reduction.
+    """
+
+    rgb: Image.Image
+    mode: str
+    whole: tuple[int, int]
+
+
+def read_image(source: ImageFile, name: str | None = None, *, upright: bool = True) -> Image.Image:
+    """Decode an image completely and convert it to RGB as the module's text says; see `decode`."""
+    return decode(source, name, upright=upright).rgb
+
+
+def decode(source: ImageFile, name: str | None = None, *, upright: bool = True, reduce: int = 1) -> Decoded:
+    """Decode an image and convert it to RGB as the module's text says.
 
     Args:
         source: path, the file's bytes, or a binary file at the image's start.
         name: how errors call it; the path, or "image" where there is none.
         upright: False leaves the pixels in the order in which they are stored.
-
-    Returns:
-        A PIL image of mode "RGB".
+        reduce: a JPEG, which is faster to decode at a fraction of its size, may come at most so many times
+            smaller: 1, 2, 4 or 8. Its sides are rounded up. All else is decoded whole.
 
     Raises:
         DataError: one line with the name, if the file is missing, truncated, broken, too large to be decoded
             safely (Pillow's limit on pixels), or no image.
     """
-    image, _ = read_with_mode(source, name, upright=upright)
-    return image
-
-
-def read_with_mode(
-    source: ImageSource, name: str | None = None, *, upright: bool = True
-) -> tuple[Image.Image, str]:
-    """Like :func:`read_image`, together with the mode the file had ("L", "CMYK", "I;16", ...)."""
-    image, mode, _ = _decode(source, name, upright, 1)
-    return image, mode
-
-
-def read_reduced(
-    source: ImageSource, reduce: int, name: str | None = None, *, upright: bool = True
-) -> tuple[Image.Image, tuple[int, int]]:
-    """Like :func:`read_image`, but a JPEG may come at a fraction of its size, which is faster to decode.
-
-    Args:
-        source: as for :func:`read_image`.
-        reduce: at most so many times smaller: 1, 2, 4 or 8. All else than JPEG is decoded whole.
-        name: as for :func:`read_image`.
-        upright: as for :func:`read_image`.
-
-    Returns:
-        The picture, its sides divided by 1, 2, 4 or 8 and rounded up, and (height, width) of it undivided.
-
-    Raises:
-        DataError: as for :func:`read_image`.
-    """
-    image, _, whole = _decode(source, name, upright, reduce)
-    return image, whole
-
-
-def _decode(
-    source: ImageSource, name: str | None, upright: bool, reduce: int
-) -> tuple[Image.Image, str, tuple[int, int]]:
-    """The picture, the mode that the file had, and (height, width) without reduction."""
     if isinstance(source, (str, os.PathLike)):
         name = str(source) if name is None else name
         if Path(source).is_dir():
@@ -127,17 +110,21 @@ def _decode(
                 width, height = image.size
             turn = _turn(image) if upright else None
             rgb = _to_rgb(image) if turn is None else _turned(_to_rgb(image), turn)
-            return rgb, mode, (width, height) if turn in _TRANSPOSING else (height, width)
+            return Decoded(rgb, mode, (width, height) if turn in _TRANSPOSING else (height, width))
     except DataError:
         raise
-    except (
-        Exception
-    ) as error:  # decoders raise nearly every type: OSError, SyntaxError, struct.error, MemoryError
+    except Exception as error:  # decoders raise nearly every type: OSError, SyntaxError, struct.error, ...
         raise DataError(f"{name}: {_reason(error, source)}") from error
 
 
-def is_image(source: ImageSource) -> bool:
-    """Whether the content starts like an image that Pillow knows, whatever the file is called."""
+def write_png(pixels: Tensor, path: Path) -> None:
+    """Write uint8 (3, H, W), all of it or nothing."""
+    with replacing(path) as temporary:
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(temporary, "PNG")
+
+
+def is_image(source: ImageFile) -> bool:
+    """Return whether the content starts like an image that Pillow knows, whatever the file is called."""
     try:
         with _quiet(), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             return image.format is not None
@@ -148,7 +135,7 @@ def is_image(source: ImageSource) -> bool:
 
 
 def has_image_suffix(name: str | os.PathLike[str]) -> bool:
-    """Whether the file's name claims to be an image."""
+    """Return whether the file's name claims to be an image."""
     return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
@@ -191,7 +178,7 @@ def _load(image: Image.Image) -> None:
             os.close(terminal)
 
 
-def _reason(error: Exception, source: ImageSource) -> str:
+def _reason(error: Exception, source: ImageFile) -> str:
     """One line for people: no addresses of Python objects, no file name twice."""
     if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR):
         return "no such file"
@@ -206,7 +193,7 @@ def _reason(error: Exception, source: ImageSource) -> str:
     return f"broken image ({str(error) or type(error).__name__})"
 
 
-def _is_empty(source: ImageSource) -> bool:
+def _is_empty(source: ImageFile) -> bool:
     if isinstance(source, bytes):
         return not source
     return isinstance(source, (str, os.PathLike)) and Path(source).stat().st_size == 0

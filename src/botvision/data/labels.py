@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from botvision.data.counter_rng import uniform
-from botvision.data.sources import TRAIN_NAMES, VAL_NAMES, ImageSource, Listing, counts_as_image
+from botvision.data.sources import VAL_NAMES, ImageSource, Listing, counts_as_image
 from botvision.io.errors import DataError
 
 
@@ -76,7 +76,7 @@ class Labelled:
     points: Tensor | None = None
 
     def take(self, chosen: Tensor) -> "Labelled":
-        """The same of some images, int64 (M,)."""
+        """Return the same of some images, int64 (M,)."""
         return Labelled(
             Subset(self.source, chosen),
             self.targets[chosen],
@@ -87,51 +87,50 @@ class Labelled:
 
 
 def split_folders(listing: Listing) -> dict[str, str]:
-    """Which folder serves as "train" and, if there is one, as "val".
+    """Return which folder serves as "train" and, if there is one, as "val".
 
     Raises:
         DataError: one line, if there is no `train`.
     """
-    train = [name for name in TRAIN_NAMES if name in listing.top]
-    val = [name for name in VAL_NAMES if name in listing.top]
-    if not train:
+    if "train" not in listing.top:
         found = ", ".join(sorted(listing.top)[:5]) or "no folders"
         raise DataError(f"{listing.root}: no train/ folder (found {found}), expected train/<class>/<image>")
-    return {"train": train[0], **({"val": val[0]} if val else {})}
+    val = [name for name in VAL_NAMES if name in listing.top]
+    return {"train": "train", **({"val": val[0]} if val else {})}
 
 
 def labelled(listing: Listing, folder: str, classes: list[str] | None = None) -> Labelled:
-    """The images of one split: a folder for every class, its images in it or deeper.
+    """Return the images of one split: a folder for every class, its images in it or deeper.
 
     Files that neither are called like an image nor begin like one are left out.
 
     Args:
         listing: of the data set.
-        folder: of the split.
+        folder: of the split, at the root.
         classes: of the training (K), in the order of the targets; the split may lack some, but has no others.
             By default the folders found are the classes, and each must have images.
 
     Raises:
         DataError: one line, if there are no classes or images, a class is empty, or one is none of `classes`.
     """
-    depth = folder.count("/") + 1
-    found = sorted(
-        name[len(folder) + 1 :]
-        for name in listing.folders
-        if name.startswith(folder + "/") and name.count("/") == depth
-    )
+    below = [name.split("/") for name in listing.folders]
+    found = sorted(parts[1] for parts in below if parts[0] == folder and len(parts) == 2)
     where = f"{listing.root}{':' if listing.root.is_file() else '/'}{folder}"
     if not found:
         raise DataError(f"{where}: no classes, expected a folder for each")
-    if classes is not None and set(found) - set(classes):
-        raise DataError(f"{where}: {class_difference(classes, found)}")
     may_lack, classes = classes is not None, found if classes is None else classes
+    unknown = sorted(set(found) - set(classes))
+    if unknown:
+        raise DataError(
+            f"{where}: {some_classes(unknown)} not among those trained on ({some_classes(classes)})"
+        )
     number = {name: k for k, name in enumerate(classes)}
     indices, targets = [], []
     for index, file in enumerate(listing.files):
-        if file.startswith(folder + "/") and file.count("/") > depth and counts_as_image(listing, index):
+        parts = file.split("/")
+        if parts[0] == folder and len(parts) > 2 and counts_as_image(listing, index):
             indices.append(index)
-            targets.append(number[file.split("/", depth + 1)[depth]])
+            targets.append(number[parts[1]])
     counts = np.bincount(np.array(targets, dtype=np.int64), minlength=len(classes))
     if not indices:
         raise DataError(f"{where}: no images in any class")
@@ -160,15 +159,11 @@ def hold_back(train: Labelled, fraction: float, name: str) -> dict[str, Labelled
                 f"{name}: class {class_name} has 1 image, expected 2 to hold one back for validation"
             )
         held[mine[: min(len(mine) - 1, max(1, round(fraction * len(mine))))]] = True
-    parts = {"train": (~held).nonzero()[:, 0], "val": held.nonzero()[:, 0]}
-    return {
-        split: Labelled(Subset(train.source, kept), train.targets[kept], train.classes)
-        for split, kept in parts.items()
-    }
+    return {"train": train.take((~held).nonzero()[:, 0]), "val": train.take(held.nonzero()[:, 0])}
 
 
 def spread(targets: Tensor, limit: int) -> Tensor:
-    """Indices int64 (limit,) of the first images of every class in turn, in listed order."""
+    """Return indices int64 (limit,) of the first images of every class in turn, in listed order."""
     turn = torch.zeros_like(targets)
     for k in targets.unique():
         mine = targets == k
@@ -176,14 +171,8 @@ def spread(targets: Tensor, limit: int) -> Tensor:
     return turn.argsort(stable=True)[:limit].sort().values
 
 
-def class_difference(train: list[str], val: list[str]) -> str:
-    """One sentence on which classes of a split training does not know."""
-    unknown = sorted(set(val) - set(train))
-    return f"{some_classes(unknown)} not among those trained on ({some_classes(train)})"
-
-
 def some_classes(names: list[str]) -> str:
-    """Their number and the first names, for a message."""
+    """Return their number and the first names, for a message."""
     if len(names) == 1:
         return f"class {names[0]}"
     return f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"

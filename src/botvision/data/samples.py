@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-import torch
-from PIL import Image
-
 from botvision.data.classification import ClassificationDataset
 from botvision.data.detection import DetectionDataset
+from botvision.data.images import write_png
 from botvision.data.labels import spread
-from botvision.io.files import replacing
 
 
 def export_samples(dataset: ClassificationDataset, count: int, folder: str | Path) -> list[Path]:
@@ -25,9 +22,7 @@ def export_samples(dataset: ClassificationDataset, count: int, folder: str | Pat
     files = []
     for index in spread(dataset.targets, min(count, len(dataset))).tolist():
         path = Path(folder) / dataset.classes[int(dataset.targets[index])] / f"{index:06d}.png"
-        pixels: torch.Tensor = dataset.load(index)
-        with replacing(path) as temporary:
-            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(temporary, "PNG")
+        write_png(dataset.load(index), path)
         files.append(path)
     return files
 
@@ -49,7 +44,6 @@ def export_detection_samples(
     samples = []
     for index in (place * len(dataset) // count for place in range(count)):
         path = Path(folder) / f"{dataset.image_id(index):012d}.png"
-        with replacing(path) as temporary:
-            Image.fromarray(dataset.load(index).permute(1, 2, 0).numpy()).save(temporary, "PNG")
+        write_png(dataset.load(index), path)
         samples.append((path, index))
     return samples

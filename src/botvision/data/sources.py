@@ -1,8 +1,9 @@
-"""Where labelled images come from: folders, zips, arrays. Each names its images and decodes one of them."""
+"""Where labelled images come from: folders, zips, CIFAR's archives."""
 
 import os
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -11,14 +12,15 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from botvision.data.images import has_image_suffix, is_image, read_image
 from botvision.io.errors import DataError
 
-TRAIN_NAMES = ("train",)
 VAL_NAMES = ("val", "valid", "validation", "test")
-SPLIT_NAMES = TRAIN_NAMES + VAL_NAMES
+SPLIT_NAMES = ("train", *VAL_NAMES)
 _JUNK = ("__MACOSX",)
+_CIFAR: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
 
 class ImageSource(Protocol):
@@ -46,9 +48,7 @@ class FileSource:
     def __init__(self, root: Path, paths: Sequence[str]) -> None:
         """Take the root folder and paths relative to it."""
         self.root = root
-        self.paths = np.array(
-            paths, dtype=np.str_
-        )  # one buffer: forked workers do not copy it object by object
+        self.paths = np.array(paths, dtype=np.str_)  # one buffer: forked workers do not copy it by objects
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -138,14 +138,14 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         raise DataError(f"{path}: not a readable zip ({error})") from error
 
 
+@dataclass(frozen=True)
 class Listing:
     """Every file of a folder or zip, by its path relative to the data set's root."""
 
-    def __init__(
-        self, root: Path, source: FileSource | ZipSource, files: list[str], folders: set[str]
-    ) -> None:
-        """Take the parts; use :func:`list_folder` or :func:`list_zip`."""
-        self.root, self.source, self.files, self.folders = root, source, files, folders
+    root: Path
+    source: FileSource | ZipSource
+    files: list[str]
+    folders: set[str]
 
     @property
     def top(self) -> set[str]:
@@ -171,11 +171,7 @@ def list_folder(root: Path) -> Listing:
     for here, names, leaves in os.walk(base, followlinks=True):
         around = above.pop(here)
         inner = {name: _identity(Path(here, name)) for name in names}
-        names[:] = sorted(
-            name
-            for name in names
-            if not name.startswith(".") and name not in _JUNK and inner[name] not in around
-        )
+        names[:] = sorted(name for name in names if not _is_junk(name) and inner[name] not in around)
         above |= {os.path.join(here, name): around | {inner[name]} for name in names}  # noqa: PTH118
         relative = Path(here).relative_to(base).as_posix()
         prefix = "" if relative == "." else relative + "/"
@@ -195,9 +191,7 @@ def list_zip(path: Path) -> Listing:
     if any(info.flag_bits & 0x1 for info in infos):
         raise DataError(f"{path}: the zip is encrypted, expected one without a password")
     parts = {info.filename: PurePosixPath(info.filename).parts for info in infos}
-    keep = {
-        name: p for name, p in parts.items() if p and p[0] not in _JUNK and not any(q[0] == "." for q in p)
-    }
+    keep = {name: p for name, p in parts.items() if p and not any(map(_is_junk, p))}
     tops = {p[0] for p in keep.values()}
     if len(tops) == 1 and not _has_splits(tops):
         keep = {name: p[1:] for name, p in keep.items() if len(p) > 1}
@@ -217,6 +211,10 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def _is_junk(name: str) -> bool:
+    return name.startswith(".") or name in _JUNK
+
+
 def _has_splits(names: set[str]) -> bool:
     return bool(names & set(SPLIT_NAMES))
 
@@ -227,3 +225,52 @@ def counts_as_image(listing: Listing, index: int) -> bool:
         return True
     source = listing.source
     return is_image(source.bytes_of(index) if isinstance(source, ZipSource) else source.name_of(index))
+
+
+def cifar_folder(root: Path, kind: str) -> Path | None:
+    """The folder with the archive, packed or unpacked; None where it is not.
+
+    Args:
+        root: that folder, the archive itself, or the folder that it unpacks to.
+        kind: "cifar10" or "cifar100".
+    """
+    dataset = _CIFAR[kind]
+    if (root / dataset.base_folder).is_dir() or (root / dataset.filename).is_file():
+        return root
+    whole = root.absolute()  # "." has no parent to look into
+    found = (whole.is_dir() and whole.name == dataset.base_folder) or (
+        whole.is_file() and whole.name == dataset.filename
+    )
+    return whole.parent if found else None
+
+
+def open_cifar(root: Path, kind: str, train: bool, download: bool) -> tuple[ArraySource, Tensor, list[str]]:
+    """Read one split; torchvision checks the files against their checksums.
+
+    Args:
+        root: folder with the archive, or for it; the archive itself, or the folder that it unpacks to.
+        kind: "cifar10" or "cifar100".
+        train: the 50,000 training images, else the 10,000 test images.
+        download: fetch and unpack what is missing.
+
+    Returns:
+        Images, int64 targets (N), names of the classes.
+
+    Raises:
+        DataError: one line, if it is missing, damaged, or cannot be fetched.
+    """
+    dataset = _CIFAR[kind]
+    root = cifar_folder(root, kind) or root
+    packed = (root / dataset.filename).is_file() and not (root / dataset.base_folder).is_dir()
+    try:
+        # With the archive beside it "download" only checks and unpacks; torchvision has no other word for it.
+        data = dataset(str(root), train=train, download=download or packed)
+    except OSError as error:  # urllib's errors are OSErrors
+        raise DataError(f"{root}: {dataset.filename} cannot be fetched or unpacked ({error})") from error
+    except Exception as error:  # checksums, pickles, tar
+        wanted = f"{dataset.filename} or {dataset.base_folder}/ with its official files"
+        hint = "" if download else "; data.download true fetches it"
+        raise DataError(f"{root}: {wanted} is missing or damaged{hint}") from error
+    name = f"{kind}/{'train' if train else 'test'}"
+    targets = torch.tensor(data.targets, dtype=torch.int64)
+    return ArraySource(np.ascontiguousarray(data.data), name), targets, list(data.classes)

@@ -1,14 +1,15 @@
 """Pictures to network input: resizing, augmentation, normalisation.
 
 Sizes are (height, width) throughout. There are two ways: torchvision's transforms, one picture at a time, for
-whatever they offer; and :func:`flip_crop`, a whole batch at once, for the augmentation of small pictures,
+whatever they offer; and `flip_crop`, a whole batch at once, for the augmentation of small pictures,
 where the per-picture way costs more than a small network's training step.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,11 @@ from torch.nn.functional import pad
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-if TYPE_CHECKING:
-    from botvision.config.data import DataConfig
+from botvision.config.data import DataConfig
 
 Size = tuple[int, int]
 PadMode = Literal["zeros", "reflect"]
+SHARE = 8  # pictures take at most one part in so many of a GPU's free memory
 STRIP = 16  # what a picture would have beyond so many times the wanted side is cut off before it is scaled
 
 
@@ -63,15 +64,13 @@ class Cut(NamedTuple):
 
 
 def cut_of(hw: Size, size: Size, crop: float = 1.0) -> Cut:
-    """What `resize_and_crop` does to a picture of `hw`."""
+    """Return what `resize_and_crop` does to a picture of `hw`."""
     if tuple(hw) == tuple(size):
         return Cut((0, 0), hw, hw, (0, 0))
     scale = max(size[0] / crop / hw[0], size[1] / crop / hw[1])
     # No more of a strip than needed: scaled whole, one of 1x9000 pixels would take gigabytes.
     most = [math.ceil(STRIP * wanted / crop / scale) for wanted in size]
-    kept = (hw[0], hw[1])
-    if hw[0] > most[0] or hw[1] > most[1]:
-        kept = (min(hw[0], most[0]), min(hw[1], most[1]))
+    kept = (min(hw[0], most[0]), min(hw[1], most[1]))
     scaled = (max(size[0], round(kept[0] * scale)), max(size[1], round(kept[1] * scale)))
     return Cut(_corner(hw, kept), kept, scaled, _corner(scaled, size))
 
@@ -82,13 +81,13 @@ def _corner(outer: Size, inner: Size) -> Size:
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 (..., 3, H, W) with values 0..255 to float32, (value / 255 - mean) / std by channel."""
+    """Return uint8 (..., 3, H, W) as float32, (value / 255 - mean) / std by channel."""
     means, stds = scales(mean, std)
     return images.to(torch.float32).sub_(means).div_(stds)
 
 
 def scales(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation for values 0..1 to float32 (3, 1, 1) each, for values 0..255."""
+    """Return mean and standard deviation for values 0..255, float32 (3, 1, 1), from those for values 0..1."""
     means, stds = (
         torch.tensor(values, dtype=torch.float32).mul_(255).view(-1, 1, 1) for values in (mean, std)
     )
@@ -96,7 +95,7 @@ def scales(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]
 
 
 def moves_of(draws: npt.NDArray[np.float64], padding: int) -> npt.NDArray[np.int64]:
-    """What is done to pictures that are shifted within a border, and mirrored half of the time.
+    """Return what is done to pictures that are shifted within a border, and mirrored half of the time.
 
     Args:
         draws: (B, 3) uniform in [0, 1): shift down, shift right, mirror.
@@ -115,7 +114,7 @@ def flip_crop(
 
     Args:
         images: uint8 (B, C, H, W).
-        moves: (B, 3), as :func:`moves_of` gives them for the same padding.
+        moves: (B, 3), as `moves_of` gives them for the same padding.
         padding: border in pixels on every side.
         mode: "zeros" (black) or "reflect" (mirrored without repeating the edge pixel).
 
@@ -132,48 +131,106 @@ def flip_crop(
     return torch.from_numpy(out)
 
 
-class ResizeAndCrop(torch.nn.Module):
-    """:func:`resize_and_crop` as a step of a torchvision pipeline."""
+def windows(images: Tensor, chosen: Tensor, moves: Tensor, padding: int, mode: PadMode) -> Tensor:
+    """Return what `flip_crop` makes of some of many pictures, on any device, without padding a copy of them.
 
-    def __init__(self, size: Size, crop: float) -> None:
-        super().__init__()
-        self.size, self.crop = size, crop
+    Args:
+        images: uint8 (N, C, H, W).
+        chosen: int64 (B,), which of them.
+        moves: int64 (B, 3), as for `flip_crop`.
+        padding: border in pixels on every side.
+        mode: the border's content.
 
-    def forward(self, image: Tensor) -> Tensor:
-        return resize_and_crop(image, self.size, self.crop)
+    Returns:
+        uint8 (B, C, H, W).
+    """
+    channels, height, width = (torch.arange(side, device=images.device) for side in images.shape[1:])
+    mirrored = moves[:, 2:] > 0
+    rows = height + moves[:, :1] - padding  # (B, H), of the picture; beyond its edges in the border
+    columns = torch.where(mirrored, width.flip(0), width) + moves[:, 1:2] - padding  # (B, W)
+    inner_rows, inner_columns = _within_edges(rows, mode), _within_edges(columns, mode)
+    found = images[
+        chosen[:, None, None, None],
+        channels[:, None, None],
+        inner_rows[:, None, :, None],
+        inner_columns[:, None, None, :],
+    ]
+    if mode == "reflect":
+        return found
+    seen = (rows == inner_rows)[:, :, None] & (columns == inner_columns)[:, None, :]
+    return found * seen[:, None]
 
 
-def eval_transform(size: Size, mean: Sequence[float], std: Sequence[float], crop: float = 1.0) -> v2.Compose:
-    """What evaluation and prediction do with a uint8 picture (3, H, W): resize, centre crop, normalise."""
-    return v2.Compose([ResizeAndCrop(size, crop), *_to_input(mean, std)])
+def _within_edges(places: Tensor, mode: PadMode) -> Tensor:
+    """Places (B, side) on an axis of `side` pixels: those beyond it mirrored back, or moved to its edge."""
+    last = places.shape[1] - 1
+    return places.clamp(0, last) if mode == "zeros" else last - (last - places.abs()).abs()
 
 
-def build_transforms(config: "DataConfig", train: bool) -> v2.Compose:
-    """The pipeline of the configuration for one picture: uint8 (3, H, W) to float32 (3, *config.size)."""
-    size = config.size
-    if not train:
-        return eval_transform(size, config.mean, config.std, config.crop_of_eval)
-    steps: list[torch.nn.Module] = []
-    if config.augment == "imagenet":
-        steps += [
-            v2.RandomResizedCrop(size, scale=config.crop_scale, antialias=True),
-            v2.RandomHorizontalFlip(),
-        ]
+class PlacedImages:
+    """All pictures of a data set on one device, where batches are made bit for bit as on the CPU.
+
+    A GPU then waits neither for this process to cut pictures out nor for their way to it: what is sent for a
+    batch is its indices and shifts, four whole numbers a picture.
+
+    Attributes:
+        images: uint8 (N, 3, H, W), on the device.
+        targets: int64 (N,), there, too.
+    """
+
+    def __init__(self, images: Tensor, targets: Tensor, config: DataConfig, device: torch.device) -> None:
+        """Copy pictures uint8 (N, 3, H, W) and targets int64 (N,) to the device."""
+        self.images, self.targets = images.to(device), targets.to(device)
+        self.padding, self.mode = config.padding, config.pad_mode
+        self.mean, self.std = (values.to(device) for values in scales(config.mean, config.std))
+
+    def batch(self, indices: Tensor, moves: npt.NDArray[np.int64] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a batch: cut out, mirrored, normalised.
+
+        Args:
+            indices: int64 (B,), on the CPU.
+            moves: (B, 3), as `moves_of` gives them; None for pictures as they are.
+
+        Returns:
+            images float32 (B, 3, H, W), targets int64 (B,), indices int64 (B,), all on the device.
+        """
+        numbers = (
+            indices[:, None] if moves is None else torch.cat([indices[:, None], torch.from_numpy(moves)], 1)
+        )
+        numbers = numbers.to(self.images.device, non_blocking=True)  # at once: every transfer has its price
+        chosen = numbers[:, 0]
+        if moves is None:
+            images = self.images[chosen]
+        else:
+            images = windows(self.images, chosen, numbers[:, 1:], self.padding, self.mode)
+        return images.to(torch.float32).sub_(self.mean).div_(self.std), self.targets[chosen], chosen
+
+
+def fits(images: Tensor, device: torch.device) -> bool:
+    """Return whether a device has memory to spare for a copy of the pictures."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.numel() * SHARE <= free
+
+
+def build_transforms(config: DataConfig, train: bool) -> v2.Compose:
+    """Return the steps for one picture, uint8 (3, H, W), to float32 (3, *config.size)."""
+    size, steps = config.size, []
+    if train and config.augment == "imagenet":
+        crop = v2.RandomResizedCrop(size, scale=config.crop_scale, antialias=True)
+        steps += [crop, v2.RandomHorizontalFlip()]
     else:
-        steps.append(ResizeAndCrop(size, 1.0))
-    if config.augment == "flip_crop":
+        steps.append(partial(resize_and_crop, size=size, crop=1.0 if train else config.crop_of_eval))
+    if train and config.augment == "flip_crop":
         fill = "constant" if config.pad_mode == "zeros" else "reflect"
         steps += [v2.RandomCrop(size, padding=config.padding, padding_mode=fill), v2.RandomHorizontalFlip()]
-    if config.randaugment:
+    if train and config.randaugment:
         steps.append(v2.RandAugment(num_ops=2, magnitude=config.randaugment))
-    steps += _to_input(config.mean, config.std)
-    if config.random_erase:
+    steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(config.mean), list(config.std))]
+    if train and config.random_erase:
         steps.append(v2.RandomErasing(p=config.random_erase))
     return v2.Compose(steps)
-
-
-def _to_input(mean: Sequence[float], std: Sequence[float]) -> list[torch.nn.Module]:
-    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from botvision.coco.masks import boxes_of, encode
 from botvision.data.counter_rng import uniform
+from botvision.data.images import write_png
 from botvision.data.synthetic.drawing import (
     BAR,
     OUTLINES,
@@ -30,7 +30,7 @@ from botvision.data.synthetic.drawing import (
     turned,
 )
 from botvision.io.errors import DataError
-from botvision.io.files import replacing, write_text
+from botvision.io.files import write_text
 
 CLASSES = ("disc", "ring", "square", "triangle", "star", "cross")
 _SALT = 0x5A9E  # other pictures than the classification task's of the same seed
@@ -117,8 +117,7 @@ class ShapesSource:
         """
         root = Path(folder)
         for index in range(self.count):
-            with replacing(root / self.split / self.name_of(index)) as temporary:
-                Image.fromarray(self.load(index).permute(1, 2, 0).numpy()).save(temporary, "PNG")
+            write_png(self.load(index), root / self.split / self.name_of(index))
         path = root / "annotations" / f"instances_{self.split}.json"
         write_text(path, json.dumps(self.coco_dict()))
         return path
