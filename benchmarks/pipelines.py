@@ -23,8 +23,7 @@ from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 
-from botvision.config.data import DataConfig
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.data.classification import ClassificationDataset
 from botvision.data.detection_dataset import DetectionDataset
 from botvision.data.loaders import build_loader

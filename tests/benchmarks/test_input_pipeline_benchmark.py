@@ -15,8 +15,7 @@ from torchvision.transforms.v2 import functional as F
 
 import input_pipeline
 from botvision.coco.masks import boxes_of
-from botvision.config.data import DataConfig
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.data.classification import open_splits
 from botvision.data.counter_rng import uniform
 from botvision.data.detection_dataset import DetectionDataset

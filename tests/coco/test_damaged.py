@@ -15,7 +15,7 @@ import torch
 
 from botvision.coco.evaluate import evaluate_coco, to_results
 from botvision.coco.files import KINDS, read_truth
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DetectionDataConfig
 from botvision.data.check import check_data
 from botvision.data.detection import DetectionDataset, DetectionSplits, open_detection
 from botvision.data.synthetic.shapes import ShapesSource

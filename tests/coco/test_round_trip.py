@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from botvision.coco.evaluate import evaluate_coco, to_results
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DetectionDataConfig
 from botvision.data.detection import DetectionDataset, open_detection_split
 
 DATA = Path(os.environ.get("BOTVISION_DATA") or Path(__file__).parents[3] / "shared" / "data")

@@ -3,10 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from botvision.config.detector import DetectorOptions
 from botvision.config.recipes import (
     ConfigError,
     build_config,
@@ -16,6 +18,7 @@ from botvision.config.recipes import (
     load_recipe,
     recipe_names,
 )
+from botvision.config.run import OptimConfig, TrainConfig
 
 MINIMAL = {"model": {"name": "resnet14_tiny"}, "data": {"source": "generated"}}
 
@@ -55,7 +58,7 @@ def test_defaults_fill_what_is_not_said():
         ({"optim.betas": "[0.9]"}, "optim.betas: expected tuple[float, float], got [0.9]"),
         ({"optim.momentum": "0"}, "optim.nesterov: expected false where optim.momentum is 0, got True"),
         ({"data.image_size": "big"}, "data.image_size: expected int or tuple[int, int], got 'big'"),
-        ({"data.val_fraction": "2"}, "data.val_fraction: 2.0 is impossible, expected at least 0 and below 1"),
+        ({"data.val_fraction": "2"}, "data.val_fraction: expected at least 0 and below 1, got 2.0"),
         ({"model": "resnet50"}, "model: expected a mapping of keys to values, got 'resnet50'"),
         (
             {"model.args.num_classes": "7"},
@@ -161,11 +164,33 @@ def test_changed_keys_are_dotted():
     assert changed_keys(one, one) == []
 
 
-def test_reading_a_recipe_loads_nothing_heavy():
-    code = (
-        "import sys; from botvision.config.recipes import build_config, load_recipe; "
-        "build_config(load_recipe('generated_botnet14_nano')); "
-        "print([m for m in ('torch', 'lightning', 'timm') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "[]", done.stderr
+@pytest.mark.parametrize(
+    ("cls", "values", "line"),
+    [
+        (DetectorOptions, {"masks": "yes"}, "model.detector.masks: expected bool, got 'yes'"),
+        (DetectorOptions, {"anchor_sizes": []}, r"model.detector.anchor_sizes: expected numbers above 0"),
+        (OptimConfig, {"milestones": (0.9, 0.5)}, "optim.milestones: expected ascending parts of the run"),
+        (TrainConfig, {"max_steps": 0}, "train.max_steps: expected a number above 0, got 0"),
+    ],
+)  # fmt: skip
+def test_what_is_made_in_python_keeps_the_same_rules(cls: type[Any], values: dict[str, Any], line: str):
+    with pytest.raises(ConfigError, match=f"^{line}"):
+        cls(**values)
+
+
+def test_lists_become_tuples_and_whole_numbers_numbers():
+    from_json: Any = {"anchor_sizes": [8, 16]}
+    assert DetectorOptions(**from_json) == DetectorOptions(anchor_sizes=(8.0, 16.0))
+
+
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("import botvision.config.detector", ("torch", "yaml", "msgspec")),
+        ("from botvision.config.recipes import *; build_config(load_recipe('photos_botnet50'))",
+         ("torch", "lightning", "timm", "numpy")),
+    ],
+)  # fmt: skip
+def test_configurations_load_nothing_heavy(code: str, unwanted: tuple[str, ...]):
+    code += f"\nimport sys; sys.exit(', '.join(name for name in {unwanted} if name in sys.modules) or None)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DetectionDataConfig
 from botvision.data.detection import open_detection, open_detection_split
 from botvision.data.detection_check import check_detection
 from botvision.data.loaders import build_loader

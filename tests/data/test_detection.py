@@ -13,8 +13,8 @@ from PIL import Image
 
 from botvision.coco.annotations import read_coco
 from botvision.coco.masks import boxes_of
-from botvision.config.data import DataConfig
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DataConfig, DetectionDataConfig
+from botvision.config.schema import ConfigError
 from botvision.data.detection import DetectionDataset, open_detection, open_detection_split
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError
@@ -253,7 +253,7 @@ def test_generated_shapes(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_impossible_values_are_refused(key: str, value: Any) -> None:
-    with pytest.raises(DataError, match=rf"^data\.{key}: "):
+    with pytest.raises(ConfigError, match=rf"^data\.{key}: "):
         DetectionDataConfig(**{key: value})
 
 
@@ -305,5 +305,7 @@ def test_real_nuclei_sixty_held_back() -> None:
 
 @pytest.mark.parametrize("config", [DataConfig, DetectionDataConfig])
 def test_a_folder_that_drawn_images_would_not_use_is_refused(config: type[DataConfig | DetectionDataConfig]):
-    with pytest.raises(DataError, match=r"^data\.root: photos is not used, since data\.source is generated"):
+    with pytest.raises(
+        ConfigError, match=r"^data\.root: photos is not used, since data\.source is generated"
+    ):
         config(source="generated", root="photos")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from botvision.cli import main as cli
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DetectionDataConfig
 from botvision.config.recipes import recipe_names
 from botvision.data.check import CheckReport, check_data
 from botvision.data.detection import open_detection

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from botvision.coco.masks import boxes_of
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DetectionDataConfig
 from botvision.data.detection import open_detection
 from tests.coco.annotation_scene import scene, write_scene
 from tests.data.test_detection import DATA, check_target, config

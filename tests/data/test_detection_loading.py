@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DetectionDataConfig
 from botvision.data.detection import DetectionBatch, open_detection
 from botvision.data.loaders import build_loader
 from tests.coco.annotation_scene import write_scene

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DetectionDataConfig
 from botvision.data.detection import open_detection
 from botvision.io.errors import DataError
 from tests.coco.annotation_scene import scene, write_scene

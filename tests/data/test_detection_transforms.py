@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from botvision.coco import masks
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DetectionDataConfig
 from botvision.data import detection_transforms
 from botvision.data.detection_transforms import View, choose_view, jitter_colors, pack, unpack
 from botvision.data.images import decode

@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from botvision.cli import main as cli
-from botvision.config.data import DataConfig
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.config.schema import ConfigError
 from botvision.data.classification import open_splits
 from botvision.data.detection import open_detection

@@ -1,12 +1,12 @@
-"""What a run says about its data."""
+"""What a run says about its images: with a label each, or with boxes and masks."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from botvision.io.errors import DataError
+from botvision.config.schema import ConfigError, Count, Fraction, Positive, Probability, Rule, Section, Share
 
-Source = Literal["auto", "folder", "zip", "cifar10", "cifar100", "generated", "long_range", "pointing"]
-DRAWN = ("generated", "long_range", "pointing")
+# Sources whose images are made on the fly, without files.
+SYNTHETIC = ("generated", "long_range", "pointing")
 
 # Sources with several labels in an image, each at a place of its own.
 DENSE = ("pointing",)
@@ -14,31 +14,101 @@ DENSE = ("pointing",)
 # By source, the quantity of every label by which accuracy is broken down.
 QUANTITIES: dict[str, str] = {"long_range": "distance", "pointing": "distance"}
 
-MAX_GENERATED_CLASSES = 10
+MAX_CLASSES, MAX_SHAPES = 10, 6  # of the outlines, and of the shapes, that "generated" knows
 
 # Distances of two glyphs, in short sides: nearer ones would overlap, farther ones lie outside the picture.
 NEAREST, FARTHEST = 0.1, 0.875
 
 
+def _are_edges(distances: tuple[float, ...]) -> bool:
+    ascending = len(distances) > 1 and list(distances) == sorted(set(distances))
+    return ascending and distances[0] >= NEAREST and distances[-1] <= FARTHEST
+
+
+Edges = Annotated[
+    tuple[float, ...], Rule(f"two or more ascending edges within {NEAREST}..{FARTHEST}", _are_edges)
+]
+Size = Annotated[
+    int | tuple[int, int],
+    Rule("at least 1 pixel a side", lambda size: min(size if isinstance(size, tuple) else (size,)) >= 1),
+]
+
+
 @dataclass(frozen=True)
-class DataConfig:
-    """Where labelled images come from and what is done with them before a network sees them.
+class ImageDataConfig(Section):
+    """What both kinds of data have in common.
 
     Attributes:
-        source: where images come from; "auto" looks at what `root` is (a folder, a zip, a folder holding an
-            official CIFAR archive). "generated" draws them and needs no files: ten outlines; so does
-            "long_range": two small glyphs, of the same kind or not, near each other or far apart; and
-            "pointing": arrows, each labelled with the kind of the mark it points to, near or far.
-        root: the folder or zip: `train/<class>/...` and `val/` or `test/` of the same form.
+        source: where images come from; "auto" looks at `root`.
+        root: the folder (or zip) of the data.
         image_size: network input in pixels, one number for a square or (height, width).
-        val_fraction: part of the training images held back for validation, class by class; used only where
-            the data have no `val` or `test` split. The choice depends on the file list, not on the seed.
-        download: fetch CIFAR where it is missing.
-        limit: use at most so many images of each split, spread evenly over the classes.
-        num_classes: generated data: number of classes, 2..10 (long_range has two, pointing four).
+        val_fraction: part of the training images held back for validation; used only where the data have no
+            validation images of their own. Which ones does not depend on the run's seed.
+        limit: use at most so many training images.
+        num_classes: generated data: number of classes.
         num_images: drawn data: training images.
         num_val_images: drawn data: validation images.
         generated_seed: drawn data: which data set is drawn; the run's seed does not change it.
+        mean: by channel, for values 0..1 (ImageNet's by default).
+        std: by channel, for values 0..1.
+        cache: keep decoded images in memory: "auto" (if they fit into `cache_bytes`), "memory" (always) or
+            "none".
+        cache_bytes: limit of "auto", for each split.
+        num_workers: loader processes.
+    """
+
+    dotted: ClassVar[str] = "data"
+    source: str = "auto"
+    root: str | None = None
+    image_size: Size = 224
+    val_fraction: Fraction = 0.1
+    limit: Positive | None = None
+    num_classes: int = 8
+    num_images: Positive = 8000
+    num_val_images: Positive = 2000
+    generated_seed: int = 0
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: Annotated[tuple[float, float, float], Rule("numbers above 0", lambda std: min(std) > 0)] = (
+        *(0.229, 0.224, 0.225),
+    )
+    cache: Literal["auto", "memory", "none"] = "auto"
+    cache_bytes: Count = 2 * 1024**3
+    num_workers: Count = 0
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values.
+
+        Raises:
+            ConfigError: one line with the key and the value.
+        """
+        super().__post_init__()
+        if self.source in SYNTHETIC and self.root is not None:
+            raise ConfigError(
+                f"data.root: {self.root} is not used, since data.source is {self.source} (drawn images); "
+                "expected a recipe for data of your own"
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """`image_size` as (height, width)."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else size
+
+
+@dataclass(frozen=True)
+class DataConfig(ImageDataConfig):
+    """Where labelled images come from and what is done with them before a network sees them.
+
+    Attributes:
+        source: "auto" looks at what `root` is (a folder, a zip, a folder holding an official CIFAR archive).
+            "generated" draws images and needs no files: ten outlines; so does "long_range": two small glyphs,
+            of the same kind or not, near each other or far apart; and "pointing": arrows, each labelled with
+            the kind of the mark it points to, near or far.
+        root: the folder or zip: `train/<class>/...` and `val/` or `test/` of the same form.
+        val_fraction: taken class by class, by the file list.
+        limit: of each split, spread evenly over the classes.
+        num_classes: 2..10 (long_range has two, pointing four).
+        download: fetch CIFAR where it is missing.
         distances: long_range, pointing: ascending edges of the intervals of distance, in short sides of the
             picture, 0.1..0.875; each interval has as many labels. Those of pointing are 1 to 6 eighths, and
             every interval has to hold one.
@@ -50,105 +120,50 @@ class DataConfig:
         eval_crop: imagenet: part of each side that evaluation keeps after scaling.
         randaugment: RandAugment's magnitude, 1..30, two operations an image; 0 switches it off.
         random_erase: probability of erasing a random rectangle.
-        mean: by channel, for values 0..1 (ImageNet's by default).
-        std: by channel, for values 0..1.
-        cache: keep decoded images in memory: "auto" (if they fit into `cache_bytes`), "memory" (always) or
-            "none".
-        cache_bytes: limit of "auto", for each split.
-        num_workers: loader processes; 0 is fastest for cached flip_crop: a GPU then makes the batches itself.
+        num_workers: 0 is fastest for cached flip_crop: a GPU then makes the batches itself.
     """
 
-    source: Source = "auto"
-    root: str | None = None
-    image_size: int | tuple[int, int] = 224
-    val_fraction: float = 0.1
+    source: Literal["auto", "folder", "zip", "cifar10", "cifar100", "generated", "long_range", "pointing"] = (
+        "auto"
+    )
+    num_classes: Annotated[int, Rule(f"2..{MAX_CLASSES}", lambda n: 2 <= n <= MAX_CLASSES)] = 8
     download: bool = False
-    limit: int | None = None
-    num_classes: int = 8
-    num_images: int = 8000
-    num_val_images: int = 2000
-    generated_seed: int = 0
-    distances: tuple[float, ...] = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
+    distances: Edges = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
     augment: Literal["none", "flip_crop", "imagenet"] = "none"
-    padding: int = 4
+    padding: Count = 4
     pad_mode: Literal["zeros", "reflect"] = "zeros"
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    eval_crop: float = 0.875
-    randaugment: int = 0
-    random_erase: float = 0.0
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    cache: Literal["auto", "memory", "none"] = "auto"
-    cache_bytes: int = 2 * 1024**3
-    num_workers: int = 0
+    crop_scale: Annotated[
+        tuple[float, float], Rule("0 < low <= high <= 1", lambda scale: 0 < scale[0] <= scale[1] <= 1)
+    ] = (0.08, 1.0)
+    eval_crop: Share = 0.875
+    randaugment: Annotated[int, Rule("a magnitude 0..30", lambda n: 0 <= n <= 30)] = 0
+    random_erase: Probability = 0.0
 
     def __post_init__(self) -> None:
         """Refuse impossible values.
 
         Raises:
-            DataError: one line with the key and the value.
+            ConfigError: one line with the key and the value.
         """
-        height, width = self.size
-        checks: list[tuple[bool, str, object, str]] = [
-            (min(height, width) >= 1, "image_size", self.image_size, "at least 1 pixel a side"),
-            (0 <= self.val_fraction < 1, "val_fraction", self.val_fraction, "at least 0 and below 1"),
-            (self.limit is None or self.limit >= 1, "limit", self.limit, "at least 1"),
-            (2 <= self.num_classes <= MAX_GENERATED_CLASSES, "num_classes", self.num_classes, "2..10"),
-            (self.num_images >= 1, "num_images", self.num_images, "at least 1"),
-            (self.num_val_images >= 1, "num_val_images", self.num_val_images, "at least 1"),
-            (
-                _are_edges(self.distances),
-                "distances",
-                list(self.distances),
-                f"two or more ascending edges within {NEAREST}..{FARTHEST}",
-            ),
-            (self.padding >= 0, "padding", self.padding, "at least 0 pixels"),
-            (
-                0 < self.crop_scale[0] <= self.crop_scale[1] <= 1,
-                "crop_scale",
-                self.crop_scale,
-                "0 < low <= high <= 1",
-            ),
-            (0 < self.eval_crop <= 1, "eval_crop", self.eval_crop, "above 0 and at most 1"),
-            (0 <= self.randaugment <= 30, "randaugment", self.randaugment, "a magnitude 0..30"),
-            (0 <= self.random_erase <= 1, "random_erase", self.random_erase, "a probability 0..1"),
-            (min(self.std) > 0, "std", self.std, "above 0"),
-            (self.num_workers >= 0, "num_workers", self.num_workers, "at least 0"),
-            (
-                self.augment != "flip_crop" or self.pad_mode == "zeros" or self.padding < min(height, width),
-                "padding",
-                self.padding,
-                f"less than the image's side ({min(height, width)} pixels) when it is reflected",
-            ),
-        ]
-        if self.source in DRAWN and self.root is not None:
-            raise DataError(
-                f"data.root: {self.root} is not used, since data.source is {self.source} (drawn images); "
-                "expected a recipe for data of your own"
+        super().__post_init__()
+        if self.augment == "flip_crop" and self.pad_mode == "reflect" and self.padding >= min(self.size):
+            raise ConfigError(
+                f"data.padding: expected less than the image's side ({min(self.size)} pixels) when it is "
+                f"reflected, got {self.padding}"
             )
-        if self.source == "pointing" and not (self.augment == "none" and self.whole_batches):
-            raise DataError(
+        if self.source != "pointing":
+            return
+        if self.augment != "none" or not self.whole_batches:
+            raise ConfigError(
                 "data.augment: the places and directions of data.source pointing would be wrong in changed "
                 "pictures, expected none, data.randaugment 0 and data.random_erase 0"
             )
-        for fine, key, value, expected in checks:
-            if not fine:
-                raise DataError(f"data.{key}: {value} is impossible, expected {expected}")
-        pairs = zip(self.distances[:-1], self.distances[1:], strict=True)
-        for low, high in pairs if self.source == "pointing" else ():
+        for low, high in zip(self.distances[:-1], self.distances[1:], strict=True):
             if not any(low <= step / 8 < high for step in range(1, 7)):
-                raise DataError(
+                raise ConfigError(
                     f"data.distances: {low:g} to {high:g} holds no distance of pointing, expected one of "
                     "1 to 6 eighths in every interval"
                 )
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """`image_size` as (height, width)."""
-        if isinstance(self.image_size, int):
-            return self.image_size, self.image_size
-        height, width = self.image_size
-        return height, width
 
     @property
     def crop_of_eval(self) -> float:
@@ -161,6 +176,63 @@ class DataConfig:
         return self.augment in ("none", "flip_crop") and not self.randaugment and not self.random_erase
 
 
-def _are_edges(distances: tuple[float, ...]) -> bool:
-    ascending = len(distances) > 1 and list(distances) == sorted(set(distances))
-    return ascending and distances[0] >= NEAREST and distances[-1] <= FARTHEST
+@dataclass(frozen=True)
+class DetectionDataConfig(ImageDataConfig):
+    """Where images with instances come from and what training does to them.
+
+    Attributes:
+        source: "coco" (COCO JSON and folders of images), "generated" (drawn shapes, no files needed); "auto"
+            is "coco" where `root` is set.
+        root: folder that the following four are relative to.
+        train_annotations: COCO JSON of the training images; None looks for annotations/instances_train*.json
+            and other usual names. From a single JSON validation images are held back.
+        train_images: folder of the training images; None looks beside the JSON for the usual names.
+        val_annotations: COCO JSON of the validation images.
+        val_images: folder of the validation images.
+        val_fraction: taken by the image ids.
+        val_is_train: validate on the training images themselves: trials of over-fitting.
+        limit: those with annotations first, spread evenly over the file.
+        limit_val: the same for validation; None for all.
+        image_size: the canvas of training and the frame that evaluation fits images into, proportions kept.
+        augment: "none"; "flip" (mirrored left to right, half of them); "jitter" (also scaled by
+            `scale_jitter` relative to the canvas, and a random part cut out of what is larger).
+        flip: False: nothing is mirrored, whatever `augment` says; for classes that are the left and the right
+            of the same thing, which a mirror turns into each other.
+        scale_jitter: lowest and highest scale; the paper's are (0.8, 1.25), (0.5, 2.0) and (0.1, 2.0).
+        color_jitter: brightness, contrast and saturation change by up to this part; 0 leaves colours alone.
+        keep_empty: train on images without annotations too, as negatives.
+        skip_broken: leave out what `check` names (and count it) instead of refusing the data; boxes that
+            reach outside their image are clipped. Every image is read once beforehand. Evaluation then
+            compares with annotations that are repaired in the same way, not with the file as it is.
+        num_classes: number of shapes, 1..6.
+        max_objects: generated data: most shapes in one image.
+        cache: images are kept at their own size. Those that are not kept, stored as JPEG, are decoded smaller
+            where training shrinks them much, which moves some pixels by a grey level or so.
+    """
+
+    source: Literal["auto", "coco", "generated"] = "auto"
+    val_fraction: Fraction = 0.15
+    image_size: Size = 512
+    num_classes: Annotated[int, Rule(f"1..{MAX_SHAPES}", lambda n: 1 <= n <= MAX_SHAPES)] = 3
+    num_images: Positive = 1000
+    num_val_images: Positive = 200
+    train_annotations: str | None = None
+    train_images: str | None = None
+    val_annotations: str | None = None
+    val_images: str | None = None
+    val_is_train: bool = False
+    limit_val: Positive | None = None
+    augment: Literal["none", "flip", "jitter"] = "jitter"
+    flip: bool = True
+    scale_jitter: Annotated[
+        tuple[float, float], Rule("0 < low <= high <= 10", lambda scale: 0 < scale[0] <= scale[1] <= 10)
+    ] = (0.8, 1.25)
+    color_jitter: Probability = 0.0
+    keep_empty: bool = True
+    skip_broken: bool = False
+    max_objects: Positive = 6
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether training mirrors images."""
+        return self.flip and self.augment != "none"

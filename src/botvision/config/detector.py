@@ -1,15 +1,18 @@
-"""What a detector is made of. Imports no torch: a recipe is checked before anything heavy is loaded."""
+"""What a detector is made of."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, ClassVar, Literal
+
+from botvision.config.schema import Count, Fraction, Positive, Rule, Section, Share
 
 Neck = Literal["fpn", "c5"]
 Heads = Literal["v2", "light"]
 Norm = Literal["batch", "frozen", "sync", "group"]
+Numbers = Annotated[tuple[float, ...], Rule("numbers above 0", lambda values: min(values, default=0) > 0)]
 
 
 @dataclass(frozen=True)
-class DetectorOptions:
+class DetectorOptions(Section):
     """Mask R-CNN's choices, with torchvision's values as defaults.
 
     Attributes:
@@ -46,91 +49,37 @@ class DetectorOptions:
             its batch twice then, so that running statistics move faster.
     """
 
+    dotted: ClassVar[str] = "model.detector"
     masks: bool = True
     neck: Neck = "fpn"
     heads: Heads = "v2"
     norm: Norm = "batch"
-    frozen_stages: int = 0
-    channels: int = 256
-    box_channels: int = 1024
-    mask_convs: int = 4
-    anchor_sizes: tuple[float, ...] | None = None
-    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    rpn_pre_nms_train: int = 2000
-    rpn_pre_nms_test: int = 1000
-    rpn_post_nms_train: int = 2000
-    rpn_post_nms_test: int = 1000
-    rpn_batch: int = 256
-    roi_batch: int = 512
-    score_threshold: float = 0.05
-    nms: float = 0.5
-    detections: int = 100
+    frozen_stages: Annotated[int, Rule("0..5", lambda n: 0 <= n <= 5)] = 0
+    channels: Positive = 256
+    box_channels: Positive = 1024
+    mask_convs: Count = 4
+    anchor_sizes: Numbers | None = None
+    aspect_ratios: Numbers = (0.5, 1.0, 2.0)
+    rpn_pre_nms_train: Positive = 2000
+    rpn_pre_nms_test: Positive = 1000
+    rpn_post_nms_train: Positive = 2000
+    rpn_post_nms_test: Positive = 1000
+    rpn_batch: Positive = 256
+    roi_batch: Positive = 512
+    score_threshold: Fraction = 0.05
+    nms: Share = 0.5
+    detections: Positive = 100
     checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values; lists, as JSON and YAML have them, become tuples.
-
-        Raises:
-            ValueError: one line with the key and the value.
-        """
-        for key in ("anchor_sizes", "aspect_ratios"):
-            if isinstance(getattr(self, key), list):
-                object.__setattr__(self, key, tuple(getattr(self, key)))
-        for key, kind in (("neck", Neck), ("heads", Heads), ("norm", Norm)):
-            _check(getattr(self, key) in get_args(kind), key, self, f"one of {', '.join(get_args(kind))}")
-        for key in ("masks", "checkpointing"):
-            _check(isinstance(getattr(self, key), bool), key, self, "true or false")
-        _check(_whole(self.frozen_stages, 0) and self.frozen_stages <= 5, "frozen_stages", self, "0..5")
-        _check(_whole(self.mask_convs, 0), "mask_convs", self, "a whole number of at least 0")
-        for key in _POSITIVE:
-            _check(_whole(getattr(self, key), 1), key, self, "a whole number above 0")
-        for key in ("anchor_sizes", "aspect_ratios"):
-            values = getattr(self, key)
-            fine = isinstance(values, tuple) and len(values) > 0 and all(_number(v) and v > 0 for v in values)
-            none = key == "anchor_sizes" and values is None
-            _check(fine or none, key, self, "numbers above 0")
-        _check(
-            _number(self.score_threshold) and 0 <= self.score_threshold < 1, "score_threshold", self, "0..1"
-        )
-        _check(_number(self.nms) and 0 < self.nms <= 1, "nms", self, "above 0 and at most 1")
 
 
 def needs_weights(options: DetectorOptions) -> str | None:
-    """Why a detector of these options makes sense with loaded weights alone, in one line, or None.
+    """Return why a detector of these options makes sense with loaded weights alone, in one line, or None.
 
     What is frozen stays as it is: random without weights.
     """
     if options.frozen_stages:
-        return (
-            f"model.detector.frozen_stages {options.frozen_stages} never trains these stages of the backbone"
-        )
+        stages = options.frozen_stages
+        return f"model.detector.frozen_stages {stages} never trains these stages of the backbone"
     if options.norm == "frozen":
         return "model.detector.norm frozen never updates the statistics and scales of the backbone's norms"
     return None
-
-
-_POSITIVE = (
-    "channels",
-    "box_channels",
-    "rpn_pre_nms_train",
-    "rpn_pre_nms_test",
-    "rpn_post_nms_train",
-    "rpn_post_nms_test",
-    "rpn_batch",
-    "roi_batch",
-    "detections",
-)
-
-
-def _check(fine: bool, key: str, options: DetectorOptions, expected: str) -> None:
-    if not fine:
-        value = getattr(options, key)
-        raise ValueError(f"model.detector.{key}: {value!r} is impossible, expected {expected}")
-
-
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -16,15 +16,16 @@ import yaml
 from botvision.config.run import CONFIGS, AnyRunConfig
 from botvision.config.schema import ConfigError, Text, build, nearest
 
+OURS = Path(str(resources.files("botvision"))) / "recipes"
+
 
 def recipe_names() -> list[str]:
-    """Returns the names of the recipes that come with botvision, sorted."""
-    folder = resources.files("botvision") / "recipes"
-    return sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    """Return the names of the recipes that come with botvision, sorted."""
+    return sorted(path.stem for path in OURS.glob("*.yaml"))
 
 
 def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
-    """Reads a recipe and its parents.
+    """Read a recipe and its parents.
 
     Args:
         name_or_path: a name of `recipe_names()`, or the path of a YAML file.
@@ -37,27 +38,23 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
     """
     chain: list[Path] = []
     merged: dict[str, Any] = {}
-    path = _find_recipe(str(name_or_path), None)
-    while True:
+    parent: object = str(name_or_path)
+    while parent is not None:
+        if not isinstance(parent, str):
+            raise ConfigError(f"{chain[-1]}: extends: expected one recipe's name, got {parent!r}")
+        path = _find_recipe(parent, chain[-1].parent if chain else None)
         if path in chain:
-            raise ConfigError(
-                f"{chain[0]}: recipes extend each other: {' -> '.join(p.stem for p in [*chain, path])}"
-            )
+            names = " -> ".join(p.stem for p in [*chain, path])
+            raise ConfigError(f"{chain[0]}: recipes extend each other: {names}")
         chain.append(path)
         values = read_yaml(path)
         parent = values.pop("extends", None)
         merged = _merge(values, merged)
-        if parent is None:
-            break
-        if not isinstance(parent, str):
-            raise ConfigError(f"{path}: extends: expected one recipe's name, got {parent!r}")
-        path = _find_recipe(parent, path.parent)
-    merged["recipe"] = chain[0].stem
-    return merged
+    return {**merged, "recipe": chain[0].stem}
 
 
 def build_config(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> AnyRunConfig:
-    """Turns a recipe and overrides into a configuration, and refuses whatever it does not know.
+    """Turn a recipe and overrides into a configuration, and refuse whatever is not known.
 
     Args:
         values: nested mapping as from `load_recipe`.
@@ -68,7 +65,7 @@ def build_config(values: Mapping[str, Any], overrides: Mapping[str, Any] | None 
         ConfigError: unknown key (the message proposes the nearest one), wrong type, impossible value,
             missing key.
     """
-    nested = _merge({}, dict(values))
+    nested = _merge({}, values)
     for dotted, value in (overrides or {}).items():
         _set_dotted(nested, dotted, Text(value) if isinstance(value, str) else value)
     task = str(nested.get("task", "classify"))
@@ -78,7 +75,7 @@ def build_config(values: Mapping[str, Any], overrides: Mapping[str, Any] | None 
 
 
 def load_config(path: Path) -> AnyRunConfig:
-    """Reads the config.yaml of a run folder. Raises ConfigError like `build_config`, naming the file."""
+    """Read the config.yaml of a run folder. Raises ConfigError like `build_config`, naming the file."""
     try:
         return build_config(read_yaml(path))
     except ConfigError as error:
@@ -88,7 +85,7 @@ def load_config(path: Path) -> AnyRunConfig:
 def resumed_config(
     folder: Path, overrides: Mapping[str, Any] | None = None, recipe: str | None = None
 ) -> AnyRunConfig:
-    """Returns the configuration with which a run goes on: its own, with overrides on top.
+    """Return the configuration with which a run goes on: its own, with overrides on top.
 
     Args:
         folder: the run folder.
@@ -102,10 +99,10 @@ def resumed_config(
     if not path.is_file():
         raise ConfigError(f"{folder}: no run to resume, there is no config.yaml")
     values = read_yaml(path)
-    if recipe is not None and values.get("recipe") != recipe:
+    own = values.get("recipe")
+    if recipe not in (None, own):
         raise ConfigError(
-            f"{folder}: a run of the recipe {values.get('recipe')}, got {recipe}; "
-            "leave the recipe out to resume"
+            f"{folder}: a run of the recipe {own}, got {recipe}; leave the recipe out to resume"
         )
     return build_config(values, overrides)
 
@@ -119,71 +116,34 @@ def check_new_folder(folder: Path) -> None:
 
 
 def config_to_dict(config: AnyRunConfig) -> dict[str, Any]:
-    """Returns the configuration as plain mappings, lists and scalars, every key present."""
+    """Return the configuration as plain mappings, lists and scalars, every key present."""
     return _plain(dataclasses.asdict(config))
 
 
 def with_absolute_paths(config: AnyRunConfig) -> AnyRunConfig:
-    """Returns the configuration as a run folder has it, which stays usable from elsewhere."""
+    """Return the configuration as a run folder has it, which stays usable from elsewhere."""
     paths = {"data.root": config.data.root, "model.weights": config.model.weights}
-    return build_config(
-        config_to_dict(config),
-        {
-            key: str(Path(path).expanduser().absolute())
-            for key, path in paths.items()
-            if path is not None and (key == "data.root" or Path(path).expanduser().exists())
-        },
-    )
+    found = {key: Path(path).expanduser().absolute() for key, path in paths.items() if path is not None}
+    # Weights may also be the name of a ResNet.
+    overrides = {key: str(path) for key, path in found.items() if key == "data.root" or path.exists()}
+    return build_config(config_to_dict(config), overrides)
 
 
 def changed_keys(old: AnyRunConfig, new: AnyRunConfig) -> list[str]:
-    """Returns the dotted keys whose values differ, in the order of the configuration."""
-    before, after = dict(_leaves(config_to_dict(old), "")), dict(_leaves(config_to_dict(new), ""))
+    """Return the dotted keys whose values differ, in the order of the configuration."""
+    before, after = (dict(_leaves(config_to_dict(config), "")) for config in (old, new))
     return [key for key in {**before, **after} if before.get(key) != after.get(key)]
 
 
 def value_at(values: Any, dotted: str) -> object:  # noqa: ANN401
-    """Returns the value of a dotted key in nested mappings; None where there is none."""
+    """Return the value of a dotted key in nested mappings; None where there is none."""
     for part in dotted.split("."):
         values = values.get(part) if isinstance(values, dict) else None
     return values
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's own rule, which PyYAML does not enforce: a key given twice is an error, not a silent choice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise ConfigError(
-                    f"line {key_node.start_mark.line + 1}: expected a name as key, got a list or mapping"
-                )
-            if key_node.value in seen:
-                raise ConfigError(
-                    f"line {key_node.start_mark.line + 1}: key {key_node.value!r} is given twice"
-                )
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-def _find_recipe(name: str, beside: Path | None) -> Path:
-    is_path = name.endswith((".yaml", ".yml"))
-    folders = [Path()] if beside is None else [beside]
-    if not is_path:
-        folders.append(Path(str(resources.files("botvision"))) / "recipes")
-        folders = folders[1:] if beside is None else folders
-    for folder in folders:
-        path = (folder / (name if is_path else f"{name}.yaml")).resolve()
-        if path.is_file():
-            return path
-    if is_path:
-        raise ConfigError(f"{name}: no such recipe file")
-    raise ConfigError(f"no recipe is called {name!r}{nearest(name, recipe_names())}")
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML mapping. Raises ConfigError, naming the file: none, or a key given twice."""
+    """Read a YAML mapping. Raises ConfigError, naming the file: none, or a key given twice."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)  # a SafeLoader
     except ConfigError as error:
@@ -195,24 +155,49 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {key: _merge(value, {}) if isinstance(value, Mapping) else value for key, value in base.items()}
-    for key, value in over.items():
-        inner = merged.get(key)
-        if isinstance(value, Mapping):
-            merged[key] = _merge(inner if isinstance(inner, Mapping) else {}, value)
-        else:
-            merged[key] = value
-    return merged
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's own rule, which PyYAML does not enforce: a key given twice is an error, not a silent choice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            line = f"line {key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError(f"{line}: expected a name as key, got a list or mapping")
+            if key.value in seen:
+                raise ConfigError(f"{line}: key {key.value!r} is given twice")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _find_recipe(name: str, beside: Path | None) -> Path:
+    """The file of a recipe: a path, or a name that is looked for beside its child, then among ours."""
+    if name.endswith((".yaml", ".yml")):
+        path = ((beside or Path()) / name).resolve()
+        if not path.is_file():
+            raise ConfigError(f"{name}: no such recipe file")
+        return path
+    for folder in (*([beside] if beside else []), OURS):
+        path = (folder / f"{name}.yaml").resolve()
+        if path.is_file():
+            return path
+    raise ConfigError(f"no recipe is called {name!r}{nearest(name, recipe_names())}")
+
+
+def _merge(base: object, over: object) -> Any:  # noqa: ANN401
+    """A new mapping of both, key by key, in which `over` wins."""
+    if not isinstance(over, Mapping):
+        return over
+    under = base if isinstance(base, Mapping) else {}
+    return {key: _merge(under.get(key), over.get(key, value)) for key, value in {**under, **over}.items()}
 
 
 def _set_dotted(nested: dict[str, Any], dotted: str, value: object) -> None:
     *parents, leaf = dotted.split(".")
-    for depth, part in enumerate(parents):
-        inner = nested.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{dotted}: {'.'.join(parents[: depth + 1])} holds no keys of its own")
-        nested = inner
+    for depth, part in enumerate(parents, 1):
+        nested = nested.setdefault(part, {})
+        if not isinstance(nested, dict):
+            raise ConfigError(f"{dotted}: {'.'.join(parents[:depth])} holds no keys of its own")
     nested[leaf] = value
 
 

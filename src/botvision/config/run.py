@@ -1,19 +1,25 @@
-"""What a run can be told: frozen dataclasses, one for each section of a recipe.
-
-Nothing here imports torch: a mistyped key costs milliseconds, not minutes.
-"""
+"""What a run can be told: frozen dataclasses, one for each section of a recipe."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from botvision.config.data import DataConfig
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.config.detector import DetectorOptions
-from botvision.config.schema import ConfigError, require
+from botvision.config.schema import (
+    ConfigError,
+    Count,
+    Fraction,
+    Positive,
+    Rate,
+    Rule,
+    Section,
+    Weight,
+    require,
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Section):
     """Which network.
 
     Attributes:
@@ -29,20 +35,26 @@ class ModelConfig:
             begins as its shortcut) or "new" (the paper's way).
     """
 
+    dotted: ClassVar[str] = "model"
     name: str
     args: dict[str, Any] = dataclasses.field(default_factory=dict)
     weights: str | None = None
     warm_start: Literal["fit", "taps", "zero", "new"] = "fit"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if "num_classes" in self.args:
             raise ConfigError(
                 "model.args.num_classes: leave it out, the number of classes comes from the data"
             )
 
 
+def _are_parts(milestones: tuple[float, ...]) -> bool:
+    return list(milestones) == sorted(milestones) and all(0 < part < 1 for part in milestones)
+
+
 @dataclasses.dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Section):
     """How the weights move.
 
     Attributes:
@@ -56,47 +68,34 @@ class OptimConfig:
         clip_norm: largest norm of the gradient; 0 switches clipping off.
     """
 
+    dotted: ClassVar[str] = "optim"
     name: Literal["sgd", "adamw", "lamb"] = "sgd"
-    lr: float = 0.1
-    lr_batch: int | None = None
-    momentum: float = 0.9
+    lr: Rate = 0.1
+    lr_batch: Positive | None = None
+    momentum: Fraction = 0.9
     nesterov: bool = True
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 5e-4
+    betas: Annotated[
+        tuple[float, float],
+        Rule("two numbers, 0 <= beta < 1", lambda betas: all(0 <= beta < 1 for beta in betas)),
+    ] = (0.9, 0.999)
+    eps: Rate = 1e-8
+    weight_decay: Weight = 5e-4
     schedule: Literal["cosine", "steps", "constant"] = "cosine"
-    milestones: tuple[float, ...] = (2 / 3, 8 / 9)
-    warmup_epochs: float = 0.0
-    min_lr: float = 0.0
-    clip_norm: float = 0.0
+    milestones: Annotated[
+        tuple[float, ...], Rule("ascending parts of the run, each above 0 and below 1", _are_parts)
+    ] = (2 / 3, 8 / 9)
+    warmup_epochs: Weight = 0.0
+    min_lr: Weight = 0.0
+    clip_norm: Weight = 0.0
 
     def __post_init__(self) -> None:
-        require(self.lr > 0, "optim.lr", self.lr, "a number above 0")
-        require(
-            self.lr_batch is None or self.lr_batch > 0, "optim.lr_batch", self.lr_batch, "a number above 0"
-        )
-        require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "0 <= momentum < 1")
-        require(not self.nesterov or self.momentum > 0 or self.name != "sgd", "optim.nesterov", True,
-                 "false where optim.momentum is 0")  # fmt: skip
-        require(
-            all(0 <= beta < 1 for beta in self.betas), "optim.betas", self.betas, "two numbers, 0 <= beta < 1"
-        )
-        require(self.eps > 0, "optim.eps", self.eps, "a number above 0")
-        require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
-        require(self.warmup_epochs >= 0, "optim.warmup_epochs", self.warmup_epochs, "0 or more")
-        require(self.min_lr >= 0, "optim.min_lr", self.min_lr, "0 or more")
-        require(self.clip_norm >= 0, "optim.clip_norm", self.clip_norm, "0 (off) or more")
-        ascending = list(self.milestones) == sorted(self.milestones)
-        require(
-            ascending and all(0 < part < 1 for part in self.milestones),
-            "optim.milestones",
-            self.milestones,
-            "ascending parts of the run, each above 0 and below 1",
-        )
+        super().__post_init__()
+        possible = not self.nesterov or self.momentum > 0 or self.name != "sgd"
+        require(possible, "optim.nesterov", True, "false where optim.momentum is 0")
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Section):
     """How long, in what portions, in what precision.
 
     Attributes:
@@ -115,36 +114,22 @@ class TrainConfig:
         max_steps: end after that many optimiser steps (for trials); none means all epochs.
     """
 
-    epochs: int = 10
-    batch_size: int = 128
-    accumulate: int = 1
-    seed: int = 0
+    dotted: ClassVar[str] = "train"
+    epochs: Positive = 10
+    batch_size: Positive = 128
+    accumulate: Positive = 1
+    seed: Annotated[int, Rule("0 <= seed < 2**32", lambda seed: 0 <= seed < 2**32)] = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    label_smoothing: float = 0.0
-    ema_decay: float = 0.0
+    label_smoothing: Fraction = 0.0
+    ema_decay: Fraction = 0.0
     keep: Literal["best", "last"] = "last"
-    early_stop: int = 0
-    eval_every: int = 1
+    early_stop: Count = 0
+    eval_every: Positive = 1
     channels_last: bool = False
-    checkpoint_every: int = 0
-    log_every: int = 10
-    max_steps: int | None = None
-
-    def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "accumulate", "log_every", "eval_every"):
-            require(getattr(self, key) > 0, f"train.{key}", getattr(self, key), "a number above 0")
-        require(0 <= self.seed < 2**32, "train.seed", self.seed, "0 <= seed < 2**32")
-        for key in ("early_stop", "checkpoint_every"):
-            require(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "0 or more")
-        for key in ("label_smoothing", "ema_decay"):
-            require(0 <= getattr(self, key) < 1, f"train.{key}", getattr(self, key), f"0 <= {key} < 1")
-        require(
-            self.max_steps is None or self.max_steps > 0,
-            "train.max_steps",
-            self.max_steps,
-            "a number above 0",
-        )
+    checkpoint_every: Count = 0
+    log_every: Positive = 10
+    max_steps: Positive | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from botvision.config.data import DataConfig
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.data.cache import REPORT_EVERY, Progress
 from botvision.data.classification import Splits, open_splits, resolve_source
 from botvision.data.images import decode, has_image_suffix, is_image

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from botvision.config.data import DRAWN, DataConfig
+from botvision.config.data import SYNTHETIC, DataConfig
 from botvision.data.cache import ImageCache, Progress, fill_cache
 from botvision.data.counter_rng import keys, uniform
 from botvision.data.labels import Labelled, hold_back, labelled, some_classes, split_folders, spread
@@ -136,7 +136,7 @@ class ClassificationDataset(Dataset[Any]):
         Raises:
             DataError: one line with the name of the first image that is broken.
         """
-        if self._cache is not None or self.config.source in DRAWN:
+        if self._cache is not None or self.config.source in SYNTHETIC:
             return True
         if len(self) > at_most:
             return False
@@ -239,7 +239,7 @@ def open_splits(config: DataConfig, seed: int = 0) -> Splits:
             a class of validation that training lacks, no validation images.
     """
     kind = resolve_source(config)
-    if kind in DRAWN:
+    if kind in SYNTHETIC:
         name, parts = open_drawn(config)
     elif kind in ("cifar10", "cifar100"):
         root = Path(str(config.root))
@@ -285,7 +285,7 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
             return _dataset(part, config, f"{root.name or root} {folder}")
         if split == "test":
             raise DataError(f"{root}: no test/ folder, expected test/<class>/<image>")
-    elif split == "test" and kind in DRAWN:
+    elif split == "test" and kind in SYNTHETIC:
         raise DataError(f"{kind} data have no test split, expected val or train")
     splits = open_splits(config, seed)
     if splits.classes != classes:
@@ -316,7 +316,7 @@ def resolve_source(config: DataConfig) -> str:
     Raises:
         DataError: one line, if `root` is missing or fits none.
     """
-    if config.source in DRAWN:
+    if config.source in SYNTHETIC:
         return config.source
     if config.root is None:
         raise DataError(

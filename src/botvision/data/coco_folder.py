@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from botvision.coco.annotations import Category, CocoFile, Problem, read_coco
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DetectionDataConfig
 from botvision.io.errors import DataError
 
 TRAIN_PATTERNS = (

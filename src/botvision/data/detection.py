@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from botvision.coco.annotations import Category, Problem
 from botvision.coco.sides import side_twins
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DetectionDataConfig
 from botvision.data.cache import Progress
 from botvision.data.coco_folder import SplitFiles, find_split_files, read_split
 from botvision.data.counter_rng import keys

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from botvision.coco.annotations import CocoFile, Problem, read_coco
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DetectionDataConfig
 from botvision.data.cache import Progress
 from botvision.data.check import CheckReport
 from botvision.data.coco_folder import find_split_files, has_coco_files, read_split

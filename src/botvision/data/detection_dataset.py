@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from botvision.coco.annotations import Category, Problem
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DetectionDataConfig
 from botvision.data.cache import ImageCache, Progress, fill_cache
 from botvision.data.counter_rng import uniform
 from botvision.data.detection_sources import CocoSource, ShapesInstances, Target

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from botvision.coco.masks import Rle, decode, rle_boxes
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DetectionDataConfig
 
 DRAWS = 7  # scale, top, left, mirror, brightness, contrast, saturation
 # Resampled from a JPEG decoded this many times too large, pixels are less than one grey level off in mean.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from botvision.config.data import DRAWN
+from botvision.config.data import SYNTHETIC
 from botvision.config.recipes import (
     build_config,
     changed_keys,
@@ -218,7 +218,7 @@ class Plan:
         """Returns whether images are needed and nothing says where they are."""
         for data in (run.config.data for run in self.runs):
             named = data.root is not None or getattr(data, "train_annotations", None) is not None
-            if not named and not getattr(data, "download", False) and data.source not in DRAWN:
+            if not named and not getattr(data, "download", False) and data.source not in SYNTHETIC:
                 return True
         return False
 

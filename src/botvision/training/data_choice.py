@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from botvision.config.data import DataConfig
-from botvision.config.detection_data import DetectionDataConfig
+from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.config.schema import Text, build
 from botvision.data.detection_check import is_detection_data
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from botvision.config.data import DataConfig
+from botvision.config.schema import ConfigError
 from botvision.data.check import check_data
 from botvision.data.classification import open_split, open_splits
 from botvision.data.synthetic.pointing import (
@@ -19,7 +20,6 @@ from botvision.data.synthetic.pointing import (
     PointingSource,
     steps_of_intervals,
 )
-from botvision.io.errors import DataError
 
 EDGES = (0.1, 0.1875, 0.3125, 0.4375, 0.5625, 0.6875, 0.8125)
 MANY = 7200  # images, whole rounds of the intervals, 21,600 labels; nothing is drawn
@@ -233,5 +233,5 @@ def test_check_counts_labels():
     ],
 )
 def test_what_does_not_fit_is_one_line(changes, words):
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(ConfigError, match=words):
         config(**changes)

@@ -10,7 +10,7 @@ _SOURCES = {"generated": GeneratedSource, "long_range": LongRangeSource, "pointi
 
 
 def open_drawn(config: DataConfig) -> tuple[str, dict[str, Labelled]]:
-    """Return the name of the data, and the images of "train" and "val", of a source among `config.DRAWN`."""
+    """Return the name of the data, and the images of "train" and "val", of a source in `SYNTHETIC`."""
     found = {split: _SOURCES[config.source](config, split) for split in ("train", "val")}
     parts = {}
     for split, source in found.items():
