@@ -9,7 +9,7 @@ import pytest
 from botvision.backbones.cost import count
 from botvision.backbones.models import create_model
 from botvision.backbones.variants import VARIANTS
-from botvision.cli.main import build_parser, split_overrides
+from botvision.cli.parser import build_parser, split_overrides
 from botvision.config.recipes import build_config, load_recipe, recipe_names
 from botvision.training.detect import Detection
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from botvision.cli import main as cli
 from botvision.coco.evaluate import evaluate_coco
-from botvision.tables import evaluation as report_evaluation
+from botvision.tables import evaluation as tables
 from tests.coco.scenes import Scene, random_scene
 from tests.coco.test_evaluate import REFERENCE, scene_of_boxes
 from tests.terminal import complaint, table
@@ -123,8 +123,8 @@ def test_a_folder_that_cannot_be_written_to_is_named(files, tmp_path, capsys):
 
 def test_a_detectors_run_is_shown_in_the_same_tables():
     boxes = evaluate_coco(scene_of_boxes([[0, 0, 9, 9]]), [], "bbox")
-    text = report_evaluation.metrics_tables(SimpleNamespace(bbox=boxes, segm=None))
-    assert text == report_evaluation.coco_tables([boxes])
+    text = tables.metrics_tables(SimpleNamespace(bbox=boxes, segm=None))
+    assert text == tables.coco_tables([boxes])
     assert table(text, "AP (%)")[1] == ["box", "0.0", "0.0", "0.0", "0.0", "", ""]
 
 
@@ -136,6 +136,6 @@ def test_of_many_classes_the_lowest_are_listed():
     found = [
         {"image_id": 1, "category_id": k, "bbox": [0, 0, 10, 10], "score": 1.0} for k in range(0, 130, 13)
     ]
-    rows = table(report_evaluation.coco_tables([evaluate_coco(truth, found, "bbox")]), "100 lowest of 130")
+    rows = table(tables.coco_tables([evaluate_coco(truth, found, "bbox")]), "100 lowest of 130")
     assert len(rows) == 101
     assert {row[3] for row in rows[1:]} == {"0.0"}

@@ -12,8 +12,7 @@ import pytest
 import yaml
 
 from botvision.cli import main as cli
-from botvision.cli import manual
-from botvision.cli.errors import one_line
+from botvision.cli.parser import FIRST_STEPS, MANUAL
 from botvision.config.recipes import recipe_names
 from tests.terminal import complaint
 
@@ -28,7 +27,9 @@ def test_help_has_examples(capsys, command):
 
 
 EXAMPLES = [
-    line for text in [manual.FIRST_STEPS, *manual.EXAMPLES.values()] for line in text.strip().splitlines()
+    line
+    for text in [FIRST_STEPS, *(command.examples for command in MANUAL.values())]
+    for line in text.strip().splitlines()
 ]
 
 
@@ -38,7 +39,7 @@ def test_examples_of_the_help_are_commands(line):
     args, unknown = cli.build_parser().parse_known_args(words)
     assert unknown == []
     assert args.command in cli.COMMANDS
-    assert not overrides or args.command in manual.KEYS
+    assert not overrides or MANUAL[args.command].keys
     if args.command == "train":
         assert args.resume or args.recipe in (*recipe_names(), "my-recipe.yaml")
 
@@ -172,7 +173,7 @@ def test_missing_files_and_folders_are_named(capsys, tmp_path):
 
 
 def test_os_errors_name_the_file_without_a_number():
-    assert one_line(PermissionError(13, "Permission denied", "/etc/x")) == "/etc/x: permission denied"
+    assert cli.one_line(PermissionError(13, "Permission denied", "/etc/x")) == "/etc/x: permission denied"
 
 
 def test_missing_extra_says_how_to_install_it(capsys, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 
 from botvision.metrics.compare import compare
 from botvision.metrics.runs import Run, read_run, run_folders
-from botvision.tables import basic as report
+from botvision.tables.runs import comparison_table, summary_table
 from tests.terminal import table
 
 
@@ -87,7 +87,7 @@ def test_without_a_common_seed_the_difference_of_the_means_is_marked_unpaired():
     difference = comparison.groups[1].scores["top1"].difference
     assert difference is not None
     assert (difference.mean, difference.sd, difference.pairs) == (0.25, None, {})
-    assert "+25.00 (unpaired)" in report.comparison_table(comparison)
+    assert "+25.00 (unpaired)" in comparison_table(comparison)
 
 
 def test_what_a_run_could_not_measure_is_an_empty_cell():
@@ -95,14 +95,14 @@ def test_what_a_run_could_not_measure_is_an_empty_cell():
         "model": "a", "data": "d", "top1": None, "top5": None, "loss": None, "params": 10**6, "macs": 10**9,
         "image_size": [8, 8], "epochs": 1, "step_ms": None,
     }  # fmt: skip
-    cells = [cell.strip() for cell in report.summary_lines(summary).splitlines()[2].strip("|").split("|")]
+    cells = [cell.strip() for cell in summary_table(summary).splitlines()[2].strip("|").split("|")]
     assert cells == ["a", "d", "", "", "", "1.00", "1.00", "8x8", "1", ""]
 
 
 def test_one_run_has_no_spread():
     comparison = compare([run("a", 0, 0.5)])
     assert comparison.groups[0].scores["top1"].sd is None
-    row = report.comparison_table(comparison).splitlines()[2]
+    row = comparison_table(comparison).splitlines()[2]
     assert "±" not in row
     assert " 50.00 |" in row
 
@@ -123,7 +123,7 @@ def test_one_run_has_no_spread():
 def test_apples_with_pears_are_called_so(change, words):
     comparison = compare([run("a", 0, 0.5), run("b", 0, 0.6, **change)])
     assert comparison.warnings == (words,)
-    assert f"- Warning: {words}" in report.comparison_table(comparison)
+    assert f"- Warning: {words}" in comparison_table(comparison)
 
 
 def test_repeated_seed_and_changed_size_within_a_group_are_said():
@@ -177,9 +177,7 @@ def test_other_code_and_other_packages_are_a_note(tmp_path):
         "the runs come from different commits: abc, def+changes",
         "the runs come from different versions of torch: 2.14, 2.15",
     )
-    assert report.comparison_table(comparison).endswith(
-        "- Note: " + "\n- Note: ".join(comparison.notes) + "\n"
-    )
+    assert comparison_table(comparison).endswith("- Note: " + "\n- Note: ".join(comparison.notes) + "\n")
     assert comparison.to_json()["notes"] == list(comparison.notes)
 
 
@@ -189,7 +187,7 @@ def test_table_and_json_of_run_folders(tmp_path):
         write_run(tmp_path / "b0", top1=0.875, step_ms=None),
     ]
     comparison = compare(map(read_run, folders))
-    lines = report.comparison_table(comparison).splitlines()
+    lines = comparison_table(comparison).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:4]]
     assert cells[2] == ["resnet26_small", "2.00", "1.23", "32x32", "10", "1", "85.00", "", "20.0"]
     assert cells[3] == [
@@ -255,7 +253,7 @@ def test_detectors_have_a_spread_and_a_difference_for_boxes_and_for_masks():
     runs = [detector("resnet", 0, 0.40, 0.30), detector("resnet", 1, 0.44, 0.32)]
     runs += [detector("botnet", 0, 0.45, 0.31), detector("botnet", 1, 0.45, 0.35)]
     comparison = compare(runs)
-    rows = table(report.comparison_table(comparison), "model")
+    rows = table(comparison_table(comparison), "model")
     assert rows[0][6:] == [
         "box AP (%)", "difference (points)", "mask AP (%)", "difference (points)", "step (ms)"
     ]  # fmt: skip
@@ -281,10 +279,10 @@ def test_detectors_have_a_spread_and_a_difference_for_boxes_and_for_masks():
 
 def test_boxes_alone_leave_the_cells_of_masks_empty():
     boxes, masks = detector("faster", 0, 0.40), detector("mask", 0, 0.42, 0.35)
-    rows = table(report.comparison_table(compare([boxes, masks])), "model")
+    rows = table(comparison_table(compare([boxes, masks])), "model")
     assert rows[1][6:10] == ["40.00", "", "", ""]
     assert rows[2][6:10] == ["42.00", "+2.00 (1 paired)", "35.00", ""]
-    alone = table(report.comparison_table(compare([boxes])), "model")
+    alone = table(comparison_table(compare([boxes])), "model")
     assert alone[0][6:] == ["box AP (%)", "difference (points)", "step (ms)"]
 
 
@@ -316,7 +314,7 @@ def test_summary_line_of_a_detector():
         "task": "detect", "model": "a", "data": "d", "box_ap": 0.4, "box_ap50": 0.6, "mask_ap": None,
         "params": 10**6, "macs": 10**9, "image_size": [8, 8], "epochs": 1, "step_ms": None,
     }  # fmt: skip
-    rows = table(report.summary_lines(summary), "model")
+    rows = table(summary_table(summary), "model")
     assert rows[0][2:6] == ["box AP (%)", "box AP50 (%)", "mask AP (%)", "mask AP50 (%)"]
     assert rows[1][2:6] == ["40.00", "60.00", "", ""]
 

@@ -12,7 +12,7 @@ import botvision as bv
 from botvision.attention.ablation import Ablation, Replaced
 from botvision.backbones.weights import load_model, save_model
 from botvision.cli import main as cli
-from botvision.cli import manual
+from botvision.cli.parser import ABLATIONS
 from botvision.metrics.attention_use import load_use
 from botvision.metrics.predictions import load_predictions
 from botvision.training.attention_use import Images, attention_blocks, evaluate_replaced, measure_use
@@ -162,4 +162,4 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
 
 
 def test_the_command_knows_the_ablations():
-    assert get_args(Ablation) == manual.ABLATIONS
+    assert get_args(Ablation) == ABLATIONS

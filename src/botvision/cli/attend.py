@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from botvision.tables.basic import table
+from botvision.tables.markdown import table
 
 if TYPE_CHECKING:
     from botvision.inference.attention_maps import ImageAttention

@@ -1,11 +1,13 @@
-"""The command ``eval``: a run, with its attention or without, or a file of COCO results."""
+"""The command `eval`: a run, with its attention or without, or a file of COCO results."""
 
 import argparse
+import json
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from botvision.tables import evaluation as report_evaluation
+from botvision.io.files import write_text
+from botvision.tables import evaluation as tables
 
 Say = Callable[[str], object]
 
@@ -24,14 +26,18 @@ def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str], say: Sa
     Raises:
         ValueError: one line on what is wrong with the arguments, the run or its data.
     """
-    if args.attention == "all":
-        return _measure_attention(args, overrides, say)
     from botvision.attention.ablation import Replaced
     from botvision.io.progress import CountBar
-    from botvision.training.attention_use import Images, evaluate_replaced
+    from botvision.training.attention_use import Images, evaluate_replaced, measure_use
     from botvision.training.results import breakdown_file, evaluate, evaluation_files
 
-    folder, split = Path(args.run), args.split or "val"
+    folder, split, run = Path(args.run), args.split or "val", shlex.quote(args.run)
+    if args.attention == "all":
+        with CountBar() as bar:
+            use, path = measure_use(Images(folder, split, overrides), bar)
+        say(f"{tables.attention_table(use)}\n\n{use.sentence()}")
+        say(f"\nwritten: {path}\nnext: botvision attend {run} IMAGE")
+        return 0
     replaced = None if args.attention is None else Replaced(args.attention, args.block)
     use = None
     with CountBar() as bar:
@@ -39,40 +45,37 @@ def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str], say: Sa
             metrics = evaluate(folder, split, overrides, bar)
         else:
             metrics, use = evaluate_replaced(Images(folder, split, overrides), replaced, bar)
-    say(report_evaluation.metrics_tables(metrics))
+    say(tables.metrics_tables(metrics))
     if use is not None:
-        say(f"\n{report_evaluation.attention_line(use)}")
+        say(f"\n{tables.attention_line(use)}")
     written = [*evaluation_files(folder, split, overrides, replaced)]
     if getattr(metrics, "breakdown", None) is not None:
         written.append(breakdown_file(written[1], metrics.breakdown.name))
-    say(f"\nwritten: {', '.join(map(str, written))}")
-    run = shlex.quote(args.run)
-    if replaced is None:
-        say(f"next: botvision compare {run} OTHER_RUN")
-    else:
-        say(f"next: botvision eval {run} --attention all")
-    return 0
-
-
-def _measure_attention(args: argparse.Namespace, overrides: Mapping[str, str], say: Say) -> int:
-    from botvision.io.progress import CountBar
-    from botvision.training.attention_use import Images, measure_use
-
-    with CountBar() as bar:
-        use, path = measure_use(Images(Path(args.run), args.split or "val", overrides), bar)
-    say(report_evaluation.attention_table(use))
-    say(f"\n{use.sentence()}")
-    say(f"\nwritten: {path}")
-    say(f"next: botvision attend {shlex.quote(args.run)} IMAGE")
+    then = f"compare {run} OTHER_RUN" if replaced is None else f"eval {run} --attention all"
+    say(f"\nwritten: {', '.join(map(str, written))}\nnext: botvision {then}")
     return 0
 
 
 def evaluate_results(args: argparse.Namespace, say: Say) -> int:
-    """Evaluate a file of COCO results against its ground truth; arguments and errors as above."""
-    from botvision.cli.score import score, write_scores
+    """Evaluate boxes, masks, or both, whatever a file of COCO results carries; else as `evaluate_run`."""
+    from botvision.coco.evaluate import evaluate_coco
+    from botvision.coco.files import kinds_in, read_results, read_truth
+    from botvision.plots.curves import precision_recall
 
-    metrics = score(args.run, args.truth, args.max_detections or 100)
-    say(report_evaluation.coco_tables(metrics))
-    written = write_scores(metrics, args.run, args.truth, Path(args.out or Path(args.run).parent))
-    say(f"\nwritten: {written[0]}, {written[1]}")
+    records, name = read_results(args.run)
+    truth = read_truth(args.truth)
+    kinds = kinds_in(records, truth)
+    if not kinds:
+        raise ValueError(f"{name}: results with neither bbox nor segmentation")
+    metrics = [evaluate_coco(truth, records, kind, args.max_detections or 100, name=name) for kind in kinds]
+    say(tables.coco_tables(metrics))
+    results, out = Path(args.run), Path(args.out or Path(args.run).parent)
+    numbers, picture = out / f"{results.stem}-eval.json", out / f"{results.stem}-pr.png"
+    values = {"results": args.run, "truth": args.truth, **{found.kind: found.to_dict() for found in metrics}}
+    try:
+        write_text(numbers, json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+        precision_recall(metrics, picture)
+    except OSError as error:
+        raise ValueError(f"{out}: {error.strerror}; name another folder with --out") from None
+    say(f"\nwritten: {numbers}, {picture}")
     return 0

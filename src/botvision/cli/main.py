@@ -1,7 +1,7 @@
-"""The command ``botvision``: the one place that parses arguments, prints, and decides on an exit code.
+"""The command `botvision`: the one place that parses arguments, prints, and decides on an exit code.
 
 Exit codes: 0 done; 2 something the user can put right, said in one line; 130 interrupted; 141 the reader of
-the output went away. torch and all behind it is imported inside the commands: ``--help`` answers at once.
+the output went away. torch and all behind it is imported inside the commands: `--help` answers at once.
 """
 
 import argparse
@@ -13,13 +13,11 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from botvision.cli import manual
-from botvision.cli.errors import lacks_memory, one_line
 from botvision.cli.parser import (
+    MANUAL,
     Overrides,
     UsageError,
     build_parser,
@@ -28,7 +26,9 @@ from botvision.cli.parser import (
     means_results,
     split_overrides,
 )
-from botvision.tables import basic as report
+
+if TYPE_CHECKING:
+    from botvision.tables.models import ModelCost
 
 EXTRAS = dict.fromkeys(
     ("lightning", "torchdata", "hotcoco", "matplotlib", "tensorboard", "yaml", "tqdm", "msgspec"), "train"
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: Arguments without the program's name; those of the process by default.
+        argv: arguments without the program's name; those of the process by default.
 
     Returns:
         The exit code.
@@ -54,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt as stop:
-        return _complain(f"interrupted{stop}", 130)
+        return _warn(f"interrupted{stop}", 130)
     except BrokenPipeError:
-        # What is still buffered has no reader; without this Python would complain once more on its way out.
+        # What is still buffered has no reader; without this Python would report it once more on its way out.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -64,11 +64,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").split(".")[0]
         if debug or package not in EXTRAS:
             raise
-        return _complain(f'{package} is not installed: pip install "botvision[{EXTRAS[package]}]"')
+        return _warn(f'{package} is not installed: pip install "botvision[{EXTRAS[package]}]"')
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if debug or (isinstance(error, RuntimeError) and not lacks_memory(error)):
             raise
-        return _complain(one_line(error))
+        return _warn(one_line(error))
+
+
+def one_line(error: Exception) -> str:
+    """Return what the command says of an error that a library or the system raised."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"
+    if lacks_memory(error):
+        return "out of memory; try a smaller batch (train: --train.batch_size) or smaller images"
+    return str(error) or type(error).__name__
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Return whether memory ran out: as numpy and Python say it, CUDA, or torch on a CPU."""
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in words)
+    )
 
 
 def _dispatch(words: list[str]) -> int:
@@ -88,15 +105,13 @@ def _dispatch(words: list[str]) -> int:
     if args.command is None:
         parser.print_help()
         return 0
-    if overrides and args.command not in manual.KEYS:
+    if overrides and MANUAL[args.command].keys is None:
         raise UsageError(f"--{next(iter(overrides))}: {args.command} takes no configuration keys")
     return COMMANDS[args.command](args, overrides)
 
 
 def _check(args: argparse.Namespace, overrides: Overrides) -> int:
-    wrong = next((key for key in overrides if not key.startswith("data.")), None)
-    if wrong is not None:
-        raise UsageError(f"--{wrong}: check takes --data.KEY alone")
+    _only("data.", overrides, "check")
     _must_exist(args.data)
     from botvision.data.check import check_data
     from botvision.io.progress import CountBar
@@ -106,17 +121,19 @@ def _check(args: argparse.Namespace, overrides: Overrides) -> int:
     with CountBar() as bar:
         found = check_data(data_config(args.data, overrides) if overrides else args.data, bar)
     for problem in found.problems:
-        _complain(problem)
-    detection = found.kind == "detection"
-    print(check_tables(found) if detection else report.check_table(found))
+        _warn(problem)
+    print(check_tables(found))
     if found.ok and found.kind != "images":
+        detection = found.kind == "detection"
         recipe = "objects_botnet50" if detection else "photos_botnet50"
         keys = {"data.root": args.data, **found.keys, **overrides}
-        given = " ".join(f"--{key} {shlex.quote(value)}" for key, value in keys.items())
-        boxes = detection and not any(row["masks"] for row in found.rows)
+        if detection and not any(row["masks"] for row in found.rows):
+            keys["model.detector.masks"] = "false"
         most = max(row["objects_max"] for row in found.rows) if detection else 0
-        more = f" --model.detector.detections {-(-3 * most // 200) * 100}" if most > 100 else ""
-        print(f"next: botvision train {recipe} {given}{' --model.detector.masks false' * boxes}{more}")
+        if most > 100:
+            keys["model.detector.detections"] = str(-(-3 * most // 200) * 100)
+        given = " ".join(f"--{key} {shlex.quote(value)}" for key, value in keys.items())
+        print(f"next: botvision train {recipe} {given}")
     return 0 if found.ok else 2
 
 
@@ -151,10 +168,10 @@ def _train(args: argparse.Namespace, overrides: Overrides) -> int:
     out = Path(args.out or f"runs/{config.recipe}-s{config.train.seed}" if config else args.out)
     if args.resume or config is None:
         config = resumed_config(out, overrides, config.recipe if config else None)
+    else:
+        check_new_folder(out)
     if config.data.root is not None and not getattr(config.data, "download", False):
         _must_exist(config.data.root, "data.root: ")
-    if not args.resume:
-        check_new_folder(out)
     check_name(config.model.name)
     try:
         from botvision.training.run import train  # it takes seconds, the mistakes above do not wait for it
@@ -162,11 +179,20 @@ def _train(args: argparse.Namespace, overrides: Overrides) -> int:
         train(config, out, resume=args.resume)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_how_to_go_on(out)) from None
-    print(report.summary_lines(json.loads((out / "summary.json").read_text(encoding="utf-8"))))
+    from botvision.tables.runs import summary_table
+
+    print(summary_table(json.loads((out / "summary.json").read_text(encoding="utf-8"))))
     run = shlex.quote(str(out))
     print(f"\nwritten: {out}/ with model/, checkpoints/, tables (metrics.csv, *.json) and pictures (*.png)")
     print(f"next: botvision eval {run}, or botvision predict {run} PATH...")
     return 0
+
+
+def _how_to_go_on(out: Path) -> str:
+    """What to type after an interrupted training."""
+    if not (out / "config.yaml").is_file():
+        return "; nothing was written yet"
+    return f"; to go on: botvision train --out {shlex.quote(str(out))} --resume"
 
 
 def _eval(args: argparse.Namespace, overrides: Overrides) -> int:
@@ -185,7 +211,7 @@ def _predict(args: argparse.Namespace, _: Overrides) -> int:
         _must_exist(path)
     from botvision.cli.predict import predict
 
-    return predict(args, print, _complain)
+    return predict(args, print, _warn)
 
 
 def _attend(args: argparse.Namespace, _: Overrides) -> int:
@@ -194,35 +220,33 @@ def _attend(args: argparse.Namespace, _: Overrides) -> int:
         _must_exist(path)
     from botvision.cli.attend import attend
 
-    return attend(args, print, _complain)
+    return attend(args, print, _warn)
 
 
 def _cost(args: argparse.Namespace, overrides: Overrides) -> int:
     if len(args.size) > 2:
         raise UsageError(f"--size: expected a side, or height and width, got {len(args.size)} numbers")
-    wrong = next((key for key in overrides if not key.startswith("model.args.")), None)
-    if wrong is not None:
-        raise UsageError(f"--{wrong}: cost takes --model.args.KEY alone")
+    _only("model.args.", overrides, "cost")
     from botvision.backbones.variants import check_name
     from botvision.config.schema import parse_value
+    from botvision.tables.models import cost_tables
 
-    size = (args.size[0], args.size[-1])
     given = {key.removeprefix("model.args."): parse_value(value, key) for key, value in overrides.items()}
     named = [(args.model, given), *([(args.vs, {})] if args.vs else [])]
     for name, _ in named:
         check_name(name)
-    print(report.cost_tables([_cost_of(name, given, size, args) for name, given in named]))
+    print(cost_tables([_cost_of(name, given, args) for name, given in named]))
     return 0
 
 
-def _cost_of(
-    name: str, given: Mapping[str, Any], size: tuple[int, int], args: argparse.Namespace
-) -> report.ModelCost:
+def _cost_of(name: str, given: Mapping[str, Any], args: argparse.Namespace) -> "ModelCost":
     import torch
 
     from botvision.backbones import cost
     from botvision.backbones.models import create_model, list_models
+    from botvision.tables.models import ModelCost
 
+    size = (args.size[0], args.size[-1])
     sized = {"img_size": size} if name in list_models() else {}  # timm's own ResNets have no such argument
     try:
         model = create_model(name, **{**sized, **given})
@@ -234,25 +258,25 @@ def _cost_of(
     if args.time:
         dtype = getattr(torch, args.dtype)
         time = cost.step_time(model, size, batch=args.batch, device=args.device, dtype=dtype)
-    return report.ModelCost(name, cost.count(model, size), cost.stage_table(model, size), time)
+    return ModelCost(name, cost.count(model, size), cost.stage_table(model, size), time)
 
 
 def _compare(args: argparse.Namespace, _: Overrides) -> int:
+    from botvision.io.files import write_text
     from botvision.metrics.compare import compare
     from botvision.metrics.runs import read_run, run_folders
+    from botvision.tables.runs import comparison_table
 
     if args.out and Path(args.out).suffix != ".md":
         raise UsageError(f"--out: expected a name that ends in .md, got {args.out}")
     comparison = compare(read_run(run) for named in args.runs for run in run_folders(named))
-    table = report.comparison_table(comparison)
+    table = comparison_table(comparison)
     print(table, end="")
     if args.out:
-        from botvision.io.files import write_text
-
-        path, twin = Path(args.out), Path(args.out).with_suffix(".json")
+        path, numbers = Path(args.out), Path(args.out).with_suffix(".json")
         write_text(path, table)
-        write_text(twin, json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n")
-        print(f"\nwritten: {path}, {twin}")
+        write_text(numbers, json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n")
+        print(f"\nwritten: {path}, {numbers}")
     return 0
 
 
@@ -260,35 +284,37 @@ def _study(args: argparse.Namespace, overrides: Overrides) -> int:
     check_study(args, overrides)
     from botvision.cli.study import study
 
-    return study(args, overrides, print, _complain)
+    return study(args, overrides, print, _warn)
 
 
 def _recipes(args: argparse.Namespace, _: Overrides) -> int:
-    from botvision.config.recipes import build_config, config_to_dict, load_recipe, recipe_names
+    import yaml
+
+    from botvision.config.recipes import build_config, config_to_dict, load_recipe, recipe_promises
 
     if args.recipe is not None:
-        import yaml
-
         values = config_to_dict(build_config(load_recipe(args.recipe), {}))
         print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
         print(f"\nany of these can be replaced: botvision train {shlex.quote(args.recipe)} --train.epochs 3")
         return 0
-    folder = resources.files("botvision") / "recipes"
-    promises = {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in recipe_names()}
-    print(report.recipe_lines(promises))
+    promises = recipe_promises()
+    width = max(map(len, promises))
+    for name, promise in promises.items():
+        print(f"{name:<{width}}  {promise}".rstrip())
     print("\nnext: botvision train RECIPE [--data.root DIR], or botvision recipes RECIPE for all its values")
     return 0
 
 
 def _models(args: argparse.Namespace, _: Overrides) -> int:
     from botvision.backbones.variants import VARIANTS
+    from botvision.tables.models import model_table
 
-    print(report.model_table(VARIANTS))
+    print(model_table(VARIANTS))
     print("\nEvery ResNet of timm works, too.\nnext: botvision cost MODEL --vs resnet50")
     return 0
 
 
-def _complain(text: str, code: int = 2) -> int:
+def _warn(text: str, code: int = 2) -> int:
     """Write one line to the error stream, after what was printed before it, and return the exit code."""
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
@@ -302,26 +328,23 @@ def _must_exist(path: str, where: str = "", kind: str = "file or folder") -> Non
         raise ValueError(f"{where}{path}: no such {kind}")
 
 
-def _how_to_go_on(out: Path) -> str:
-    """What to type after an interrupted training."""
-    if not (out / "config.yaml").is_file():
-        return "; nothing was written yet"
-    return f"; to go on: botvision train --out {shlex.quote(str(out))} --resume"
+def _only(prefix: str, overrides: Overrides, command: str) -> None:
+    """Raise UsageError for a key of another part of the configuration."""
+    wrong = next((key for key in overrides if not key.startswith(prefix)), None)
+    if wrong is not None:
+        raise UsageError(f"--{wrong}: {command} takes --{prefix}KEY alone")
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Overrides], int]] = {
-    run.__name__.removeprefix("_"): run
-    for run in (
-        _check,
-        _convert,
-        _train,
-        _eval,
-        _predict,
-        _attend,
-        _cost,
-        _compare,
-        _study,
-        _recipes,
-        _models,
-    )
+    "check": _check,
+    "convert": _convert,
+    "train": _train,
+    "eval": _eval,
+    "predict": _predict,
+    "attend": _attend,
+    "cost": _cost,
+    "compare": _compare,
+    "study": _study,
+    "recipes": _recipes,
+    "models": _models,
 }

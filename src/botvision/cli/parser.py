@@ -1,22 +1,289 @@
-"""Words of the command line to a command: what argparse reads, and the dotted keys that it does not."""
+"""What the command takes and says of itself, and how words become a command: argparse and dotted keys."""
 
 import argparse
 import dataclasses
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import botvision
-from botvision.cli import manual
 
 Overrides = dict[str, str]
 OVERRIDE = re.compile(r"--(?P<key>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?:=(?P<value>.*))?", re.DOTALL)
 
+# As botvision.attention.ablation has them, which imports torch; a test compares the two.
+ABLATIONS = ("as-trained", "zero", "even", "own", "content", "position", "shuffled")
+
+PROGRAM = "Bottleneck Transformers (BoTNet) and the ResNets they come from: train, use, compare."
+
+FIRST_STEPS = """
+botvision train shapes_botnet14_nano --out runs/first
+botvision predict runs/first
+botvision check my-data/
+botvision cost botnet50 --size 1024 --vs resnet50
+"""
+
+MORE = "Each command has its own --help, and takes --traceback to show where an error came from."
+
 
 class UsageError(ValueError):
     """Arguments that make no command; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What a command takes.
+
+    Attributes:
+        summary: what it does, in a line.
+        arguments: name or flag to options of argparse.
+        keys: if it takes configuration keys, how these look on the help page, and what they are.
+        examples: command lines.
+    """
+
+    summary: str
+    arguments: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    keys: tuple[str, str] | None = None
+    examples: str = ""
+
+
+def _value(metavar: str | None, text: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {"metavar": metavar, "help": text, **options}
+
+
+def _number(metavar: str, text: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401
+    return _value(metavar, text, type=_positive, **options)
+
+
+def _switch(text: str) -> dict[str, Any]:
+    return {"action": "store_true", "help": text}
+
+
+def _positive(text: str) -> int:
+    value = int(text)  # argparse names the argument when this raises
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
+def _pixel(text: str) -> tuple[int, int]:
+    row, found, column = text.partition(",")
+    if not (found and row.strip().isdecimal() and column.strip().isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected a pixel y,x such as 120,85, from 0,0 on, got {text!r}")
+    return int(row), int(column)
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, got {text}")
+    return value
+
+
+DEVICE = _value("NAME", "cpu, cuda, ... (default: a GPU if there is one)", default="auto")
+RUN = _value("RUN", "a run folder, or the model/ folder in it")
+
+# fmt: off
+MANUAL: dict[str, Command] = {
+    "check": Command(
+        "look through a data set before an hour is wasted: counts, sizes, broken files",
+        {
+            "data": _value("DATA", "folder with COCO annotations; folder or zip with train/<class>/...; any "
+                "folder of images"),
+        },
+        ("--data.key", "a value of the data's configuration, e.g. --data.train_annotations FILE"),
+        """
+botvision check photos/              # photos/train/<class>/..., photos/val/<class>/...
+botvision check cifar10_jpeg.zip     # the same inside a zip
+botvision check coco/                # COCO: annotations/instances_train*.json, train*/, val*/
+botvision check coco/ --data.train_annotations cats.json --data.train_images pictures
+botvision check holiday/             # any folder of images
+""",
+    ),
+    "convert": Command(
+        "write labels of other tools as COCO JSON: instance masks, YOLO, Pascal VOC",
+        {
+            "kind": _value("KIND", "masks, yolo or voc: what lies beside the images",
+                choices=("masks", "yolo", "voc")),
+            "folder": _value("FOLDER", "the data set; the images stay where they are"),
+            "--out": _value("FILE.json", "the JSON to write (default: "
+                "FOLDER/annotations/instances_train.json)"),
+            "--part": _value("SUBFOLDER", "only images below this folder of FOLDER, such as images/train",
+                default=""),
+            "--category": _value("NAME", "masks: what the objects are called (default: object)",
+                default="object"),
+        },
+        examples="""
+botvision convert masks cells/ --category cell   # images/a.jpg, masks/a.png with a number for each cell
+botvision convert yolo cars/ --part images/train # images/train/a.jpg, labels/train/a.txt, data.yaml
+botvision convert voc VOC2012/ --out voc.json    # JPEGImages/, Annotations/*.xml
+""",
+    ),
+    "train": Command(
+        "train what a recipe says, into a run folder",
+        {
+            "recipe": _value("RECIPE", "a name that botvision recipes lists, or a YAML file; not needed with "
+                "--resume and --out", nargs="?"),
+            "--out": _value("DIR", "run folder (default: runs/RECIPE-sSEED)"),
+            "--resume": _switch("go on from the last checkpoint, exactly, with the run's own config.yaml"),
+        },
+        ("--any.key", "replaces a value of the recipe, e.g. --train.epochs 3"),
+        """
+botvision train shapes_botnet14_nano --out runs/first               # a detector, on drawn shapes
+botvision train objects_botnet50 --data.root data/ --out runs/mine  # data/annotations/*.json and images
+botvision train cifar10_botnet50 --data.root data/ --train.epochs 20 --train.seed 1
+botvision train my-recipe.yaml --out runs/mine --model.args.position absolute
+botvision train --out runs/mine --resume
+""",
+    ),
+    "eval": Command(
+        "evaluate the weights that a run kept (train.keep: last or best), or a file of COCO results",
+        {
+            "run": _value("RUN", "a run folder of botvision train, or a JSON file of COCO results"),
+            "--split": _value(None, "which images of the run's data (default: val)",
+                choices=("val", "test", "train")),
+            "--attention": _value("HOW", "replace what attention gives, without retraining: zero; even (all "
+                "weights equal); own (every cell sees itself alone); content or position (these logits "
+                "alone); shuffled (every cell gets what another one asked for); as-trained (nothing); all: a "
+                "table of these, and of each block alone", choices=(*ABLATIONS, "all")),
+            "--block": _number("K", "replace it in this block alone, numbered from 1 (default: in all)"),
+            "--truth": _value("FILE.json", "COCO instances to hold the results against"),
+            "--max-detections": _number("N", "results of one class in one image that count (default: 100)"),
+            "--out": _value("DIR", "folder for RESULTS-eval.json and RESULTS-pr.png (default: beside the "
+                "results)"),
+        },
+        ("--data.key", "replaces a value of the data, e.g. --data.root DIR; of a detector "
+            "--model.detector.detections, .score_threshold and .nms, too"),
+        """
+botvision eval runs/first
+botvision eval runs/mine --split test
+botvision eval runs/first --data.root elsewhere/
+botvision eval runs/first --attention all                     # does it use its attention? in a table
+botvision eval runs/first --attention zero --block 2          # without the attention of the second block
+botvision eval runs/cells --model.detector.detections 400     # a detector: more objects of an image
+botvision eval results.json --truth instances_val2017.json    # COCO results, whoever made them
+""",
+    ),
+    "predict": Command(
+        "classify images, or find the objects in them: JSON, and a picture with labels for each",
+        {
+            "run": RUN,
+            "paths": _value("PATH", "image files, or folders (searched to the bottom); none: images of the "
+                "evaluation", nargs="*"),
+            "--samples": _number("N", "number of these, without PATH (default: 16)", default=16),
+            "--out": _value("DIR", "folder for the results (default: predictions)", default="predictions"),
+            "--topk": _number("K", "classifier: classes for each image (default: 5)"),
+            "--score": _value("S", "detector: least score of what is written and drawn (default: the run's, "
+                "and 0.5)", type=_fraction),
+            "--max-detections": _number("N", "detector: most objects of an image (default: the run's)"),
+            "--truth": _value("FILE.json", "detector: COCO file that has the images' ids; images that are "
+                "not in it are left out"),
+            "--batch": _number("N", "images a step (default: 32; a detector 4)"),
+            "--device": DEVICE,
+            "--no-pictures": _switch("write the JSON files alone"),
+        },
+        examples="""
+botvision predict runs/first             # on images it was evaluated on, beside the truth
+botvision predict runs/first photo.jpg
+botvision predict runs/first photos/ more/cat.png --out labelled --topk 3
+botvision predict runs/first photos/ --no-pictures --device cuda
+botvision predict runs/shapes photos/ --score 0.3        # a detector: results.json for COCO's tools, too
+botvision predict runs/shapes val2017/ --truth annotations/instances_val2017.json --max-detections 300
+""",
+    ),
+    "attend": Command(
+        "what attention looks at in images: maps of each head and block, distances, positions",
+        {
+            "run": RUN,
+            "images": _value("IMAGE", "image files, or folders (searched to the bottom)", nargs="+"),
+            "--at": _value("Y,X", "pixel whose cell is the query, height first; several times for several "
+                "queries (default: the middle of what the network sees)", type=_pixel, action="append"),
+            "--block": _number("K", "maps of this block alone, numbered from 1 as they run (default: all)"),
+            "--head": _number("H", "maps of this head alone, numbered from 1 (default: all, and their mean)"),
+            "--out": _value("DIR", "folder for pictures/, distance.png, position.png, attention.json "
+                "(default: attention)", default="attention"),
+            "--device": DEVICE,
+        },
+        examples="""
+botvision attend runs/first photo.jpg                      # from the middle of the image
+botvision attend runs/first photo.jpg --at 120,85          # from row 120, column 85
+botvision attend runs/first photo.jpg --at 120,85 --at 40,200 --block 3 --out attention/photo
+botvision attend runs/first photos/ --head 1               # maps of one head; distances over all images
+""",
+    ),
+    "cost": Command(
+        "what a model costs, stage by stage: parameters, multiply-adds, time of a step",
+        {
+            "model": _value("MODEL", "a name that botvision models lists, or any ResNet of timm"),
+            "--size": _number("PX", "side, or height and width, in pixels (default: 224)",
+                nargs="+", default=[224]),
+            "--vs": _value("MODEL", "set a second model beside it"),
+            "--time": _switch("measure a training step, too"),
+            "--batch": _number("N", "images in that step (default: 1)", default=1),
+            "--device": _value("NAME", "where it is measured (default: cpu)", default="cpu"),
+            "--dtype": _value(None, "precision of that step (default: float32)",
+                choices=("float32", "bfloat16"), default="float32"),
+        },
+        ("--model.args.key", "an argument of MODEL, e.g. --model.args.c5_stride 1"),
+        """
+botvision cost botnet50 --size 1024 --vs resnet50
+botvision cost botnet_s1_50 --size 224 --time --batch 8
+botvision cost botnet50 --size 800 1333 --model.args.c5_blocks "[0, 1, 1]"
+""",
+    ),
+    "compare": Command(
+        "finished runs as one table: mean and spread over seeds, difference to the first",
+        {
+            "runs": _value("RUN", "run folders, or folders that hold some; the first one's group is the "
+                "baseline", nargs="+"),
+            "--out": _value("FILE.md", "write the table, and the same as FILE.json"),
+        },
+        examples="""
+botvision compare runs/resnet-s0 runs/botnet-s0
+botvision compare runs/resnet-s* runs/botnet-s* --out results/table.md
+botvision compare runs/study-cifar-cpu/
+""",
+    ),
+    "study": Command(
+        "run the experiments of a study that are not there yet, and report; without STUDY: list them",
+        {
+            "study": _value("STUDY", "a name that botvision study lists, or a YAML file", nargs="?"),
+            "--scale": _value("NAME", "which of its sizes (default: cpu; those that come with botvision have "
+                "paper, too)", default="cpu"),
+            "--out": _value("DIR", "folder for all of it (default: runs/study-STUDY-SCALE)"),
+            "--jobs": _number("N", "runs at a time (default: one a GPU; on a CPU its processors divided by "
+                "the threads that the study gives a run)"),
+            "--reuse": _value("DIR", "take finished runs of the same configuration and data from below this "
+                "folder"),
+            "--report-only": _switch("report on the runs that are finished, run nothing"),
+            "--no-photos": _switch("attention maps without the images below them: where those must not be "
+                "passed on"),
+            "--no-pictures": _switch("no attention in the report"),
+            "--dry-run": _switch("say what would be run and how long it would take"),
+        },
+        ("--any.key", "replaces a value of the recipes of all runs, e.g. --data.root DIR; not one in which "
+            "the arms differ"),
+        """
+botvision study                                                  # which there are, what they take
+botvision study cifar --data.root cifar10_jpeg.zip --dry-run     # what would be run, and how long
+botvision study cifar --data.root cifar10_jpeg.zip --jobs 2      # again after an interruption: it goes on
+botvision study position --scale paper --data.root coco/         # one run on each GPU
+botvision study my-study.yaml --out runs/mine --report-only
+""",
+    ),
+    "recipes": Command(
+        "list the recipes that come with botvision, or all values of one",
+        {"recipe": _value("RECIPE", "a recipe, by name or file", nargs="?")},
+        examples="""
+botvision recipes
+botvision recipes photos_botnet50    # every key that can be replaced, with its value
+""",
+    ),
+    "models": Command("list the models that come with botvision", examples="botvision models"),
+}
+# fmt: on
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,18 +335,18 @@ def _join_values(words: Sequence[str]) -> list[str]:
 
 
 def build_parser() -> _Parser:
-    epilog = _examples(manual.FIRST_STEPS) + "\n\n" + manual.MORE
-    parser = _Parser(prog="botvision", description=manual.PROGRAM, epilog=epilog)
+    epilog = f"{_examples(FIRST_STEPS)}\n\n{MORE}"
+    parser = _Parser(prog="botvision", description=PROGRAM, epilog=epilog)
     parser.add_argument("--version", action="version", version=f"botvision {botvision.__version__}")
     verbs = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for name in manual.SUMMARIES:
-        summary, epilog = manual.SUMMARIES[name], _examples(manual.EXAMPLES[name])
+    for name, command in MANUAL.items():
+        summary, epilog = command.summary, _examples(command.examples)
         verb = verbs.add_parser(name, help=summary, description=f"{name}: {summary}.", epilog=epilog)
-        for flag, options in manual.ARGUMENTS.get(name, {}).items():
-            verb.add_argument(flag, help=manual.HELP[f"{name} {flag}"], **options)
-        if name in manual.KEYS:
+        for flag, options in command.arguments.items():
+            verb.add_argument(flag, **options)
+        if command.keys is not None:
             # For the help page alone: split_overrides takes these out before argparse sees them.
-            flag, text = manual.KEYS[name]
+            flag, text = command.keys
             verb.add_argument_group("configuration keys").add_argument(flag, metavar="VALUE", help=text)
     return parser
 
@@ -107,7 +374,7 @@ def means_results(args: argparse.Namespace, overrides: Overrides) -> bool:
 
 def check_study(args: argparse.Namespace, overrides: Overrides) -> None:
     """Refuse arguments of ``study`` that say how to run one, where none is named. Raises UsageError."""
-    options = {flag: o for flag, o in manual.ARGUMENTS["study"].items() if flag.startswith("--")}
+    options = {flag: o for flag, o in MANUAL["study"].arguments.items() if flag.startswith("--")}
     values = {flag: getattr(args, flag.removeprefix("--").replace("-", "_")) for flag in options}
     given = [f"--{key}" for key in overrides]
     given += [flag for flag, value in values.items() if value not in (False, options[flag].get("default"))]

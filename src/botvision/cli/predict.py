@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from botvision.tables import basic as report
+from botvision.tables.predictions import objects_line, ranking
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -69,7 +69,7 @@ def _classify(args: argparse.Namespace, say: Say, complain: Say) -> int:
     for prediction in write_predictions(found, out, files, predictor.description, pictures=pictures):
         if prediction.error is None:
             read += 1
-            say(f"{prediction.file}: {report.ranking(prediction.top)}")
+            say(f"{prediction.file}: {ranking(prediction.top)}")
             if not args.paths:  # a few samples, all at once on one sheet
                 shown += [(prediction.picture, prediction.top, Path(prediction.file).parent.name)]
         else:
@@ -230,7 +230,7 @@ def _told(found: "Iterable[Detections]", total: int, drawn: float, say: Say) -> 
             if total > LISTED:
                 bar("searching", done, total)
             elif each.error is None:
-                say(f"{each.file}: {report.objects_line(each.detections, drawn)}")
+                say(f"{each.file}: {objects_line(each.detections, drawn)}")
             yield each
 
 

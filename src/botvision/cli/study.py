@@ -13,7 +13,7 @@ from botvision.studies.rehearsal import rehearse
 from botvision.studies.reuse import find_copies, take_over
 from botvision.studies.spec import Study, load_study, study_names
 from botvision.studies.timing import measure_steps, read_steps
-from botvision.tables import basic as report
+from botvision.tables import markdown
 
 if TYPE_CHECKING:
     from botvision.io.progress import StatusBar
@@ -179,7 +179,7 @@ def list_lines(studies: Sequence[Study]) -> str:
     header = ["study", "scale", "arms", "seeds", "time of all runs, summed"]
     titles = "\n".join(f"{found.name}: {found.title}" for found in studies)
     last = "next: botvision study STUDY --dry-run [--data.root DIR]"
-    return f"{titles}\n\n{report.table(header, rows, 'llrrr')}\n\n{last}"
+    return f"{titles}\n\n{markdown.table(header, rows, 'llrrr')}\n\n{last}"
 
 
 def plan_lines(plan: Plan, states: Mapping[str, State], slots: Sequence["Slot"]) -> str:
@@ -191,7 +191,7 @@ def plan_lines(plan: Plan, states: Mapping[str, State], slots: Sequence["Slot"])
         elsewhere = ", ".join(f"{m.axis} {m.at:g}" for m in run.measurements)
         length = "" if took is None else duration(took)
         rows.append([run.name, states[run.name], plan.scale.arms[run.arm].label, length, elsewhere])
-    table = report.table(["run", "state", "arm", "time", "measured also at"], rows, "lllrl")
+    table = markdown.table(["run", "state", "arm", "time", "measured also at"], rows, "lllrl")
     note = f"\n\n{' '.join(plan.scale.note.split())}" if plan.scale.note else ""
     where = "; say where with --data.root" if plan.lacks_data() else ""
     waiting = next((run for run in plan.runs if states[run.name] != "finished"), None)

@@ -24,6 +24,17 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in OURS.glob("*.yaml"))
 
 
+def recipe_promises() -> dict[str, str]:
+    """Return the first line of comment of each recipe, by name."""
+    found = {}
+    for name in recipe_names():
+        lines = (OURS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+        found[name] = next(
+            (line.lstrip("# ") for line in lines if line.startswith("#") and line.strip("# ")), ""
+        )
+    return found
+
+
 def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
     """Read a recipe and its parents.
 

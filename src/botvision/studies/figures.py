@@ -10,7 +10,7 @@ from botvision.metrics.seeds import Interval
 from botvision.studies.analysis import Analysis, spread_of
 from botvision.studies.chart import CARD, HEIGHT, INK, PALE, Chart, drawn, label_places, look
 from botvision.studies.outcome import Arm, Axis, Cost, Metric, cost_of, label_of
-from botvision.tables.basic import percent, points
+from botvision.tables.markdown import percent, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

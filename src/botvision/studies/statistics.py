@@ -14,7 +14,7 @@ from botvision.metrics import seeds
 from botvision.metrics.seeds import Interval
 from botvision.studies.bootstrap import Bootstrap
 from botvision.studies.outcome import Arm, Claim, Metric, Place, StudyOutcome, label_of, score_of
-from botvision.tables.basic import points
+from botvision.tables.markdown import points
 
 Word = Literal["held", "did not hold", "could not be told", "not measured yet"]
 

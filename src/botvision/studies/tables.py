@@ -8,7 +8,7 @@ from botvision.metrics.seeds import LEVEL, POWER, Interval, Spread, detectable, 
 from botvision.studies.analysis import Analysis, spread_of
 from botvision.studies.outcome import Arm, Axis, Cost, Metric, StudyOutcome, cost_of, label_of
 from botvision.studies.statistics import Difference, Verdict
-from botvision.tables.basic import percent, points, short, table
+from botvision.tables.markdown import percent, points, short, table
 
 # Beside the verdicts, so that nobody takes them for more.
 RULE = (
