@@ -6,8 +6,8 @@ the same images; its interval is over images.
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +21,25 @@ TITLES = {"top1": "top-1", "box_ap": "box AP", "mask_ap": "mask AP"}  # the last
 
 @dataclass(frozen=True)
 class Contribution:
-    """Of attention to one score.
-
-    Attributes:
-        mean: score as trained minus score with attention replaced.
-        interval: of `mean` over images, 95 %.
-    """
+    """Of attention to one score: as trained minus with attention replaced, and its interval over images."""
 
     mean: float
     interval: Interval
 
     def negated(self) -> "Contribution":
-        """What replacing attention changes the score by."""
+        """Return what replacing attention changes the score by."""
         return Contribution(-self.mean, Interval(-self.interval.high, -self.interval.low))
 
     def text(self) -> str:
-        """In percentage points, e.g. `+1.9 (95 % +1.2 to +2.6)`."""
+        """Return both in percentage points, e.g. `+1.9 (95 % +1.2 to +2.6)`."""
         return f"{self.mean_text()} (95 % {self.interval_text()})"
 
     def mean_text(self) -> str:
-        """The mean in percentage points, e.g. `+1.9`."""
+        """Return the mean in percentage points, e.g. `+1.9`."""
         return _points(self.mean)
 
     def interval_text(self) -> str:
-        """The interval in percentage points, e.g. `+1.2 to +2.6`."""
+        """Return the interval in percentage points, e.g. `+1.2 to +2.6`."""
         return f"{_points(self.interval.low)} to {_points(self.interval.high)}"
 
 
@@ -94,7 +89,7 @@ class AttentionUse:
         return known[-1]
 
     def effect(self, how: str, block: str | None = None) -> Effect | None:
-        """The effect of a replacement; None if it was not measured."""
+        """Return the effect of a replacement; None if it was not measured."""
         return next((each for each in self.effects if (each.how, each.block) == (how, block)), None)
 
     def sentence(self) -> str:
@@ -108,21 +103,19 @@ class AttentionUse:
             over = even.contributions[self.metric]
             nothing = "nothing measurable, " if found.interval.sign and not over.interval.sign else ""
             parts.append(f"{nothing}{over.text()} over even weights")
-        said = ", ".join(parts)
-        if found.interval.sign > 0 and len(self.blocks) > 1:
-            said += "".join(f"; {most}" for most in self._most(found.mean))
-        return said
+        most = self._most(found.mean) if found.interval.sign > 0 and len(self.blocks) > 1 else ""
+        return ", ".join(parts) + most
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         effects = [
             {
                 "attention": each.how,
                 "block": each.block or "all",
                 **each.scores,
                 "contribution": {
-                    name: {"mean": c.mean, "low": c.interval.low, "high": c.interval.high}
-                    for name, c in each.contributions.items()
+                    name: {"mean": found.mean, **asdict(found.interval)}
+                    for name, found in each.contributions.items()
                 },
             }
             for each in self.effects
@@ -137,20 +130,15 @@ class AttentionUse:
             "effects": effects,
         }
 
-    def _most(self, total: float) -> Iterator[str]:
-        alone = {
-            name: each.contributions[self.metric].mean
-            for name in self.blocks
-            if (each := self.effect("zero", name)) is not None
-        }
+    def _most(self, total: float) -> str:
+        """Which block does most of it, if that was measured; effects of single blocks do not add up."""
+        alone = [each for name in self.blocks if (each := self.effect("zero", name)) is not None]
+        most = [str(each.block) for each in alone if each.contributions[self.metric].mean > total / 2]
+        if len(most) > 1:
+            return f"; without any of {', '.join(most)} more than half of it is lost"
         if alone:
-            most = [
-                name for name in alone if alone[name] > total / 2
-            ]  # effects of single blocks do not add up
-            if len(most) > 1:
-                yield f"without any of {', '.join(most)} more than half of it is lost"
-            else:
-                yield f"{most[0]} does most of it" if most else "no single block does most of it"
+            return f"; {most[0]} does most of it" if most else "; no single block does most of it"
+        return ""
 
 
 def effect_of(
@@ -161,7 +149,7 @@ def effect_of(
     Args:
         sampler: which keeps what it has read.
         label: what took the place of attention, and the name of the one block.
-        own: JSON of the evaluation as trained; what was made of single images lies beside it.
+        own: JSON of the evaluation as trained; the file of single images lies beside it.
         replaced: of the other.
         metrics: names; those that the ground truth has nothing of are left out.
 
@@ -177,8 +165,8 @@ def effect_of(
             )
         if math.isfinite(ours.whole):
             scores[name] = theirs.whole
-            between = interval_of(ours.samples - theirs.samples)
-            contributions[name] = Contribution(ours.whole - theirs.whole, between)
+            interval = interval_of(ours.samples - theirs.samples)
+            contributions[name] = Contribution(ours.whole - theirs.whole, interval)
     return Effect(*label, scores, contributions)
 
 
@@ -203,13 +191,9 @@ def load_use(path: Path) -> AttentionUse | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         summary = json.loads((path.parent / "summary.json").read_text(encoding="utf-8"))
+        blocks, effects = tuple(found["blocks"]), tuple(_effect(each) for each in found["effects"])
         use = AttentionUse(
-            split=found["split"],
-            images=found["images"],
-            as_trained=found["as_trained"],
-            blocks=tuple(found["blocks"]),
-            effects=tuple(_effect(each) for each in found["effects"]),
-            run=found["run"],
+            found["split"], found["images"], found["as_trained"], blocks, effects, found["run"]
         )
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(f"{path}: not a file of eval --attention all ({type(error).__name__})") from None
@@ -217,7 +201,7 @@ def load_use(path: Path) -> AttentionUse | None:
 
 
 def run_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what tells the state of a run: by its summary.json."""
+    """Return what of its summary.json tells the state of a run."""
     return {key: summary.get(key) for key in ("steps", "kept")}
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,8 @@ from botvision.coco.files import Kind
 from botvision.coco.matches import load_matches, load_sides
 from botvision.metrics.predictions import load_predictions
 from botvision.metrics.seeds import LEVEL, Interval
+
+Found = TypeVar("Found")
 
 RESAMPLES = 1000
 
@@ -29,10 +33,10 @@ class Sampled:
     """A run's score over samples of its images.
 
     Attributes:
-        whole: Of all images, each once.
+        whole: of all images, each once.
         samples: float64 (S,).
-        images: Number of images.
-        mark: By which the images, in their order and with their ground truth, are told.
+        images: number of images.
+        mark: by which the images, in their order and with their ground truth, are told.
     """
 
     whole: float
@@ -47,8 +51,8 @@ class ImageSampler:
     What makes an image hard for two networks so cancels out in the difference of their samples.
 
     Args:
-        resamples: Number of samples S.
-        seed: Of the draws.
+        resamples: number of samples S.
+        seed: of the draws.
     """
 
     def __init__(self, resamples: int = RESAMPLES, seed: int = 0) -> None:
@@ -60,12 +64,12 @@ class ImageSampler:
         """Return the score by a file of single images; a file is read once.
 
         Args:
-            path: ``predictions*.npz`` for "top1", ``matches*.npz`` for the metrics of `AP` and side accuracy.
-            metric: Name.
-            group: Of the images only those of this interval of a quantity; None for all.
+            path: `predictions*.npz` for "top1", `matches*.npz` for the metrics of `AP` and side accuracy.
+            metric: its name.
+            group: of the images only those of this interval of a quantity; None for all.
 
         Raises:
-            ValueError: No such file, or nothing of the metric in it.
+            ValueError: no such file, or nothing of the metric in it.
         """
         key = path, metric, group
         if key not in self._measured:
@@ -76,35 +80,33 @@ class ImageSampler:
         if metric == "top1":
             said = load_predictions(path)
             said = said if group is None else said.of_group(group)
-            count = len(said.target)
-            whole, samples = (said.accuracy(weights) for weights in self._weights(count))
-            return Sampled(float(whole[0]), samples, count, said.target.tobytes())
-        if metric == SIDES:
-            sides = load_sides(path)
-            if sides is None:
-                raise ValueError(f"{path.name} has nothing of {metric}")
-            whole, samples = (sides.of_samples(weights) for weights in self._weights(len(sides.images)))
-            mark = sides.images.tobytes() + sides.parts.tobytes()
-            return Sampled(float(whole[0]), samples, len(sides.images), mark)
-        if metric not in AP:
+            score, marks = said.accuracy, (said.target,)
+        elif metric == SIDES:
+            sides = _known(load_sides(path), path, metric)
+            score, marks = sides.of_samples, (sides.images, sides.parts)
+        elif metric in AP:
+            kind, iou = AP[metric]
+            matches = _known(load_matches(path, kind), path, metric)
+            score, marks = partial(matches.average_precision, iou=iou), (matches.images, matches.objects)
+        else:
             raise ValueError(f"{metric} is not known for single images")
-        kind, iou = AP[metric]
-        matches = load_matches(path, kind)
-        if matches is None:
-            raise ValueError(f"{path.name} has nothing of {metric}")
-        count = len(matches.images)
-        whole, samples = (matches.average_precision(weights, iou) for weights in self._weights(count))
-        return Sampled(float(whole[0]), samples, count, matches.images.tobytes() + matches.objects.tobytes())
+        whole, samples = (score(weights) for weights in self._weights(len(marks[0])))
+        return Sampled(float(whole[0]), samples, len(marks[0]), b"".join(mark.tobytes() for mark in marks))
 
     def _weights(self, count: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Every image once, and how often each sample has each image: (1, count), (S, count)."""
         if count not in self._drawn:
             draws = np.random.default_rng([self._seed, count])
-            rows = [
-                np.bincount(draws.integers(0, count, count), minlength=count) for _ in range(self.resamples)
-            ]
+            samples = (draws.integers(0, count, count) for _ in range(self.resamples))
+            rows = [np.bincount(chosen, minlength=count) for chosen in samples]
             self._drawn[count] = np.stack(rows).astype(np.int32)
         return np.ones((1, count), dtype=np.int32), self._drawn[count]
+
+
+def _known(found: Found | None, path: Path, metric: str) -> Found:
+    if found is None:
+        raise ValueError(f"{path.name} has nothing of {metric}")
+    return found
 
 
 def interval_of(samples: npt.NDArray[np.float64]) -> Interval:

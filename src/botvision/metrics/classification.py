@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -46,16 +46,9 @@ class Breakdown:
         return tuple(math.sqrt(p * (1 - p) / n) if n else math.nan for p, n in pairs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; not-a-number becomes None."""
-        return {
-            "name": self.name,
-            "unit": self.unit,
-            "edges": list(self.edges),
-            "count": list(self.count),
-            "right": list(self.right),
-            "top1": [_plain(value) for value in self.top1],
-            "error": [_plain(value) for value in self.error],
-        }
+        """Return plain values for JSON; not-a-number becomes None."""
+        values = {**asdict(self), "top1": self.top1, "error": self.error}
+        return {key: _plain(value) for key, value in values.items() if key != "counted"}
 
 
 @dataclass(frozen=True)
@@ -86,20 +79,15 @@ class ClassificationMetrics:
     counted: str = "images"
 
     def headline(self) -> str:
-        """The number that counts, in half a line."""
+        """Return the number that counts, in half a line."""
         return f"top-1 {100 * self.top1:.2f} % on {self.count} {self.counted}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; not-a-number, which JSON lacks, becomes None."""
-        return {
-            "count": self.count,
-            "top1": _plain(self.top1),
-            "top5": _plain(self.top5),
-            "loss": _plain(self.loss),
-            "per_class": [_plain(value) for value in self.per_class],
-            "confusion": [list(row) for row in self.confusion],
-            "classes": list(self.classes),
-        } | ({f"top1_by_{self.breakdown.name}": self.breakdown.to_dict()} if self.breakdown else {})
+        """Return plain values for JSON; not-a-number, which JSON lacks, becomes None."""
+        values = {k: _plain(v) for k, v in vars(self).items() if k not in ("breakdown", "counted")}
+        return values | (
+            {f"top1_by_{self.breakdown.name}": self.breakdown.to_dict()} if self.breakdown else {}
+        )
 
 
 class ClassificationEvaluator:
@@ -179,7 +167,7 @@ class ClassificationEvaluator:
             self._count_groups(values, ranked[:, 0] == targets)
 
     def compute(self) -> ClassificationMetrics:
-        """The metrics of everything added so far.
+        """Return the metrics of everything added so far.
 
         Raises:
             ValueError: if nothing was added, or logits that are not finite were.
@@ -204,7 +192,7 @@ class ClassificationEvaluator:
         )
 
     def predictions(self) -> Predictions:
-        """Predicted and true class and the interval of each image, in the order in which they were added."""
+        """Return predicted and true class and interval of each image, in the order of their addition."""
         said = torch.cat(self._said).numpy()
         group = None if self.quantity is None else torch.cat(self._groups).numpy()
         return Predictions(said[:, 0], said[:, 1], group)
@@ -231,5 +219,7 @@ class ClassificationEvaluator:
         return Breakdown(*self.quantity, count, right, self.counted)
 
 
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,18 +17,12 @@ from botvision.metrics.seeds import Difference, Spread, paired, spread
 SAID_OTHERWISE = frozenset(
     {"recipe", "task", "train.epochs", "train.precision", "train.keep", "data.image_size", "model.name"}
 )
-
-
 DIFFERENCES_TOLD = 8  # settings that are named one by one
 
 
 @dataclass(frozen=True)
 class Score(Spread):
-    """One score over the runs of a group.
-
-    Attributes:
-        difference: Against the first group; None in the first group itself, and where that lacks the score.
-    """
+    """One score over the runs of a group; its difference to the first group, None where there is none."""
 
     difference: Difference | None
 
@@ -38,8 +32,8 @@ class Group:
     """Runs that differ in the seed alone.
 
     Attributes:
-        scores: By name, those that all of its runs have.
-        step_ms: Mean over the runs that measured it.
+        scores: by name, those that all of its runs have.
+        step_ms: mean over the runs that measured it.
     """
 
     label: str
@@ -63,9 +57,9 @@ class Comparison:
     """Groups in the order in which the runs were named.
 
     Attributes:
-        task: Of all runs.
-        warnings: What makes their comparison unfair, one line each.
-        notes: What differs and should not matter, one line each.
+        task: of all runs.
+        warnings: what makes their comparison unfair, one line each.
+        notes: what differs and should not matter, one line each.
     """
 
     task: str
@@ -74,7 +68,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for ``json.dump``; scores as fractions."""
+        """Return plain values for `json.dump`; scores as fractions."""
         return {
             "task": self.task,
             "spread": "sample standard deviation over seeds",
@@ -88,13 +82,11 @@ def compare(runs: Iterable[Run]) -> Comparison:
     """Group runs that differ in the seed alone, and set every group against the first.
 
     Args:
-        runs: At least one run; the group of the first one is the baseline.
-
-    Returns:
-        The comparison; a group on other data than the first has no difference to it.
+        runs: at least one; the group of the first one is the baseline. A group on other data than the first
+            has no difference to it.
 
     Raises:
-        ValueError: No run at all, the same folder twice, or runs of several tasks.
+        ValueError: no run at all, the same folder twice, or runs of several tasks.
     """
     runs = tuple(runs)
     if not runs:
@@ -110,23 +102,17 @@ def compare(runs: Iterable[Run]) -> Comparison:
         )
     members: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
-        members.setdefault(_identity(run), []).append(run)
-    groups = list(members.values())
-    labels = _labels([group[0] for group in groups])
-    return Comparison(
-        runs[0].task,
-        tuple(
-            _group(label, group, None if i == 0 or group[0].data != runs[0].data else groups[0])
-            for i, (label, group) in enumerate(zip(labels, groups, strict=True))
-        ),
-        (*_warnings(runs, groups, labels), *_different_settings([group[0] for group in groups])),
-        tuple(_notes(runs)),
-    )
-
-
-def _identity(run: Run) -> tuple[object, ...]:
-    """Two runs with equal identity differ in the seed alone."""
-    return run.model, run.data, run.epochs, run.image_size, run.precision, tuple(sorted(run.settings.items()))
+        settings = tuple(sorted(run.settings.items()))
+        all_but_seed = run.model, run.data, run.epochs, run.image_size, run.precision, settings
+        members.setdefault(all_but_seed, []).append(run)
+    first, *others = members.values()
+    firsts = [group[0] for group in members.values()]
+    labels = _labels(firsts)
+    groups = [_group(labels[0], first, None)]
+    for label, group in zip(labels[1:], others, strict=True):
+        groups.append(_group(label, group, first if group[0].data == runs[0].data else None))
+    warnings = (*_warnings(runs, groups), *_different_settings(firsts))
+    return Comparison(runs[0].task, tuple(groups), warnings, tuple(_notes(runs)))
 
 
 def _labels(firsts: Sequence[Run]) -> list[str]:
@@ -153,20 +139,14 @@ def _group(label: str, runs: Sequence[Run], baseline: Sequence[Run] | None) -> G
 
 
 def _score(name: str, runs: Sequence[Run], baseline: Sequence[Run] | None) -> Score:
+    """A score and its difference, by seed where possible: what a seed does to both cancels out."""
     found = spread([run.scores[name] for run in runs])
     assert found is not None  # a group has a run
-    comparable = baseline is not None and all(name in run.scores for run in baseline)
-    difference = _difference(name, runs, baseline) if baseline is not None and comparable else None
-    return Score(**vars(found), difference=difference)
-
-
-def _difference(name: str, runs: Sequence[Run], baseline: Sequence[Run]) -> Difference:
-    """A score minus that of ``baseline``, by seed where possible: what a seed does to both cancels out."""
-    found = paired(_by_seed(name, runs), _by_seed(name, baseline))
-    if found is not None:
-        return found
-    means = [statistics.fmean(run.scores[name] for run in group) for group in (runs, baseline)]
-    return Difference(means[0] - means[1], {}, None, None)
+    if baseline is None or not all(name in run.scores for run in baseline):
+        return Score(**vars(found), difference=None)
+    theirs = statistics.fmean(run.scores[name] for run in baseline)
+    unpaired = Difference(found.mean - theirs, {}, None, None)
+    return Score(**vars(found), difference=paired(_by_seed(name, runs), _by_seed(name, baseline)) or unpaired)
 
 
 def _by_seed(name: str, runs: Sequence[Run]) -> dict[int, float]:
@@ -175,31 +155,30 @@ def _by_seed(name: str, runs: Sequence[Run]) -> dict[int, float]:
     return {seed: statistics.fmean(run.scores[name] for run in runs if run.seed == seed) for seed in seeds}
 
 
-def _warnings(runs: Sequence[Run], groups: Sequence[Sequence[Run]], labels: Sequence[str]) -> Iterable[str]:
+def _warnings(runs: Sequence[Run], groups: Sequence[Group]) -> Iterable[str]:
     """Say what, besides the model and the seed, differs between the runs."""
-    for what, values in (
-        ("data", {run.data for run in runs}),
-        ("number of epochs", {run.epochs for run in runs}),
-        ("precision", {run.precision for run in runs}),
-        ("image size", {run.size for run in runs}),
-        ("weights evaluated", {run.kept for run in runs}),
-        ("number of training images", {run.train_images for run in runs}),
-        ("number of validation images", {run.val_images for run in runs}),
+    for key, what in (
+        ("data", "data"),
+        ("epochs", "number of epochs"),
+        ("precision", "precision"),
+        ("size", "image size"),
+        ("kept", "weights evaluated"),
+        ("train_images", "number of training images"),
+        ("val_images", "number of validation images"),
     ):
+        values = {getattr(run, key) for run in runs}
         if len(values) > 1:
             yield f"the runs differ in {what}: {_listed(values)}"
     hardware = sorted({run.hardware for run in runs if run.step_ms is not None})
     if len(hardware) > 1:
         yield f"step times come from different hardware: {', '.join(name or 'unknown' for name in hardware)}"
-    for label, group in zip(labels, groups, strict=True):
-        seeds = [run.seed for run in group]
-        repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    for group in groups:
+        repeated = sorted({seed for seed in group.seeds if group.seeds.count(seed) > 1})
         if repeated:
-            yield f"{label}: more than one run with seed {', '.join(map(str, repeated))}"
-        sizes = {(run.params, run.macs) for run in group}
-        if len(sizes) > 1:
-            yield f"{label}: its runs differ in parameters or multiply-adds"
-    if len({tuple(sorted(run.seed for run in group)) for group in groups}) > 1:
+            yield f"{group.label}: more than one run with seed {', '.join(map(str, repeated))}"
+        if len({(run.params, run.macs) for run in group.runs}) > 1:
+            yield f"{group.label}: its runs differ in parameters or multiply-adds"
+    if len({tuple(group.seeds) for group in groups}) > 1:
         yield "the groups do not have the same seeds"
 
 

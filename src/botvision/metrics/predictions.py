@@ -25,7 +25,7 @@ class Predictions:
     group: npt.NDArray[np.int32] | None = None
 
     def of_group(self, group: int) -> "Predictions":
-        """Return those of the images in one interval. Raises ValueError: none are told apart."""
+        """Return those of the images in one interval. Raises ValueError: they are not told apart."""
         if self.group is None:
             raise ValueError("the images are not told apart by intervals of a quantity")
         chosen = self.group == group
@@ -35,7 +35,7 @@ class Predictions:
         """Return top-1 of samples of the images.
 
         Args:
-            weights: Whole numbers (S, N): how often each sample has each image. All ones is the data set.
+            weights: whole numbers (S, N): how often each sample has each image; all ones is the data set.
 
         Returns:
             float64 (S,), fractions; not-a-number for a sample without images.
@@ -46,11 +46,9 @@ class Predictions:
 
 
 def save_predictions(predictions: Predictions, path: str | Path) -> None:
-    """Write a compressed ``.npz``, all of it or nothing."""
+    """Write a compressed `.npz`, all of it or nothing."""
+    arrays = {name: values for name, values in vars(predictions).items() if values is not None}
     with replacing(path) as temporary, temporary.open("wb") as file:
-        arrays = {"predicted": predictions.predicted, "target": predictions.target}
-        if predictions.group is not None:
-            arrays["group"] = predictions.group
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
@@ -58,11 +56,10 @@ def load_predictions(path: str | Path) -> Predictions:
     """Read what `save_predictions` wrote.
 
     Raises:
-        ValueError: The file is not such a file.
+        ValueError: the file is not such a file.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            group = arrays.get("group", None)
-            return Predictions(arrays["predicted"], arrays["target"], group)
+            return Predictions(arrays["predicted"], arrays["target"], arrays.get("group", None))
     except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
         raise ValueError(f"{path}: not a file of predictions ({' '.join(str(error).split())})") from None

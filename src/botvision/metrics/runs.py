@@ -1,4 +1,4 @@
-"""What a finished run says of itself: ``summary.json``, and ``config.yaml`` where it lies beside it."""
+"""What a finished run says of itself: `summary.json`, and `config.yaml` where it lies beside it."""
 
 import json
 import math
@@ -17,20 +17,10 @@ SCORES: dict[str, tuple[str, ...]] = {
 MAY_LACK = frozenset({"side_accuracy"})
 
 # Settings that say where the data lies and how the machine is kept busy, not what is learned.
-INCIDENTAL_SETTINGS = frozenset(
-    {
-        "recipe",
-        "train.seed",
-        "train.log_every",
-        "train.checkpoint_every",
-        "train.device",
-        "data.root",
-        "data.download",
-        "data.cache",
-        "data.cache_bytes",
-        "data.num_workers",
-    }
-)
+INCIDENTAL_SETTINGS = frozenset({
+    "recipe", "train.seed", "train.log_every", "train.checkpoint_every", "train.device", "data.root",
+    "data.download", "data.cache", "data.cache_bytes", "data.num_workers",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,7 +37,7 @@ class Run:
         commit: of the code, None where it is not known.
         versions: of the packages that decide about numbers.
         settings: configuration by dotted key, as JSON, without those that do not change what is learned.
-        configured: whether the folder had a configuration; ``settings`` is but a stand-in otherwise.
+        configured: whether the folder had a configuration; `settings` is but a stand-in otherwise.
     """
 
     folder: str
@@ -79,7 +69,7 @@ class Run:
 
 
 def run_folders(folder: str | Path) -> list[Path]:
-    """The run folder itself; of a folder that holds runs, such as a study's, the finished ones, by name."""
+    """Return the run folder itself; of a folder of runs, such as a study's, the finished ones, by name."""
     folder = Path(folder)
     if (folder / "summary.json").is_file():
         return [folder]
@@ -90,11 +80,8 @@ def run_folders(folder: str | Path) -> list[Path]:
 def read_run(folder: str | Path) -> Run:
     """Read the summary of one finished run.
 
-    Args:
-        folder: A run folder, as ``botvision train`` writes it.
-
     Raises:
-        ValueError: The folder holds no readable summary, or a number is missing or impossible.
+        ValueError: the folder holds no readable summary, or a number is missing or impossible.
     """
     folder = Path(folder)
     path = folder / "summary.json"
@@ -120,13 +107,15 @@ def _to_run(summary: dict[str, Any], folder: Path, path: Path) -> Run:
             raise ValueError(f"{path}: {key} is {value!r}, expected a number")
         return value
 
+    def whole_or_none(key: str) -> int | None:
+        return None if summary.get(key) is None else int(number(key))
+
     if not isinstance(summary.get("model"), str):
         raise ValueError(f"{path}: model is {summary.get('model')!r}, expected a name")
     task = summary.get("task", "classify")
     if task not in SCORES:
         raise ValueError(f"{path}: task is {task!r}, expected {' or '.join(SCORES)}")
-    first, *others = SCORES[task]
-    names = [first, *(name for name in others if summary.get(name) is not None)]
+    names = [name for k, name in enumerate(SCORES[task]) if k == 0 or summary.get(name) is not None]
     scores = {name: float(number(name)) for name in names}
     for name, score in scores.items():
         if not 0 <= score <= 1:
@@ -152,8 +141,8 @@ def _to_run(summary: dict[str, Any], folder: Path, path: Path) -> Run:
         hardware=str(summary.get("hardware") or ""),
         step_ms=None if summary.get("step_ms") is None else float(number("step_ms")),
         kept=summary.get("kept"),
-        train_images=None if summary.get("train_images") is None else int(number("train_images")),
-        val_images=None if summary.get("val_images") is None else int(number("val_images")),
+        train_images=whole_or_none("train_images"),
+        val_images=whole_or_none("val_images"),
         commit=summary.get("commit"),
         versions={str(k): str(v) for k, v in versions.items()} if isinstance(versions, dict) else {},
         settings=settings or {"recipe": str(summary.get("recipe"))},

@@ -27,11 +27,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Spread:
-    """A score over n seeds.
-
-    Attributes:
-        sd: Sample standard deviation (divisor n - 1); None for fewer than two.
-    """
+    """A score over n seeds; `sd` is the sample standard deviation (by n - 1), None for fewer than two."""
 
     n: int
     mean: float
@@ -43,9 +39,9 @@ class Difference:
     """A score of some runs minus that of others, as fractions.
 
     Attributes:
-        mean: Over the pairs; where there are none, it may be the difference of the two means.
-        pairs: By seed, the difference of the two runs that share it.
-        sd: Sample standard deviation over the pairs; None for fewer than two.
+        mean: over the pairs; where there are none, it may be the difference of the two means.
+        pairs: by seed, the difference of the two runs that share it.
+        sd: sample standard deviation over the pairs; None for fewer than two.
         over_seeds: Student's t; None for fewer than two pairs.
     """
 
@@ -59,16 +55,16 @@ def spread(values: Sequence[float]) -> Spread | None:
     """Return mean and standard deviation; None without any value."""
     if not values:
         return None
-    return Spread(
-        len(values), statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-    )
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(len(values), statistics.fmean(values), sd)
 
 
 def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
     """Return ours minus theirs, both scores by seed; None if they share no seed."""
     pairs = {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
-    found = spread(list(pairs.values()))
-    return None if found is None else Difference(found.mean, pairs, found.sd, student(list(pairs.values())))
+    values = list(pairs.values())
+    found = spread(values)
+    return None if found is None else Difference(found.mean, pairs, found.sd, student(values))
 
 
 def student(values: Sequence[float]) -> Interval | None:
@@ -97,7 +93,7 @@ def t_quantile(probability: float, freedom: int) -> float:
     """Return the value that Student's t with whole degrees of freedom stays below with a probability.
 
     Raises:
-        ValueError: Not 0.5 <= probability < 1, or no degree of freedom.
+        ValueError: not 0.5 <= probability < 1, or no degree of freedom.
     """
     if not 0.5 <= probability < 1 or freedom < 1:
         raise ValueError(f"probability {probability}, {freedom} degrees of freedom: expected 0.5 to 1, and 1")
@@ -112,8 +108,8 @@ def _t_below(angle: float, freedom: int) -> float:
     """Probability below t = tan(angle) sqrt(freedom): a finite series (Abramowitz and Stegun, 26.7.3-4)."""
     sine, cosine = math.sin(angle), math.cos(angle)
     odd = freedom % 2
-    term, total = (cosine, cosine) if odd else (1.0, 1.0)
-    for k in range(3 if odd else 2, freedom - 1, 2):
+    term = total = cosine if odd else 1.0
+    for k in range(2 + odd, freedom - 1, 2):
         term *= (k - 1) / k * cosine**2
         total += term
     if not odd:
