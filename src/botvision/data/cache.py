@@ -22,7 +22,7 @@ class ImageCache:
         self.stack = flat.view(-1, 3, height, width) if uniform else None
 
     def __getitem__(self, index: int) -> Tensor:
-        """uint8 (3, H, W), a view."""
+        """Return uint8 (3, H, W), a view."""
         start, (height, width) = int(self.starts[index]), self.shapes[index].tolist()
         return self.flat[start : start + 3 * height * width].view(3, height, width)
 

@@ -42,7 +42,7 @@ def uniform(count: int, *counters: Counter) -> npt.NDArray[np.float64]:
 
     Args:
         count: how many per key.
-        counters: as for :func:`keys`.
+        counters: as for `keys`.
 
     Returns:
         float64 (B, count) in [0, 1).

@@ -91,7 +91,7 @@ class ClassificationMetrics:
 
 
 class ClassificationEvaluator:
-    """Collects batches; holds counts and eight bytes an image, not logits.
+    """Collects batches; holds twelve bytes an image, not logits.
 
     Attributes:
         not_finite: images with a logit that is NaN or infinite; they have no place in a ranking.
@@ -122,14 +122,8 @@ class ClassificationEvaluator:
 
     def reset(self) -> None:
         """Forget everything."""
-        k = len(self.classes)
-        self.confusion = torch.zeros(k, k, dtype=torch.int64)
-        self.in_top5 = torch.zeros((), dtype=torch.int64)
-        self.loss_sum = torch.zeros((), dtype=torch.float64)
-        self.not_finite = 0
-        self._said = [torch.empty(0, 2, dtype=torch.int32)]
-        self._groups = [torch.empty(0, dtype=torch.int32)]
-        self.by_group = torch.zeros(2, max(0, len(self.edges) - 1), dtype=torch.int64)  # all, right
+        self.not_finite, self._in_top5, self._loss = 0, 0, 0.0
+        self._said = [torch.empty(0, 3, dtype=torch.int32)]  # predicted and true class, interval
 
     def update(self, logits: Tensor, targets: Tensor, values: Tensor | None = None) -> None:
         """Add a batch.
@@ -158,13 +152,10 @@ class ClassificationEvaluator:
             )
         self.not_finite += int((~logits.isfinite()).any(dim=1).sum())
         ranked = logits.argsort(dim=1, descending=True, stable=True)
-        pairs = torch.bincount(targets * k + ranked[:, 0], minlength=k * k)
-        self.confusion += pairs.view(k, k)
-        self._said.append(torch.stack([ranked[:, 0], targets], dim=1).int())
-        self.in_top5 += (ranked[:, :5] == targets[:, None]).any(dim=1).sum()
-        self.loss_sum += F.cross_entropy(logits, targets, reduction="sum").double()
-        if self.quantity is not None:
-            self._count_groups(values, ranked[:, 0] == targets)
+        group = torch.zeros_like(targets) if self.quantity is None else self._groups(values, len(targets))
+        self._said.append(torch.stack([ranked[:, 0], targets, group], dim=1).int())
+        self._in_top5 += int((ranked[:, :5] == targets[:, None]).any(dim=1).sum())
+        self._loss += float(F.cross_entropy(logits, targets, reduction="sum"))
 
     def compute(self) -> ClassificationMetrics:
         """Return the metrics of everything added so far.
@@ -172,51 +163,51 @@ class ClassificationEvaluator:
         Raises:
             ValueError: if nothing was added, or logits that are not finite were.
         """
-        count = int(self.confusion.sum())
+        predicted, target, group = torch.cat(self._said).long().T
+        count, k = len(target), len(self.classes)
         if count == 0:
             raise ValueError("no images were evaluated, expected at least one")
         if self.not_finite:  # sorting puts NaN first: it would count as a class like any other
             raise ValueError(f"the logits of {self.not_finite} of {count} images are not finite")
-        right, rows = self.confusion.diagonal(), self.confusion.sum(dim=1)
+        confusion = torch.bincount(target * k + predicted, minlength=k * k).view(k, k)
+        right, rows = confusion.diagonal(), confusion.sum(dim=1)
         per_class = right.double() / rows.double()  # 0 / 0 is not-a-number, as promised
+        breakdown = None
+        if self.quantity is not None:
+            all_, correct = (
+                tuple(torch.bincount(each, minlength=len(self.edges) - 1).tolist())
+                for each in (group, group[predicted == target])
+            )
+            breakdown = Breakdown(*self.quantity, all_, correct, self.counted)
         return ClassificationMetrics(
             count=count,
             top1=int(right.sum()) / count,
-            top5=int(self.in_top5) / count if len(self.classes) >= 5 else math.nan,
-            loss=float(self.loss_sum) / count,
+            top5=self._in_top5 / count if k >= 5 else math.nan,
+            loss=self._loss / count,
             per_class=tuple(per_class.tolist()),
-            confusion=tuple(tuple(row) for row in self.confusion.tolist()),
+            confusion=tuple(map(tuple, confusion.tolist())),
             classes=self.classes,
-            breakdown=self._breakdown(),
+            breakdown=breakdown,
             counted=self.counted,
         )
 
     def predictions(self) -> Predictions:
         """Return predicted and true class and interval of each image, in the order of their addition."""
-        said = torch.cat(self._said).numpy()
-        group = None if self.quantity is None else torch.cat(self._groups).numpy()
-        return Predictions(said[:, 0], said[:, 1], group)
+        predicted, target, group = torch.cat(self._said).numpy().T
+        return Predictions(predicted, target, None if self.quantity is None else group)
 
-    def _count_groups(self, values: Tensor | None, right: Tensor) -> None:
-        if values is None or values.shape != right.shape:
+    def _groups(self, values: Tensor | None, count: int) -> Tensor:
+        """Interval of each value, int64 (B,)."""
+        if values is None or values.shape != (count,):
             found = "none" if values is None else tuple(values.shape)
-            raise ValueError(f"values of the quantity have shape {found}, expected ({len(right)},)")
+            raise ValueError(f"values of the quantity have shape {found}, expected ({count},)")
         group = torch.bucketize(values.detach().double().cpu(), self.edges, right=True) - 1
-        groups = len(self.edges) - 1
-        if int(group.min()) < 0 or int(group.max()) >= groups:
+        if int(group.min()) < 0 or int(group.max()) >= len(self.edges) - 1:
             raise ValueError(
                 f"values of the quantity reach from {float(values.min()):g} to {float(values.max()):g}, "
                 f"expected {float(self.edges[0]):g} to below {float(self.edges[-1]):g}"
             )
-        self._groups.append(group.int())
-        for row, chosen in enumerate((group, group[right])):
-            self.by_group[row] += torch.bincount(chosen, minlength=groups)
-
-    def _breakdown(self) -> Breakdown | None:
-        if self.quantity is None:
-            return None
-        count, right = (tuple(row) for row in self.by_group.tolist())
-        return Breakdown(*self.quantity, count, right, self.counted)
+        return group
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
