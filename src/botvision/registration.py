@@ -7,17 +7,17 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 VARIANTS_MODULE = "botvision.backbones.models"
 
 
-class _TimmWatcher(MetaPathFinder):
+class _TimmWatcher:
     """Finds timm as Python would, and has our table imported right after it.
 
-    It stays in place until timm has really been imported: others only ask whether timm is there.
+    It stays in place until timm has really been imported: others only ask whether timm is there. It is no
+    `importlib.abc.MetaPathFinder`: to import that one takes as long as all else of the command's `--help`.
     """
 
     _asking = False

@@ -1,12 +1,11 @@
 """What the command takes and says of itself, and how words become a command: argparse and dotted keys."""
 
 import argparse
-import dataclasses
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import botvision
 
@@ -32,8 +31,7 @@ class UsageError(ValueError):
     """Arguments that make no command; the message is one line."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """What a command takes.
 
     Attributes:
@@ -44,7 +42,7 @@ class Command:
     """
 
     summary: str
-    arguments: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    arguments: Mapping[str, dict[str, Any]] = {}
     keys: tuple[str, str] | None = None
     examples: str = ""
 
@@ -391,6 +389,8 @@ def dotted_hint(word: str, command: str | None) -> str:
     """For ``--epochs``, written without its section, name the key that was meant."""
     if command != "train":
         return ""
+    import dataclasses
+
     from botvision.config.run import CONFIGS
 
     name = word.removeprefix("--").split("=")[0]
