@@ -30,7 +30,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from botvision.coco.evaluate import evaluate_coco
-from botvision.coco.files import FIELDS, KINDS, Kind, load_results, read_truth
+from botvision.coco.results import FIELDS, FoundObjects
+from botvision.coco.truth import KINDS, Kind, read_truth
 from harness import Times, arguments, environment, interleaved, progress, ratio, table, write
 from shared_data import asked, shared_data
 
@@ -153,10 +154,10 @@ def of_kind(results: Sequence[Record], kind: Kind) -> list[Record]:
 def matching(scene: Scene, kind: Kind) -> Callable[[], None]:
     """What bounds ours: hotcoco's share, everything read, checked and handed over before."""
     truth = read_truth(scene.truth)
-    found = load_results(scene.results, truth, kind, "results")
+    index, found = truth.index(kind), FoundObjects(scene.results, truth, kind).index()
 
     def run() -> None:
-        evaluation = hotcoco.COCOeval(truth.coco, found, kind)
+        evaluation = hotcoco.COCOeval(index, found, kind)
         evaluation.evaluate()
         evaluation.accumulate()
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from botvision.coco.evaluate import evaluate_coco, to_results
-from botvision.coco.files import KINDS, read_truth
+from botvision.coco.evaluate import evaluate_coco
+from botvision.coco.results import to_results
+from botvision.coco.truth import KINDS, read_truth
 from botvision.config.data import DetectionDataConfig
 from botvision.data.check import check_data
 from botvision.data.detection import DetectionDataset, DetectionSplits, open_detection

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import hotcoco
 import numpy as np
 import pytest
 import torch
@@ -16,8 +17,9 @@ from hotcoco import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from botvision.coco.evaluate import NUMBERS, CocoMetrics, evaluate_coco, to_results
-from botvision.coco.files import Kind, kinds_in, read_truth
+from botvision.coco.evaluate import NUMBERS, CocoMetrics, evaluate_coco
+from botvision.coco.results import kinds_in, to_results
+from botvision.coco.truth import Kind, read_truth
 from tests.coco.scenes import Scene, crowds_as_rle, random_scene, scene_of_boxes
 
 DATA = Path(os.environ.get("BOTVISION_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -208,7 +210,7 @@ def test_evaluation_is_silent(capfd):
 def test_ground_truth_fed_back_through_to_results_is_perfect():
     scene = crowds_as_rle(random_scene(8))
     ids = [category["id"] for category in scene.truth["categories"]]
-    coco = read_truth(scene.truth).coco
+    coco = hotcoco.COCO(scene.truth)
     records = []
     for image in scene.truth["images"]:
         objects = [a for a in coco.load_anns(coco.get_ann_ids([image["id"]])) if not a["iscrowd"]]

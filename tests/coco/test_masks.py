@@ -21,7 +21,7 @@ def test_masks_come_back_from_run_lengths() -> None:
     rles = masks.encode(pixels)
     assert [rle["size"] for rle in rles] == [[23, 31]] * 7
     assert (masks.decode(rles, (23, 31)) == pixels.numpy()).all()
-    assert [masks.rle_area(rle) for rle in rles] == pixels.sum(dim=(1, 2)).tolist()
+    assert masks.rle_areas(rles).tolist() == pixels.sum(dim=(1, 2)).tolist()
 
 
 def test_some_of_many_masks_are_decoded_in_place() -> None:
@@ -91,6 +91,6 @@ def test_plain_run_lengths_are_compressed() -> None:
 
 @pytest.mark.parametrize("counts", [b"34", b"34P1", b"\xff\x00", b"abc"])
 def test_run_lengths_of_another_size_are_refused(counts: bytes) -> None:
-    assert masks.rle_area({"size": [4, 5], "counts": b"34="}) == 4
+    assert masks.rle_areas([{"size": [4, 5], "counts": b"34="}]).tolist() == [4]
     with pytest.raises(DataError):
-        masks.rle_area({"size": [4, 5], "counts": counts})
+        masks.rle_areas([{"size": [4, 5], "counts": counts}])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from botvision.coco.evaluate import evaluate_coco
-from botvision.coco.files import Kind
 from botvision.coco.matches import Matches, load_matches, match_coco, save_matches
+from botvision.coco.truth import Kind
 from tests.coco.scenes import Scene, crowds_as_rle, random_scene, scene_of_boxes
 from tests.coco.test_evaluate import TOLERANCE, pycocotools
 

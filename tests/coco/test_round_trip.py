@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from botvision.coco.evaluate import evaluate_coco, to_results
+from botvision.coco.evaluate import evaluate_coco
+from botvision.coco.results import to_results
 from botvision.config.data import DetectionDataConfig
 from botvision.data.detection import DetectionDataset, open_detection_split
 

@@ -10,10 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from botvision.coco.annotations import parse_coco
 from botvision.coco.evaluate import evaluate_coco
-from botvision.coco.files import KINDS, read_truth
 from botvision.coco.masks import encode
+from botvision.coco.read import parse_coco
+from botvision.coco.truth import KINDS, read_truth
 from botvision.data.detection import DetectionDataConfig, DetectionDataset, open_detection
 
 SIDE = 120
@@ -102,7 +102,7 @@ def test_a_number_too_large_for_any_float_is_one_line(field: str) -> None:
         "annotations": [own],
         "categories": [{"id": 1}],
     }
-    with pytest.raises(ValueError, match=f"annotation 1: {field} is .*10+"):
+    with pytest.raises(ValueError, match=f"annotation 1 of image 1: {field} is .*10+"):
         read_truth(content)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from botvision.coco.matches import load_matches, load_sides, match_coco, save_matches
-from botvision.coco.side_accuracy import side_accuracy
+from botvision.coco.sides import side_accuracy
 
 LEFT, RIGHT, HOOD = 3, 5, 8
 CATEGORIES = [

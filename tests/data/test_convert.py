@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from botvision.coco.annotations import read_coco
+from botvision.coco.read import read_coco
 from botvision.data.convert import to_coco
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError

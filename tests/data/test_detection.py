@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from botvision.coco.annotations import read_coco
 from botvision.coco.masks import boxes_of
+from botvision.coco.read import read_coco
 from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.config.schema import ConfigError
 from botvision.data.detection import DetectionDataset, open_detection, open_detection_split

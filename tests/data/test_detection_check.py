@@ -255,10 +255,10 @@ def test_truncated_and_empty_image_files(data: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ('{"images": [', "instances_train.json: broken JSON"),
-        ("", "instances_train.json: broken JSON"),
-        ("\xff\xfe", "instances_train.json: broken JSON"),
-        ("[" * 100_000, "instances_train.json: broken JSON"),
+        ('{"images": [', "instances_train.json: not valid JSON"),
+        ("", "instances_train.json: not valid JSON"),
+        ("\xff\xfe", "instances_train.json: not valid JSON"),
+        ("[" * 100_000, "instances_train.json: not valid JSON"),
         ("[1, 2]", "instances_train.json: holds a list"),
         ('{"images": [], "annotations": {}}', "instances_train.json: no list 'annotations'"),
         ('{"images": [], "annotations": [], "categories": []}', "instances_train.json: no images"),

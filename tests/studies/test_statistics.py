@@ -9,7 +9,7 @@ import pytest
 
 from botvision.coco.evaluate import evaluate_coco
 from botvision.coco.matches import match_coco, save_matches
-from botvision.coco.side_accuracy import SideAccuracy
+from botvision.coco.sides import SideAccuracy
 from botvision.metrics.predictions import Predictions, save_predictions
 from botvision.metrics.seeds import Interval
 from botvision.studies.bootstrap import Bootstrap

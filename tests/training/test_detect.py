@@ -16,7 +16,7 @@ from PIL import Image
 from botvision.cli import main as cli
 from botvision.coco.evaluate import evaluate_coco
 from botvision.coco.matches import load_matches, load_sides
-from botvision.coco.side_accuracy import side_accuracy
+from botvision.coco.sides import side_accuracy
 from botvision.config.recipes import build_config
 from botvision.config.run import DetectionRunConfig
 from botvision.config.schema import ConfigError

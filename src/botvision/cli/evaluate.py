@@ -59,7 +59,8 @@ def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str], say: Sa
 def evaluate_results(args: argparse.Namespace, say: Say) -> int:
     """Evaluate boxes, masks, or both, whatever a file of COCO results carries; else as `evaluate_run`."""
     from botvision.coco.evaluate import evaluate_coco
-    from botvision.coco.files import kinds_in, read_results, read_truth
+    from botvision.coco.results import kinds_in, read_results
+    from botvision.coco.truth import read_truth
     from botvision.plots.curves import precision_recall
 
     records, name = read_results(args.run)

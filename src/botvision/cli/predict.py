@@ -211,8 +211,7 @@ def _detection_samples(args: argparse.Namespace, predictor: "DetectionPredictor"
 
 def _truth_of(data: "DetectionDataset", index: int, found: "Detections") -> "Objects":
     """Return the ground truth of a sample in pixels of its picture, masks as run lengths until drawn."""
-    from botvision.coco.masks import encode
-    from botvision.coco.results import LazyMasks
+    from botvision.coco.masks import LazyMasks, encode
     from botvision.plots.overlay import Objects
 
     target = data.instances(index)

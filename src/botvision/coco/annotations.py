@@ -1,39 +1,159 @@
-"""COCO instance annotations: reading, what is wrong with them, and back to COCO records."""
+"""COCO's instances in flat arrays, and back to COCO's records.
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+As Python objects 100,000 annotations of COCO take 236 MB; here 27 MB: about 80 bytes each, and 8 bytes a
+polygon point. As many small masks (nuclei) take 12 MB, the bytes of their compressed run lengths.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from botvision.coco.arrays import CocoAnnotations, mask_extents, pack, select
-from botvision.coco.masks import empty_rle
-from botvision.coco.records import (
-    AnnotationRecord,
-    Category,
-    Context,
-    ImageRecord,
-    Problem,
-    ProblemKind,
-    is_id,
-    read_annotation,
-    read_image_record,
-)
-from botvision.io.errors import DataError
-from botvision.io.files import write_text
-
-__all__ = [
-    "Category", "CocoAnnotations", "CocoFile", "ImageRecord", "Problem", "ProblemKind", "parse_coco",
-    "read_coco", "write_coco",
-]  # fmt: skip
+from botvision.coco.masks import empty_rle, rle_boxes
+from botvision.coco.problems import Problem
 
 
-APART = 0.5  # IoU of box and mask below which something must be wrong
-TOLERATED = 3.0  # pixels
+class Category(NamedTuple):
+    """A category as the annotations file has it."""
+
+    id: int
+    name: str
+
+
+class ImageRecord(NamedTuple):
+    """An image as the annotations file has it; sizes in pixels."""
+
+    id: int
+    file: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class CocoAnnotations:
+    """A annotations of N images, image by image; within an image in the order of the file.
+
+    Attributes:
+        ids: int64 (A).
+        images: int32 (A), index of the image, ascending.
+        categories: int32 (A), index of the category.
+        boxes: float64 (A, 4), x, y, width, height in pixels, as in the file (float64, so that evaluation
+            sees exactly the file's numbers).
+        areas: float64 (A), in pixels.
+        crowd: bool (A), whether it stands for a crowd of instances.
+        degenerate: bool (A), whether its box or mask has no area: it counts in evaluation, as the file has
+            it, and is never trained on.
+        first: int64 (N + 1), annotations of image i are first[i]..first[i + 1] - 1.
+        polygons: int64 (A + 1), polygons of annotation a are polygons[a]..polygons[a + 1] - 1.
+        points: int64 (P + 1), coordinates of polygon p are points[p]..points[p + 1] - 1.
+        coordinates: float32, x and y in turn. Decimal numbers of up to 6 digits come back exactly.
+        runs: int64 (A + 1), compressed run lengths of annotation a are bytes runs[a]..runs[a + 1] - 1.
+        counts: uint8, the run lengths.
+    """
+
+    ids: npt.NDArray[np.int64]
+    images: npt.NDArray[np.int32]
+    categories: npt.NDArray[np.int32]
+    boxes: npt.NDArray[np.float64]
+    areas: npt.NDArray[np.float64]
+    crowd: npt.NDArray[np.bool_]
+    degenerate: npt.NDArray[np.bool_]
+    first: npt.NDArray[np.int64]
+    polygons: npt.NDArray[np.int64]
+    points: npt.NDArray[np.int64]
+    coordinates: npt.NDArray[np.float32]
+    runs: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all arrays."""
+        return sum(values.nbytes for values in vars(self).values())
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether there is any segmentation (False: boxes only)."""
+        return bool(len(self.coordinates) or len(self.counts))
+
+    @property
+    def objects(self) -> npt.NDArray[np.bool_]:
+        """Bool (A), which can be trained on: neither crowds nor degenerate."""
+        return ~(self.crowd | self.degenerate)
+
+    @property
+    def bare(self) -> npt.NDArray[np.bool_]:
+        """Bool (A), which have no segmentation."""
+        return (np.diff(self.polygons) == 0) & (np.diff(self.runs) == 0)
+
+    def of_image(self, image: int) -> range:
+        """Return the indices of an image's annotations, crowds and degenerate ones included."""
+        return range(int(self.first[image]), int(self.first[image + 1]))
+
+    def rle_of(self, annotation: int) -> bytes:
+        """Return compressed run lengths; empty where it has polygons, or nothing."""
+        return self.counts[self.runs[annotation] : self.runs[annotation + 1]].tobytes()
+
+    def polygons_of(self, annotation: int) -> list[npt.NDArray[np.float32]]:
+        """Return polygons, float32 (points, 2) of x, y each; views."""
+        pieces = range(int(self.polygons[annotation]), int(self.polygons[annotation + 1]))
+        return [self.coordinates[self.points[p] : self.points[p + 1]].reshape(-1, 2) for p in pieces]
+
+    def select(self, chosen: npt.NDArray[np.int64]) -> "CocoAnnotations":
+        """Return some annotations in another order, which must be that of the images; all images stay."""
+        polygons, pieces = _reorder(self.polygons, chosen)
+        points, coordinates = _reorder(self.points, pieces)
+        runs, counts = _reorder(self.runs, chosen)
+        images = self.images[chosen]
+        plain = ("ids", "categories", "boxes", "areas", "crowd", "degenerate")
+        return CocoAnnotations(
+            images=images,
+            first=np.searchsorted(images, np.arange(len(self.first))).astype(np.int64),
+            polygons=polygons,
+            points=points,
+            coordinates=self.coordinates[coordinates],
+            runs=runs,
+            counts=self.counts[counts],
+            **{name: getattr(self, name)[chosen] for name in plain},
+        )
+
+    def mask_extents(self, images: Sequence[ImageRecord]) -> npt.NDArray[np.float64]:
+        """Return the smallest boxes around the masks, within the images.
+
+        Returns:
+            float64 (A, 4) xyxy; NaN where an annotation has no mask.
+        """
+        boxes = np.full((len(self), 4), np.nan)
+        outlined = np.flatnonzero(np.diff(self.polygons))
+        if len(outlined):
+            starts = self.points[self.polygons[outlined]] // 2
+            points = self.coordinates.reshape(-1, 2)
+            boxes[outlined, :2] = np.minimum.reduceat(points, starts, axis=0)
+            boxes[outlined, 2:] = np.maximum.reduceat(points, starts, axis=0)
+        for a in np.flatnonzero(np.diff(self.runs)).tolist():
+            image = images[int(self.images[a])]
+            boxes[a] = rle_boxes([{"size": [image.height, image.width], "counts": self.rle_of(a)}])[0]
+        sizes = np.array([(image.width, image.height) * 2 for image in images], np.float64).reshape(-1, 4)
+        return boxes.clip(0, sizes[self.images])
+
+
+def _reorder(
+    bounds: npt.NDArray[np.int64], order: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """New bounds of variable-length pieces in another order, and where each of their elements was."""
+    lengths = np.diff(bounds)[order]
+    new = bounds_of(lengths)
+    steps = np.arange(new[-1]) - np.repeat(new[:-1], lengths)
+    return new, np.repeat(bounds[:-1][order], lengths) + steps
+
+
+def bounds_of(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return where pieces of these lengths begin and end when they lie one behind the other."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -54,13 +174,8 @@ class CocoFile:
     annotations: CocoAnnotations
     problems: list[Problem]
 
-    @property
-    def dropped(self) -> Counter[str]:
-        """How many problems there are of each kind."""
-        return Counter(problem.kind for problem in self.problems)
-
     def annotation_record(self, index: int) -> dict[str, Any]:
-        """An annotation as COCO has it, with its own ids."""
+        """Return an annotation as COCO has it, with its own ids."""
         annotations = self.annotations
         image = self.images[int(annotations.images[index])]
         record: dict[str, Any] = {
@@ -81,175 +196,18 @@ class CocoFile:
         return record
 
     def to_dict(self, images: Iterable[int] | None = None) -> dict[str, Any]:
-        """The COCO file of some images (by index; all by default), as `json.dump` takes it."""
+        """Return the COCO file of some images (by index; all by default), as `json.dump` takes it."""
         chosen = range(len(self.images)) if images is None else list(images)
+        records = (self.images[i] for i in chosen)
         return {
-            "images": [image_record(self.images[i]) for i in chosen],
+            "images": [
+                {"id": r.id, "file_name": r.file, "height": r.height, "width": r.width} for r in records
+            ],
             "annotations": [self.annotation_record(a) for i in chosen for a in self.annotations.of_image(i)],
             "categories": [{"id": category.id, "name": category.name} for category in self.categories],
         }
 
 
-def image_record(image: ImageRecord) -> dict[str, Any]:
-    """An image as COCO has it."""
-    return {"id": image.id, "file_name": image.file, "height": image.height, "width": image.width}
-
-
 def decimals(coordinates: npt.NDArray[np.float32]) -> list[float]:
-    """The shortest decimal numbers that are these float32: 61.87, not 61.869998931884766."""
+    """Return the shortest decimal numbers that are these float32: 61.87, not 61.869998931884766."""
     return coordinates.reshape(-1).astype("U32").astype(np.float64).tolist()
-
-
-def read_coco(path: str | Path, categories: Sequence[Category] | None = None) -> CocoFile:
-    """Read a COCO file of instances.
-
-    Everything broken in it is collected, not raised, and left out; a box that reaches far outside its image
-    is clipped. One that reaches a little outside stays as it is, and is counted. A box or mask of no area is
-    not fatal: COCO itself has some. It stays for evaluation, as the file has it, and is marked as degenerate,
-    never to be trained on.
-
-    Args:
-        path: JSON with "images", "annotations" and "categories".
-        categories: of the training data, where this file is for validation: they decide about labels, and
-            the file's own must be among them.
-
-    Raises:
-        DataError: one line, if there is no such file or it is no COCO file at all.
-    """
-    return parse_coco(_load(Path(path)), str(path), categories)
-
-
-def parse_coco(content: dict[str, Any], name: str, categories: Sequence[Category] | None = None) -> CocoFile:
-    """Like :func:`read_coco`, from what the JSON holds; the list of annotations is emptied on the way.
-
-    Args:
-        content: "images", "annotations" and "categories", a list each.
-        name: for messages.
-        categories: as for :func:`read_coco`.
-    """
-    context = Context(name)
-    own = _categories(content["categories"], context)
-    if categories is None:
-        categories = own
-    else:
-        _compare(own, categories, context)
-    context.category_index = {category.id: k for k, category in enumerate(categories)}
-    for place, raw in enumerate(content["images"]):
-        read_image_record(raw, place, context)
-    records = _records(content["annotations"], context)
-    annotations = _with_masks(pack(records, len(context.images)), context)
-    _a_little_outside(context)
-    _same_file_twice(context)
-    _box_and_mask_apart(annotations, context)
-    return CocoFile(name, context.images, list(categories), annotations, context.problems)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file, expected COCO annotations (JSON)") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: broken JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}, expected a COCO object with images")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
-            raise DataError(f"{path}: no list {key!r}, expected images, annotations and categories")
-    return content
-
-
-def _categories(raw: list[Any], context: Context) -> list[Category]:
-    found: dict[int, Category] = {}
-    for place, entry in enumerate(raw):
-        number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
-        if not is_id(number) or not isinstance(name, str) or not name:
-            line = f"categories[{place}]: expected an id (a whole number from 0) and a name"
-        elif number in found:
-            line = f"category {number}: the id occurs twice ({found[number].name}, {name})"
-        else:
-            found[number] = Category(number, name)
-            continue
-        context.problems.append(Problem("category", f"{context.name}: {line}"))
-    for name, count in Counter(category.name for category in found.values()).items():
-        if count > 1:
-            line = f"{context.name}: {count} categories are called {name}"
-            context.problems.append(Problem("category", line, fatal=False))
-    return [found[number] for number in sorted(found)]
-
-
-def _compare(own: Sequence[Category], known: Sequence[Category], context: Context) -> None:
-    """Categories of validation must mean what they mean in training."""
-    names = dict(known)
-    others = [(number, name) for number, name in own if names.get(number, name) != name]
-    if others:
-        number, name = others[0]
-        line = f"category {number} is {name}, but {names[number]} in the training data"
-        more = f", and {len(others) - 1} more are others" if len(others) > 1 else ""
-        context.problems.append(Problem("categories", f"{context.name}: {line}{more}"))
-
-
-def _records(raw: list[Any], context: Context) -> Iterator[AnnotationRecord]:
-    for place, entry in enumerate(raw):
-        record = read_annotation(entry, place, context)
-        raw[place] = None  # gives its memory back while the arrays grow
-        if record is not None:
-            yield record
-
-
-def _a_little_outside(context: Context) -> None:
-    """One line for all boxes that are clipped: a tool's habit, of which there may be thousands."""
-    if not context.outside:
-        return
-    count, most = len(context.outside), max(beyond for beyond, _ in context.outside)
-    which = context.outside[0][1] if count == 1 else f"{context.outside[0][1]} the first"
-    boxes = "1 box reaches" if count == 1 else f"{count} boxes reach up to"
-    line = f"{context.name}: {boxes} {most:.1f} pixels outside the image ({which}): clipped for training, "
-    line += "measured as in the file"
-    context.problems.append(Problem("clipped", line, fatal=False))
-
-
-def _same_file_twice(context: Context) -> None:
-    first: dict[str, int] = {}
-    for image in context.images:
-        other = first.setdefault(image.file, image.id)
-        if other != image.id:
-            line = f"{context.name}: images {other} and {image.id} are the same file {image.file}"
-            context.problems.append(Problem("image", line, image.id, fatal=False))
-
-
-def _with_masks(annotations: CocoAnnotations, context: Context) -> CocoAnnotations:
-    """A file of boxes only is fine, but a box among masks would be learnt as a full rectangle: left out."""
-    bare = annotations.bare & ~annotations.degenerate
-    if not annotations.has_masks or not bare.any():
-        return annotations
-    for index in np.flatnonzero(bare).tolist():
-        image_id, number = context.images[int(annotations.images[index])].id, int(annotations.ids[index])
-        line = f"{context.name}: annotation {number} of image {image_id}: no segmentation, unlike others"
-        context.problems.append(Problem("segmentation", line, image_id, number))
-    return select(annotations, np.flatnonzero(~bare))
-
-
-def _box_and_mask_apart(annotations: CocoAnnotations, context: Context) -> None:
-    """Boxes that cover little of what their masks cover: x, y, x, y for x, y, width, height, say."""
-    corners = np.concatenate(
-        [annotations.boxes[:, :2], annotations.boxes[:, :2] + annotations.boxes[:, 2:]], axis=1
-    )
-    extents = mask_extents(annotations, context.images)
-    low, high = np.maximum(corners[:, :2], extents[:, :2]), np.minimum(corners[:, 2:], extents[:, 2:])
-    both = (high - low).clip(0).prod(axis=1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (corners, extents)]
-    overlap = both / np.maximum(areas[0] + areas[1] - both, 1e-9)
-    far = (np.abs(corners - extents) > TOLERATED).any(axis=1)  # outlines of a few pixels are never exact
-    for index in np.flatnonzero(far & (overlap < APART) & annotations.objects).tolist():
-        image_id, number = context.images[int(annotations.images[index])].id, int(annotations.ids[index])
-        where = f"{context.name}: annotation {number} of image {image_id}"
-        line = f"{where}: bbox and the box around the mask overlap by {overlap[index]:.0%} (IoU)"
-        context.problems.append(Problem("box", line, image_id, number, fatal=False))
-
-
-def write_coco(path: str | Path, content: dict[str, Any]) -> None:
-    """Write what :meth:`CocoFile.to_dict` gives as JSON; the file is whole or not there."""
-    write_text(Path(path), json.dumps(content))

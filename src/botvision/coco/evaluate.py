@@ -12,18 +12,9 @@ from typing import Any
 
 import hotcoco
 import numpy as np
-import torch
-from hotcoco import mask as rle
-from torch import Tensor
 
-from botvision.coco.files import (
-    KINDS,
-    CocoTruth,
-    Kind,
-    load_results,
-    read_results,
-    read_truth,
-)
+from botvision.coco.results import FoundObjects, read_results
+from botvision.coco.truth import KINDS, CocoTruth, Kind, read_truth
 
 # The twelve, in the order of pycocotools' `stats`.
 NUMBERS = (
@@ -113,17 +104,17 @@ def evaluate_coco(
     *,
     name: str | None = None,
 ) -> CocoMetrics:
-    """Evaluate COCO results.
+    """Return the numbers of COCO results.
 
     Args:
         truth: COCO instances as a dict or a JSON file, or what `read_truth` made of them.
-        results: Records of `to_results`, or a JSON file of them. Their order decides between equal scores.
+        results: records of `to_results`, or a JSON file of them. Their order decides between equal scores.
         kind: "bbox" or "segm". For masks a box beside the mask is not looked at.
-        max_detections: The highest scores of one class in one image that count, as pycocotools counts them.
-        name: Of the results, for messages; by default the file's.
+        max_detections: the highest scores of one class in one image that count, as pycocotools counts them.
+        name: of the results, for messages; by default the file's.
 
     Raises:
-        ValueError: A record that cannot be used (unknown image or category, no score, a mask of another size,
+        ValueError: a record that cannot be used (unknown image or category, no score, a mask of another size,
             ...), no masks in the ground truth, another kind, or a number below 1.
     """
     if kind not in KINDS:
@@ -131,11 +122,10 @@ def evaluate_coco(
     if max_detections < 1:
         raise ValueError(f"max_detections: expected a number above 0, got {max_detections}")
     truth = read_truth(truth)
-    if kind == "segm" and truth.no_masks:
-        raise ValueError(truth.no_masks)
-    found, file = read_results(results)
-    loaded = load_results(found, truth, kind, name or file)
-    evaluation = hotcoco.COCOeval(truth.coco, loaded, kind)
+    index = truth.index(kind)
+    records, file = read_results(results)
+    found = FoundObjects(records, truth, kind, name or file)
+    evaluation = hotcoco.COCOeval(index, found.index(), kind)
     evaluation.params.max_dets = [min(1, max_detections), min(10, max_detections), max_detections]
     evaluation.evaluate()
     evaluation.accumulate()
@@ -144,61 +134,6 @@ def evaluate_coco(
         raise RuntimeError("hotcoco accumulated nothing")
     # IoUs (T), recalls (R), classes (K), areas (A), detections (M): (T, R, K, A, M) and (T, K, A, M).
     return _metrics(arrays["precision"], arrays["recall"], truth, kind, max_detections)
-
-
-def to_results(
-    image_id: int,
-    boxes: Tensor | np.ndarray,
-    labels: Tensor | np.ndarray,
-    scores: Tensor | np.ndarray,
-    masks: Tensor | np.ndarray | Sequence[Mapping[str, Any]] | None = None,
-    *,
-    category_ids: Sequence[int],
-) -> list[dict[str, Any]]:
-    """Turn the detections of one image into COCO result records, in the order in which they come.
-
-    Coordinates are rounded to a hundredth of a pixel, COCO's own precision, so that ground truth survives the
-    way through float32; scores are the shortest decimals of their float32, so that no two become equal.
-
-    Args:
-        image_id: Of the image in the ground truth.
-        boxes: Float (N, 4), x1, y1, x2, y2 in pixels of the original image.
-        labels: Int (N,), 1..K.
-        scores: Float (N,).
-        masks: Bool or uint8 (N, H, W), or N RLEs; None for boxes alone.
-        category_ids: K; that of label k is at k - 1.
-
-    Raises:
-        ValueError: Lengths that differ, a label without a category, numbers that are not finite, masks that
-            are no truth values.
-    """
-    corners = _array(boxes).astype(np.float64).reshape(-1, 4)
-    numbers, confidences = _array(labels), _array(scores).astype(np.float32)
-    n = len(corners)
-    if numbers.shape != (n,) or confidences.shape != (n,) or (masks is not None and len(masks) != n):
-        counts = f"{n} boxes, {len(numbers)} labels, {len(confidences)} scores"
-        counts += "" if masks is None else f", {len(masks)} masks"
-        raise ValueError(f"image {image_id}: {counts}; expected as many of each")
-    if not (np.isfinite(corners).all() and np.isfinite(confidences).all()):
-        raise ValueError(f"image {image_id}: boxes or scores are not finite")
-    if n and not 1 <= numbers.min() <= numbers.max() <= len(category_ids):
-        raise ValueError(
-            f"image {image_id}: labels {numbers.min()} to {numbers.max()}, expected 1 to {len(category_ids)}"
-        )
-    sized = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(2)
-    records: list[dict[str, Any]] = [
-        {
-            "image_id": int(image_id),
-            "category_id": int(category_ids[int(label) - 1]),
-            "bbox": box,
-            "score": float(str(score)),
-        }
-        for label, box, score in zip(numbers, sized.tolist(), confidences, strict=True)
-    ]
-    if masks is not None:
-        for record, mask in zip(records, masks, strict=True):
-            record["segmentation"] = _to_rle(mask, image_id)
-    return records
 
 
 def _metrics(
@@ -213,10 +148,12 @@ def _metrics(
     curves = precision[:, :, :, ALL, 2]
     known = (curves > -1).all(axis=(0, 1))  # (K,)
     mean = curves[:, :, known].mean(axis=2) if known.any() else np.empty((len(curves), 0))  # (T, R)
+    counts = truth.counts()
+    instances, images = counts.sum(axis=1).tolist(), (counts > 0).sum(axis=1).tolist()
     return CocoMetrics(
         kind=kind,
-        images=len(truth.sizes),
-        instances=sum(category.instances for category in truth.categories),
+        images=len(truth.images),
+        instances=sum(instances),
         max_detections=max_detections,
         ap=ap(), ap50=ap(0), ap75=ap(5),
         ap_small=ap(area=SMALL), ap_medium=ap(area=MEDIUM), ap_large=ap(area=LARGE),
@@ -224,10 +161,10 @@ def _metrics(
         ar_small=ar(SMALL), ar_medium=ar(MEDIUM), ar_large=ar(LARGE),
         per_class=tuple(
             ClassMetrics(
-                c.id, c.name, c.images, c.instances,
+                *category, images[k], instances[k],
                 _mean(curves[:, :, k]), _mean(curves[0, :, k]), _mean(recall[:, k, ALL, 2]),
             )
-            for k, c in enumerate(truth.categories)
+            for k, category in enumerate(truth.categories)
         ),
         precision50=tuple(mean[0].tolist()),
         precision75=tuple(mean[5].tolist()),
@@ -239,28 +176,6 @@ def _mean(values: np.ndarray) -> float:
     """Mean of the numbers that there are; -1 stands for those that there are not."""
     known = values[values > -1]
     return float(known.mean()) if known.size else math.nan
-
-
-def _to_rle(mask: Tensor | np.ndarray | Mapping[str, Any], image_id: int) -> dict[str, Any]:
-    """One mask (H, W) as an RLE that JSON can hold."""
-    if isinstance(mask, Mapping):
-        encoded = dict(mask)
-    else:
-        array = _array(mask)
-        if array.ndim != 2 or array.dtype not in (np.bool_, np.uint8):
-            raise ValueError(
-                f"image {image_id}: mask of {array.dtype} {array.shape}, expected bool or uint8 (H, W)"
-            )
-        encoded = dict(rle.encode(np.asfortranarray(array != 0)))
-    if isinstance(encoded["counts"], bytes):
-        encoded["counts"] = encoded["counts"].decode("ascii")
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"]}
-
-
-def _array(values: Tensor | np.ndarray) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        return values.detach().cpu().float().numpy() if values.is_floating_point() else values.cpu().numpy()
-    return np.asarray(values)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

@@ -4,26 +4,31 @@ Polygons are rasterised by the rule of COCO's own tools (a pixel belongs to a po
 at five times the resolution, surrounds it), so that areas and overlaps equal theirs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from hotcoco import mask as rle_codec
+from hotcoco import mask as codec
 from torch import Tensor
 
+from botvision.coco.problems import numbers, short
 from botvision.io.errors import DataError
 
 Masks = npt.NDArray[np.uint8]
 Rle = dict[str, Any]
 """COCO's compressed run lengths, column by column: {"size": [height, width], "counts": str or bytes}."""
 
-_FIRST = ord("0")  # of the 64 letters of compressed run lengths; the upper 32 say that the run goes on
+FAR_OUTSIDE = 1000  # pixels, besides the image's longer side, that polygons may reach beyond it
+
+# Compressed run lengths have 64 letters; one of the upper 32 says that the run goes on.
+_FIRST, _GOES_ON = ord("0"), ord("0") + 32
 
 
 def encode(masks: Tensor | npt.NDArray[Any]) -> list[Rle]:
-    """Masks to compressed run lengths that JSON can hold.
+    """Return masks as compressed run lengths that JSON can hold.
 
     Args:
         masks: (N, H, W), uint8 or bool; what is not 0 belongs to the instance.
@@ -35,11 +40,11 @@ def encode(masks: Tensor | npt.NDArray[Any]) -> list[Rle]:
     if not len(pixels):
         return []
     planes = np.asfortranarray((pixels != 0).astype(np.uint8).transpose(1, 2, 0))
-    return [{"size": list(rle["size"]), "counts": _text(rle["counts"])} for rle in rle_codec.encode(planes)]
+    return [{"size": list(rle["size"]), "counts": _text(rle["counts"])} for rle in codec.encode(planes)]
 
 
 def decode(rles: Sequence[Rle], size: tuple[int, int]) -> Masks:
-    """Run lengths to pixels.
+    """Return the pixels of run lengths.
 
     Args:
         rles: N records of one size.
@@ -54,9 +59,25 @@ def decode(rles: Sequence[Rle], size: tuple[int, int]) -> Masks:
     if not rles:
         return np.zeros((0, *size), dtype=np.uint8)
     try:
-        return rle_codec.decode(list(rles)).transpose(2, 0, 1)
+        return codec.decode(list(rles)).transpose(2, 0, 1)
     except ValueError as error:
         raise DataError(f"run lengths of a mask: {error}") from error
+
+
+class LazyMasks(Sequence[Masks]):
+    """Run lengths that look like a list of N masks uint8 (H, W); each is decoded when it is asked for."""
+
+    def __init__(self, rles: Sequence[Rle]) -> None:
+        self.rles = rles
+
+    def __len__(self) -> int:
+        return len(self.rles)
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - a slice gives another of these
+        if isinstance(index, slice):
+            return LazyMasks(self.rles[index])
+        height, width = self.rles[index]["size"]
+        return decode([self.rles[index]], (height, width))[0]
 
 
 def decode_into(rles: Sequence[Rle], out: Masks, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -71,10 +92,10 @@ def decode_into(rles: Sequence[Rle], out: Masks, places: npt.NDArray[np.int64]) 
         places: (n,), which of `out` they become.
 
     Returns:
-        Their smallest boxes, as :func:`rle_boxes` gives them.
+        Their smallest boxes, as `rle_boxes` gives them.
 
     Raises:
-        DataError: as for :func:`decode`.
+        DataError: as for `decode`.
     """
     size, boxes = (out.shape[1], out.shape[2]), rle_boxes(rles)
     for rle, place, box in zip(rles, places.tolist(), boxes.astype(np.int64).tolist(), strict=True):
@@ -84,7 +105,7 @@ def decode_into(rles: Sequence[Rle], out: Masks, places: npt.NDArray[np.int64]) 
 
 
 def rasterise(objects: Sequence[Sequence[Sequence[float]]], size: tuple[int, int]) -> Masks:
-    """Polygons to pixels; what lies outside the frame is cut off.
+    """Return the pixels of polygons; what lies outside the frame is cut off.
 
     Args:
         objects: for each of N instances its polygons, each flat: x1, y1, x2, y2, x3, y3, ...; in pixels.
@@ -97,74 +118,176 @@ def rasterise(objects: Sequence[Sequence[Sequence[float]]], size: tuple[int, int
 
 
 def polygons_to_rles(objects: Sequence[Sequence[Sequence[float]]], size: tuple[int, int]) -> list[Rle]:
-    """One compressed run-length record for each instance; arguments as for :func:`rasterise`."""
+    """Return compressed run lengths, one record for each instance; arguments as for `rasterise`."""
     flat = [polygon for polygons in objects for polygon in polygons]
     if not flat:
         return []
-    pieces = rle_codec.frPyObjects(flat, *size)
+    pieces = codec.frPyObjects(flat, *size)
     rles, start = [], 0
     for polygons in objects:
         stop = start + len(polygons)
-        rles.append(pieces[start] if len(polygons) == 1 else rle_codec.merge(pieces[start:stop]))
+        rles.append(pieces[start] if len(polygons) == 1 else codec.merge(pieces[start:stop]))
         start = stop
     return rles
 
 
-def compress(counts: Sequence[int], size: tuple[int, int]) -> bytes:
-    """Plain run lengths (zeros, ones, zeros, ...) in compressed form.
+def compress(counts: Sequence[int], size: tuple[int, int]) -> str:
+    """Return plain run lengths (zeros, ones, zeros, ...) in compressed form.
 
     Raises:
-        DataError: one line, if they are no run lengths of that size.
+        DataError: one line, if they are no run lengths, or exceed the size.
     """
+    if not set(map(type, counts)) <= {int}:
+        raise DataError("run lengths that are no whole numbers")
     try:
-        return rle_codec.frPyObjects({"size": list(size), "counts": list(counts)}, *size)["counts"]
+        return _text(codec.frPyObjects({"size": list(size), "counts": list(counts)}, *size)["counts"])
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(str(error)) from error
 
 
 def empty_rle(size: tuple[int, int]) -> Rle:
-    """The run lengths of a mask (H, W) without pixels."""
+    """Return the run lengths of a mask (H, W) without pixels."""
     height, width = size
-    return {"size": [height, width], "counts": _text(compress([height * width], size))}
+    return {"size": [height, width], "counts": compress([height * width], size)}
 
 
-def rle_area(rle: Rle) -> int:
-    """Number of pixels.
+def rle_areas(rles: Sequence[Rle]) -> npt.NDArray[np.float64]:
+    """Return the number of pixels of each mask, float64 (N,).
 
     Raises:
-        DataError: one line, if the run lengths are broken or do not cover exactly the size they state.
+        DataError: one line, if run lengths are broken or do not cover exactly the size they state.
     """
-    height, width = rle["size"]
+    if not rles:
+        return np.zeros(0)
+    counts = [_text(rle["counts"]) for rle in rles]
+    _check_letters(counts)
+    shortened: Rle = {"size": [1, 0], "counts": ""}
     try:
-        counts = _text(rle["counts"])
-        letters = counts.encode("ascii")
-        # The codec also takes letters beyond these, and a last run that lacks its end.
-        if not letters or min(letters) < _FIRST or max(letters) >= _FIRST + 64 or letters[-1] - _FIRST >= 32:
-            raise DataError("run lengths with a letter that is none, or without an end")
-        area = int(rle_codec.area({"size": [1, height * width], "counts": counts}))
-    except DataError:
-        raise
-    except ValueError as error:
+        areas = codec.area([{"size": rle["size"], "counts": c} for rle, c in zip(rles, counts, strict=True)])
+    except (ValueError, OverflowError) as error:  # runs below 0, or too many
         raise DataError(str(error)) from error
-    # The codec takes missing runs at the end for zeros; a mask of a smaller image would pass unseen.
+    for rle, text in zip(rles, counts, strict=True):
+        height, width = rle["size"]
+        shortened["size"][1], shortened["counts"] = height * width - 1, text
+        try:
+            codec.area(shortened)
+        except ValueError:
+            continue  # as it must be: too many for one pixel less
+        # The codec takes missing runs for zeros; a mask of a smaller image would pass unseen.
+        raise DataError(f"run lengths cover fewer than {height} x {width} pixels")
+    return areas.astype(np.float64)
+
+
+def _check_letters(counts: Sequence[str]) -> None:
+    """Raise DataError for what the codec reads in its own way: other letters, and runs that do not end."""
+    letters = np.frombuffer("".join(counts).encode("utf-8", "surrogatepass"), dtype=np.uint8)
+    if (letters - _FIRST >= 64).any() or not all(c and ord(c[-1]) < _GOES_ON for c in counts):
+        raise DataError("run lengths with a letter that is none, or without an end")
+    goes_on = letters >= _GOES_ON
+    for step in (1, 2, 3):
+        goes_on = goes_on[:-step] & goes_on[step:]  # 2, 4 and 7 in a row
+    if goes_on.any():  # 35 bits are more than any number of pixels needs; other tools read other things in it
+        raise DataError("run lengths with a run of more than 7 letters")
+
+
+def read_rles(
+    values: Mapping[int, Any], sizes: npt.NDArray[np.int64]
+) -> tuple[dict[int, Rle], npt.NDArray[np.float64], dict[int, str]]:
+    """Check run lengths.
+
+    Args:
+        values: at some places.
+        sizes: int64 (N, 2), height and width that the mask at each place must have.
+
+    Returns:
+        Compressed run lengths where they are sound, their numbers of pixels, and what is wrong with others.
+    """
+    rles, faults = dict[int, Rle](), dict[int, str]()
+    for (place, value), size in zip(values.items(), sizes[[*values]].tolist(), strict=True):
+        try:
+            rles[place] = _rle(value, size)
+        except DataError as error:
+            faults[place] = str(error)
     try:
-        rle_codec.area({"size": [1, height * width - 1], "counts": counts})
-    except ValueError:
-        return area
-    raise DataError(f"run lengths cover fewer than {height} x {width} pixels")
+        return rles, rle_areas([*rles.values()]), faults
+    except DataError:  # one of them
+        for place, rle in [*rles.items()]:
+            try:
+                rle_areas([rle])
+            except DataError as error:
+                faults[place] = f"mask: {error}"
+                del rles[place]
+    return rles, rle_areas([*rles.values()]), faults
+
+
+def _rle(value: Any, size: list[int]) -> Rle:  # noqa: ANN401
+    if not isinstance(value, Mapping):
+        raise DataError(f"segmentation is {short(value)}, expected run lengths")
+    stated, counts = value.get("size"), value.get("counts")
+    if not isinstance(stated, list | tuple) or [*stated] != size:
+        raise DataError(f"mask of size {short(stated)}, expected the image's {size}")
+    if isinstance(counts, list | tuple):
+        try:
+            return {"size": size, "counts": compress(counts, (size[0], size[1]))}
+        except DataError as error:
+            raise DataError(f"mask: {error}") from error
+    if not isinstance(counts, str | bytes) or not counts:
+        raise DataError(f"mask: counts are {short(counts)}, expected run lengths")
+    return {"size": size, "counts": counts if isinstance(counts, str) else counts.decode("latin-1")}
+
+
+def polygon_faults(outlines: Mapping[int, Any], sizes: npt.NDArray[np.int64]) -> dict[int, str]:
+    """Return what is wrong with polygons, at the places where something is; arguments as for `read_rles`."""
+    reach = sizes.max(axis=1) + FAR_OUTSIDE
+    rings, counts = [*chain.from_iterable(outlines.values())], [*map(len, outlines.values())]
+    if not rings or _are_polygons(rings, np.repeat(reach[[*outlines]], counts)):
+        return {}
+    faults = ((k, (_polygon_fault(ring, int(reach[k])) for ring in rings)) for k, rings in outlines.items())
+    found = ((k, next(filter(None, texts), None)) for k, texts in faults)
+    return {k: text for k, text in found if text is not None}
+
+
+def _are_polygons(rings: list[Any], reach: npt.NDArray[np.int64]) -> bool:
+    """Whether none has a fault, told for all at once."""
+    try:
+        lengths = np.array([*map(len, rings)])
+        values = np.array([*chain.from_iterable(rings)])
+    except (TypeError, ValueError):
+        return False
+    if values.dtype.kind not in "if" or (lengths < 6).any() or (lengths % 2).any():
+        return False
+    starts = lengths.cumsum() - lengths
+    near = np.minimum.reduceat(values, starts) >= -reach  # which not-a-number is not
+    return bool((near & (np.maximum.reduceat(values, starts) <= 2 * reach)).all())
+
+
+def _polygon_fault(ring: Any, reach: int) -> str | None:  # noqa: ANN401
+    if not isinstance(ring, list | tuple):
+        return f"a polygon is {short(ring)}, expected a list of numbers"
+    if len(ring) % 2:
+        return f"a polygon has {len(ring)} numbers, expected pairs x, y"
+    if len(ring) < 6:
+        return f"a polygon has {len(ring) // 2} point{'s' * (len(ring) != 2)}, expected 3 or more"
+    values = numbers(ring)
+    if np.isnan(values).any():
+        return "a polygon holds what is not a finite number"
+    # Rasterising walks along the outline: one of a billion pixels would never end.
+    if values.min() < -reach or values.max() > 2 * reach:
+        return f"a polygon reaches {max(-values.min(), values.max()):g} pixels, far outside the image"
+    return None
 
 
 def rle_boxes(rles: Sequence[Rle]) -> npt.NDArray[np.float64]:
-    """The smallest boxes around masks: float64 (N, 4), xyxy as pixel edges; zeros for an empty mask."""
+    """Return the smallest boxes around masks, float64 (N, 4), xyxy as pixel edges; zeros for an empty one."""
     if not rles:
         return np.zeros((0, 4))
-    boxes = np.asarray(rle_codec.to_bbox(list(rles)), dtype=np.float64)
+    boxes = np.asarray(codec.to_bbox(list(rles)), dtype=np.float64)
     boxes[:, 2:] += boxes[:, :2]
     return boxes
 
 
 def boxes_of(masks: Tensor) -> Tensor:
-    """The smallest boxes around masks.
+    """Return the smallest boxes around masks.
 
     Args:
         masks: (N, H, W), uint8 or bool.
@@ -177,18 +300,11 @@ def boxes_of(masks: Tensor) -> Tensor:
         return torch.zeros(0, 4)
     pixels = masks.numpy() != 0
     rows, columns = pixels.any(axis=2), pixels.any(axis=1)
-    boxes = np.stack(
-        [
-            columns.argmax(axis=1),
-            rows.argmax(axis=1),
-            width - columns[:, ::-1].argmax(axis=1),
-            height - rows[:, ::-1].argmax(axis=1),
-        ],
-        axis=1,
-    )
+    right, bottom = width - columns[:, ::-1].argmax(axis=1), height - rows[:, ::-1].argmax(axis=1)
+    boxes = np.stack([columns.argmax(axis=1), rows.argmax(axis=1), right, bottom], axis=1)
     boxes[~rows.any(axis=1)] = 0
     return torch.from_numpy(boxes.astype(np.float32))
 
 
 def _text(counts: str | bytes) -> str:
-    return counts.decode("ascii") if isinstance(counts, bytes) else counts
+    return counts.decode("latin-1") if isinstance(counts, bytes) else counts

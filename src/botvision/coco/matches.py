@@ -14,8 +14,9 @@ import hotcoco
 import numpy as np
 import numpy.typing as npt
 
-from botvision.coco.files import CocoTruth, Kind, load_results, read_results, read_truth
-from botvision.coco.side_accuracy import SideAccuracy
+from botvision.coco.results import FoundObjects, read_results
+from botvision.coco.sides import SideAccuracy
+from botvision.coco.truth import CocoTruth, Kind, read_truth
 from botvision.io.files import replacing
 
 THRESHOLDS = 10  # IoU .50:.05:.95
@@ -85,35 +86,29 @@ def match_coco(
 ) -> Matches:
     """Match COCO results to ground truth; arguments and errors are those of `evaluate_coco`."""
     truth = read_truth(truth)
-    found, file = read_results(results)
-    evaluation = hotcoco.COCOeval(truth.coco, load_results(found, truth, kind, file), kind)
+    index, (records, name) = truth.index(kind), read_results(results)
+    evaluation = hotcoco.COCOeval(index, FoundObjects(records, truth, kind, name).index(), kind)
     evaluation.params.max_dets = [max_detections]
     evaluation.params.area_rng = evaluation.params.area_rng[:1]
     evaluation.params.area_rng_lbl = evaluation.params.area_rng_lbl[:1]
-    images = np.array(sorted(truth.sizes), dtype=np.int64)
-    objects = np.zeros((len(truth.categories), len(images)), dtype=np.int32)
     category, image, state = [], [], []
-    for k, entry in enumerate(truth.categories):
-        evaluation.params.cat_ids = [entry.id]  # one by one: the records of all would fill the memory
+    for k in range(len(truth.categories)):
+        evaluation.params.cat_ids = [k + 1]  # one by one: the records of all would fill the memory
         evaluation.evaluate()
         places, states, scores = [np.empty(0, np.int32)], [np.empty((THRESHOLDS, 0), np.int8)], [np.empty(0)]
-        for record in evaluation.eval_imgs:
-            if record is None:
-                continue
-            place = int(np.searchsorted(images, record["image_id"]))
-            objects[k, place] = len(record["gtIgnore"]) - sum(record["gtIgnore"])
+        for record in filter(None, evaluation.eval_imgs):
             matched = np.array(record["dtMatched"], dtype=bool).reshape(THRESHOLDS, -1)
             ignored = np.array(record["dtIgnore"], dtype=bool).reshape(THRESHOLDS, -1)
             states.append(np.where(ignored, IGNORED, np.where(matched, HIT, MISS)).astype(np.int8))
-            places.append(np.full(matched.shape[1], place, dtype=np.int32))
+            places.append(np.full(matched.shape[1], record["image_id"] - 1, dtype=np.int32))
             scores.append(np.array(record["dtScores"], dtype=np.float64))
         order = np.argsort(-np.concatenate(scores), kind="stable")
         image.append(np.concatenate(places)[order])
         state.append(np.concatenate(states, axis=1)[:, order])
         category.append(np.full(len(order), k, dtype=np.int32))
-    return Matches(
-        images, objects, np.concatenate(category), np.concatenate(image), np.concatenate(state, axis=1)
-    )
+    objects = truth.counts().astype(np.int32)
+    columns = np.concatenate(category), np.concatenate(image), np.concatenate(state, axis=1)
+    return Matches(truth.images, objects, *columns)
 
 
 def save_matches(

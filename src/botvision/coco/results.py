@@ -1,27 +1,192 @@
-"""COCO result records back to arrays, their masks decoded one at a time."""
+"""COCO's results: detections as JSON records, made and checked, and back to arrays."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import hotcoco
 import numpy as np
+import numpy.typing as npt
+import torch
+from hotcoco import mask as codec
+from torch import Tensor
 
-from botvision.coco.masks import Masks, Rle, decode
+from botvision.coco.masks import LazyMasks, read_rles
+from botvision.coco.problems import Records, boxes, numbers, places, short, whole_numbers
+from botvision.coco.read import read_json
+from botvision.coco.truth import KINDS, CocoTruth, Kind
+from botvision.io.errors import DataError
+
+FIELDS: Mapping[Kind, str] = {"bbox": "bbox", "segm": "segmentation"}
 
 
-class LazyMasks(Sequence[Masks]):
-    """Run lengths that look like a list of N masks uint8 (H, W); each is decoded when it is asked for."""
+def read_results(
+    results: Sequence[Mapping[str, Any]] | str | Path,
+) -> tuple[Sequence[Mapping[str, Any]], str]:
+    """Return the records of COCO results, and a name for messages.
 
-    def __init__(self, rles: Sequence[Rle]) -> None:
-        self.rles = rles
+    Raises:
+        DataError: not JSON, or not a list of objects.
+    """
+    name = str(results) if isinstance(results, str | Path) else "results"
+    data = read_json(results) if isinstance(results, str | Path) else results
+    if not isinstance(data, Sequence) or not all(isinstance(record, Mapping) for record in data):
+        raise DataError(f"{name}: expected a list of objects with image_id, category_id, score, ...")
+    return data, name
 
-    def __len__(self) -> int:
-        return len(self.rles)
 
-    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - a slice gives another of these
-        if isinstance(index, slice):
-            return LazyMasks(self.rles[index])
-        height, width = self.rles[index]["size"]
-        return decode([self.rles[index]], (height, width))[0]
+def kinds_in(results: Sequence[Mapping[str, Any]], truth: CocoTruth) -> list[Kind]:
+    """Return what can be evaluated: what the results carry; without any results, what the truth has."""
+    if results:
+        return [kind for kind in KINDS if any(FIELDS[kind] in record for record in results)]
+    return [kind for kind in KINDS if kind == "bbox" or truth.no_masks is None]
+
+
+class FoundObjects:
+    """N results of one kind by columns, checked against the ground truth.
+
+    Args:
+        results: COCO's records; those of the other kind, a box beside a mask, say, are not looked at.
+        truth: whose images and categories they name.
+        kind: boxes or masks.
+        name: of the results, for messages.
+
+    Attributes:
+        images: int64 (N), places.
+        categories: int64 (N), places.
+        scores: float64 (N).
+        boxes: float64 (N, 4), x, y, width, height; zeros for masks.
+
+    Raises:
+        DataError: one line that names the first record that cannot be used, and why.
+    """
+
+    def __init__(
+        self, results: Sequence[Mapping[str, Any]], truth: CocoTruth, kind: Kind, name: str = "results"
+    ) -> None:
+        self._truth = truth
+        records = Records(results, lambda k: (f"{name}: result {k + 1}", None, None))
+        self.images = _known(records, "image_id", truth.images)
+        self.categories = _known(records, "category_id", truth.category_ids)
+        scores = records.column("score")
+        self.scores = numbers(scores)
+        records.refuse(
+            np.isnan(self.scores), "annotation", lambda k: f"score is {_said(scores[k])}, expected a number"
+        )
+        given = records.column(FIELDS[kind])
+        self.boxes = np.zeros((len(results), 4))
+        self._masks: list[dict[str, Any] | list[list[float]]] | None = None
+        if kind == "bbox":
+            self.boxes, expected = boxes(given), "expected [x, y, width, height]"
+            bad = ~(np.isfinite(self.boxes).all(axis=1) & (self.boxes[:, 2:] >= 0).all(axis=1))
+            records.refuse(bad, "box", lambda k: f"bbox is {_said(given[k])}, {expected}")
+        else:
+            sound = np.flatnonzero(records.sound).tolist()
+            rles, self._areas, faults = read_rles({k: given[k] for k in sound}, truth.sizes[self.images])
+            self._masks = [*rles.values()]
+            records.refuse([k in faults for k in range(len(given))], "segmentation", lambda k: faults[k])
+        for problem in records.problems:
+            raise DataError(problem.line)
+
+    def index(self) -> hotcoco.COCO:
+        """Return hotcoco's index of them; sizes are those of the boxes or masks alone."""
+        columns = [self.images + 1, self.boxes, self.scores, self.categories + 1]
+        index = self._truth.index("bbox" if self._masks is None else "segm")
+        loaded = index.load_res(np.column_stack(columns), segmentation=self._masks)
+        if self._masks is not None:
+            loaded.update_anns(ids=np.arange(1, len(self._masks) + 1), area=self._areas)
+        return loaded
+
+
+def _known(records: Records, key: str, known: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Places of the ids that results name; what is none, or not known, is refused."""
+    given = records.column(key)
+    ids = whole_numbers(given)
+    found, expected = places(ids, known), "expected a whole number from 0"
+    records.refuse(ids < 0, "annotation", lambda k: f"{key} is {_said(given[k])}, {expected}")
+    records.refuse(found < 0, "annotation", lambda k: f"{key} {given[k]} is not in the ground truth's list")
+    return found
+
+
+def _said(value: object) -> str:
+    return "missing" if value is None else short(value)
+
+
+def to_results(
+    image_id: int,
+    boxes: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray,
+    scores: Tensor | np.ndarray,
+    masks: Tensor | np.ndarray | Sequence[Mapping[str, Any]] | None = None,
+    *,
+    category_ids: Sequence[int],
+) -> list[dict[str, Any]]:
+    """Turn the detections of one image into COCO result records, in the order in which they come.
+
+    Coordinates are rounded to a hundredth of a pixel, COCO's own precision, so that ground truth survives the
+    way through float32; scores are the shortest decimals of their float32, so that no two become equal.
+
+    Args:
+        image_id: Of the image in the ground truth.
+        boxes: Float (N, 4), x1, y1, x2, y2 in pixels of the original image.
+        labels: Int (N,), 1..K.
+        scores: Float (N,).
+        masks: Bool or uint8 (N, H, W), or N RLEs; None for boxes alone.
+        category_ids: K; that of label k is at k - 1.
+
+    Raises:
+        ValueError: Lengths that differ, a label without a category, numbers that are not finite, masks that
+            are no truth values.
+    """
+    corners = _array(boxes).astype(np.float64).reshape(-1, 4)
+    numbers, confidences = _array(labels), _array(scores).astype(np.float32)
+    n = len(corners)
+    if numbers.shape != (n,) or confidences.shape != (n,) or (masks is not None and len(masks) != n):
+        counts = f"{n} boxes, {len(numbers)} labels, {len(confidences)} scores"
+        counts += "" if masks is None else f", {len(masks)} masks"
+        raise ValueError(f"image {image_id}: {counts}; expected as many of each")
+    if not (np.isfinite(corners).all() and np.isfinite(confidences).all()):
+        raise ValueError(f"image {image_id}: boxes or scores are not finite")
+    if n and not 1 <= numbers.min() <= numbers.max() <= len(category_ids):
+        raise ValueError(
+            f"image {image_id}: labels {numbers.min()} to {numbers.max()}, expected 1 to {len(category_ids)}"
+        )
+    sized = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(2)
+    records: list[dict[str, Any]] = [
+        {
+            "image_id": int(image_id),
+            "category_id": int(category_ids[int(label) - 1]),
+            "bbox": box,
+            "score": float(str(score)),
+        }
+        for label, box, score in zip(numbers, sized.tolist(), confidences, strict=True)
+    ]
+    if masks is not None:
+        for record, mask in zip(records, masks, strict=True):
+            record["segmentation"] = _to_rle(mask, image_id)
+    return records
+
+
+def _to_rle(mask: Tensor | np.ndarray | Mapping[str, Any], image_id: int) -> dict[str, Any]:
+    """One mask (H, W) as an RLE that JSON can hold."""
+    if isinstance(mask, Mapping):
+        encoded = dict(mask)
+    else:
+        array = _array(mask)
+        if array.ndim != 2 or array.dtype not in (np.bool_, np.uint8):
+            raise ValueError(
+                f"image {image_id}: mask of {array.dtype} {array.shape}, expected bool or uint8 (H, W)"
+            )
+        encoded = dict(codec.encode(np.asfortranarray(array != 0)))
+    if isinstance(encoded["counts"], bytes):
+        encoded["counts"] = encoded["counts"].decode("ascii")
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"]}
+
+
+def _array(values: Tensor | np.ndarray) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        return values.detach().cpu().float().numpy() if values.is_floating_point() else values.cpu().numpy()
+    return np.asarray(values)
 
 
 def arrays_of(

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from botvision.coco.annotations import Category, CocoFile, Problem, read_coco
+from botvision.coco.annotations import Category, CocoFile
+from botvision.coco.problems import Problem
+from botvision.coco.read import read_coco
 from botvision.config.data import DetectionDataConfig
 from botvision.io.errors import DataError
 

@@ -29,7 +29,7 @@ import torch
 import yaml
 from PIL import Image
 
-from botvision.coco.masks import boxes_of, encode, polygons_to_rles, rle_area
+from botvision.coco.masks import boxes_of, encode, polygons_to_rles, rle_areas
 from botvision.data.cache import Progress
 from botvision.data.images import has_image_suffix, read_image
 from botvision.io.errors import DataError
@@ -255,7 +255,7 @@ def _add_polygon(
     _inside(values, where)
     scaled = [min(max(v, 0), 1) * size[1 - k % 2] for k, v in enumerate(values)]
     x, y = scaled[::2], scaled[1::2]
-    area = rle_area(polygons_to_rles([[scaled]], size)[0])
+    area = int(rle_areas(polygons_to_rles([[scaled]], size))[0])
     if area == 0:
         raise DataError(f"{where}: the polygon has no area")
     records.add(category, [min(x), min(y), max(x) - min(x), max(y) - min(y)], area, [scaled])

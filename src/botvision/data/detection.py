@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from botvision.coco.annotations import Category, Problem
+from botvision.coco.annotations import Category
+from botvision.coco.problems import Problem
 from botvision.coco.sides import side_twins
 from botvision.config.data import DetectionDataConfig
 from botvision.data.cache import Progress

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from botvision.coco.annotations import CocoFile, Problem, read_coco
+from botvision.coco.annotations import CocoFile
+from botvision.coco.problems import Problem
+from botvision.coco.read import read_coco
 from botvision.config.data import DetectionDataConfig
 from botvision.data.cache import Progress
 from botvision.data.check import CheckReport

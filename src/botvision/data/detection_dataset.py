@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from botvision.coco.annotations import Category, Problem
+from botvision.coco.annotations import Category
+from botvision.coco.problems import Problem
 from botvision.config.data import DetectionDataConfig
 from botvision.data.cache import ImageCache, Progress, fill_cache
 from botvision.data.counter_rng import uniform

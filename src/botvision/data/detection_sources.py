@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from botvision.coco.annotations import Category, CocoFile, ImageRecord, decimals, parse_coco
+from botvision.coco.annotations import Category, CocoFile, ImageRecord, decimals
 from botvision.coco.masks import boxes_of, decode_into, polygons_to_rles
+from botvision.coco.read import parse_coco
 from botvision.data.detection_transforms import View
 from botvision.data.images import decode
 from botvision.data.sources import to_tensor

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from botvision.coco.evaluate import to_results
 from botvision.coco.masks import encode
+from botvision.coco.results import to_results
 from botvision.data.sources import to_tensor
 from botvision.detection.masks import detect
 from botvision.detection.weights import load_detector

@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from botvision.coco.files import Kind
 from botvision.coco.matches import load_matches, load_sides
+from botvision.coco.truth import Kind
 from botvision.metrics.predictions import load_predictions
 from botvision.metrics.seeds import LEVEL, Interval
 

@@ -8,7 +8,7 @@ from botvision.tables.markdown import percent, table
 
 if TYPE_CHECKING:  # for their names alone: they bring torch
     from botvision.coco.evaluate import CocoMetrics
-    from botvision.coco.side_accuracy import SideAccuracy
+    from botvision.coco.sides import SideAccuracy
     from botvision.metrics.attention_use import AttentionUse
     from botvision.metrics.classification import Breakdown, ClassificationMetrics
 

@@ -15,10 +15,10 @@ from botvision.attention.ablation import Replaced
 from botvision.backbones.cost import count
 from botvision.backbones.variants import VARIANTS
 from botvision.backbones.weights import LoadReport
-from botvision.coco.files import read_truth
+from botvision.coco.annotations import Category
 from botvision.coco.masks import encode
 from botvision.coco.matches import save_matches
-from botvision.coco.records import Category
+from botvision.coco.truth import read_truth
 from botvision.config.detector import needs_weights
 from botvision.config.run import EVALUATION_KEYS, OPTIONS_OF_EVALUATION, DetectionRunConfig
 from botvision.config.schema import ConfigError

@@ -8,11 +8,11 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from botvision.coco.evaluate import CocoMetrics, evaluate_coco, to_results
-from botvision.coco.files import CocoTruth, Kind, read_truth
+from botvision.coco.evaluate import CocoMetrics, evaluate_coco
 from botvision.coco.matches import Matches, match_coco
-from botvision.coco.results import arrays_of
-from botvision.coco.side_accuracy import SideAccuracy, side_accuracy
+from botvision.coco.results import arrays_of, to_results
+from botvision.coco.sides import SideAccuracy, side_accuracy
+from botvision.coco.truth import CocoTruth, Kind, read_truth
 from botvision.data.detection import DetectionDataset
 from botvision.plots.overlay import Objects, Pair, truth_and_prediction_sheet
 from botvision.training.learner import ADVICE, DivergedError

@@ -1,4 +1,4 @@
-"""Checks of all records at once let pass what the checks one by one let pass, and nothing else."""
+"""One set of rules for training, ground truth and results; broken alone is broken among others."""
 
 import copy
 import math
@@ -7,46 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hotcoco import mask as rle
+from hotcoco import mask as codec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from botvision.coco import files as coco_files
-from botvision.coco.bulk import are_polygons, rle_areas, usual_annotations, usual_results
-from botvision.coco.checks import is_polygon, mask_trouble, size_of
 from botvision.coco.evaluate import evaluate_coco
-from botvision.coco.files import Kind, load_results, read_truth
+from botvision.coco.masks import polygon_faults, rle_areas
+from botvision.coco.read import parse_coco
+from botvision.coco.truth import Kind, read_truth
+from botvision.io.errors import DataError
 from tests.coco.scenes import crowds_as_rle, random_scene, scene_of_boxes
 
-SQUARE = rle.encode(np.ones((4, 6), np.uint8, order="F"))["counts"].decode()
-
-
-def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coco_files, "usual_annotations", lambda *_: None)
-    monkeypatch.setattr(coco_files, "usual_results", lambda *_, **__: None)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_usual_records_come_out_as_from_the_checks_one_by_one(seed: int, monkeypatch: pytest.MonkeyPatch):
-    scene = crowds_as_rle(random_scene(seed))
-    sizes = {record["id"]: size_of(record) for record in scene.truth["images"]}
-    categories = {record["id"] for record in scene.truth["categories"]}
-    assert usual_annotations(scene.truth["annotations"], sizes, categories) is not None
-    read = read_truth(scene.truth)
-    results = {}
-    for kind in coco_files.KINDS:
-        assert usual_results(scene.results, sizes, categories, kind == "segm") is not None
-        results[kind] = load_results(scene.results, read, kind, "results").dataset
-    one_by_one(monkeypatch)
-    again = read_truth(scene.truth)
-    assert again.coco.dataset == read.coco.dataset
-    assert again.categories == read.categories
-    for kind, usual in results.items():
-        alone = load_results(scene.results, again, kind, "results").dataset
-        for record, other in zip(usual["annotations"], alone["annotations"], strict=True):
-            if kind == "segm":  # whose boxes have no part in anything
-                del record["bbox"], other["bbox"]
-            assert record == other
+SQUARE = codec.encode(np.ones((4, 6), np.uint8, order="F"))["counts"].decode()
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
@@ -64,8 +36,8 @@ def test_unusual_forms_give_the_same_numbers(kind: Kind):
 
 Change = dict[str, Any]
 ANNOTATION: Change = {
-    "id": 1, "image_id": 1, "category_id": 2, "bbox": [0, 0, 5, 5.5], "area": 20, "iscrowd": 0,
-    "segmentation": [[0, 0, 5, 0, 5, 5.5]],
+    "id": 1, "image_id": 1, "category_id": 2, "bbox": [0, 0, 5, 4], "area": 20, "iscrowd": 0,
+    "segmentation": [[0, 0, 5, 0, 5, 4]],
 }  # fmt: skip
 RESULT: Change = {
     "image_id": 1, "category_id": 2, "bbox": [0, 0, 5, 5.5], "score": 1,
@@ -81,7 +53,7 @@ MASKS: list[Any] = [
     None, [], {}, "", [[]], [[0, 0, 1, 1]], [[0, 0, 5, 0, 5]], [[0, 0, 5, 0, 5, 5, 1]],
     [[0, 0, 5, 0, 5, "5"]],
     [[0, 0, 5, 0, 5, math.inf]], [[0, 0, math.inf, 0, 5, -math.inf]], [[0, 0, 5, 0, 5, 10**400]],
-    [[0, 0, 5, 0, 5, None]], [(0, 0, 5, 0, 5, 5)], [[[0, 0], [5, 0], [5, 5]]],
+    [[0, 0, 5, 0, 5, None]], [[[0, 0], [5, 0], [5, 5]]],
     {"size": [6, 4], "counts": SQUARE}, {"size": [4, 6]}, {"counts": SQUARE},
     {"size": None, "counts": SQUARE},
     {"size": [4, 6], "counts": None}, {"size": [4, 6], "counts": ""}, {"size": [4, 6], "counts": "é"},
@@ -92,33 +64,59 @@ MASKS: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("change", [*EVERYWHERE, {"area": None}, {"area": "20"}, {"area": math.inf}, *(
-    {"segmentation": mask} for mask in MASKS
-)])  # fmt: skip
-def test_no_annotation_passes_that_would_not_alone(change: Change):
-    assert usual_annotations([ANNOTATION] * 3, {1: (4, 6)}, {2}) is not None
-    assert usual_annotations([ANNOTATION, {**ANNOTATION, **change}, ANNOTATION], {1: (4, 6)}, {2}) is None
-    missing = {key: value for key, value in ANNOTATION.items() if key not in change}
-    assert usual_annotations([missing, ANNOTATION], {1: (4, 6)}, {2}) is None
-    assert usual_annotations([ANNOTATION], {1: None}, {2}) is None
+IMAGE = {"id": 1, "height": 4, "width": 6, "file_name": "a.png"}
+
+
+def file_of(*annotations: Change) -> dict[str, Any]:
+    records = [{**record, "id": number} for number, record in enumerate(annotations, 1)]
+    return {"images": [IMAGE], "annotations": records, "categories": [{"id": 2, "name": "thing"}]}
+
+
+def refused(change: Change) -> None:
+    """The second of three annotations is named: as ground truth of boxes or of masks, and for training."""
+    content = file_of(ANNOTATION, {**ANNOTATION, **change}, ANNOTATION)
+    try:
+        line = read_truth(content).no_masks
+    except DataError as error:
+        line = str(error)
+    assert line is not None
+    assert line.startswith("ground truth: annotation 2")
+    (problem,) = parse_coco(content, "x.json").problems
+    if problem.kind != "area":
+        line = line.replace("ground truth", "x.json")
+        assert problem.line in (line, f"{line}, unlike others")
+    assert problem.annotation_id == 2
+
+
+@pytest.mark.parametrize("change", [*EVERYWHERE, *({"segmentation": mask} for mask in MASKS)])
+def test_a_broken_annotation_is_broken_for_all(change: Change):
+    content = file_of(*[ANNOTATION] * 3)
+    assert read_truth(content).no_masks is None
+    assert parse_coco(content, "x.json").problems == []
+    refused(change)
+
+
+@pytest.mark.parametrize("area", ["20", math.inf, math.nan, True, [20]])
+def test_an_area_that_is_no_number_is_refused_as_truth_and_replaced_in_training(area: Any):
+    refused({"area": area})
+    (problem,) = parse_coco(file_of({**ANNOTATION, "area": area}), "x.json").problems
+    assert (problem.fatal, "is taken instead" in problem.line) == (False, True)
 
 
 @pytest.mark.parametrize("change", [*EVERYWHERE, {"score": True}, {"score": math.nan}, {"score": None}, *(
     {"segmentation": mask} for mask in [*MASKS, [[0, 0, 5, 0, 5, 5]]]
 )])  # fmt: skip
-def test_no_result_passes_that_would_not_alone(change: Change):
-    masks = "bbox" not in change
-    assert usual_results([RESULT] * 3, {1: (4, 6)}, {2}, masks) is not None
-    assert usual_results([RESULT, {**RESULT, **change}, RESULT], {1: (4, 6)}, {2}, masks) is None
+def test_a_broken_result_is_named(change: Change):
+    kind: Kind = "segm" if "segmentation" in change else "bbox"
+    evaluate_coco(file_of(ANNOTATION), [RESULT] * 3, kind)
     missing = {key: value for key, value in RESULT.items() if key not in change}
-    assert usual_results([missing, RESULT], {1: (4, 6)}, {2}, masks) is None
-    assert usual_results([{**RESULT, **change}], {1: None}, {2}, masks) is None
+    for broken in ({**RESULT, **change}, missing):
+        with pytest.raises(DataError, match=r"^results: result 2: \S+.*"):
+            evaluate_coco(file_of(ANNOTATION), [RESULT, broken, RESULT], kind)
 
 
-def test_nothing_is_usual():
-    for found in (usual_annotations([], {}, {2}), usual_results([], {}, {2}, masks=True)):
-        assert found is not None
-        assert found.masks == []
+def test_nothing_is_sound():
+    assert read_truth(scene_of_boxes([])).no_masks is None
     assert evaluate_coco(scene_of_boxes([]), [], "segm").instances == 0
 
 
@@ -163,14 +161,33 @@ def counts(draw: Callable[[Any], Any]) -> tuple[tuple[int, int], str]:
     return (height, width), text
 
 
+def pixels(text: str) -> int | None:
+    """What the run lengths cover, told letter by letter; None if they are broken."""
+    runs: list[int] = []
+    run = shift = 0
+    for letter in text:
+        value = ord(letter) - 48
+        if not 0 <= value < 64 or shift == 35:
+            return None
+        run, shift = run | (value & 31) << shift, shift + 5
+        if value < 32:
+            run -= 1 << shift if value & 16 else 0
+            runs.append(run + (runs[-2] if len(runs) > 2 else 0))
+            run = shift = 0
+    return sum(runs) if runs and not shift and min(runs) >= 0 else None
+
+
 @settings(max_examples=400, deadline=None)
 @given(counts())
-def test_compressed_runs_pass_together_as_alone(mask: tuple[tuple[int, int], str]):
-    size, text = mask
-    record = {"image_id": 1, "segmentation": {"size": list(size), "counts": text}}
-    alone = mask_trouble(record, size, "") is None
+def test_compressed_runs_pass_among_others_if_they_fill_their_mask(mask: tuple[tuple[int, int], str]):
+    (height, width), text = mask
     fine = {"size": [4, 6], "counts": SQUARE}
-    assert (rle_areas([fine, record["segmentation"], fine], [(4, 6), size, (4, 6)]) is not None) == alone
+    masks = [fine, {"size": [height, width], "counts": text}, fine]
+    if pixels(text) == height * width:
+        assert rle_areas(masks).tolist() == codec.area(masks).tolist()
+    else:
+        with pytest.raises(DataError):
+            rle_areas(masks)
 
 
 @pytest.mark.parametrize("letters", range(1, 15))
@@ -181,24 +198,22 @@ def test_padded_runs_are_read_right_or_refused(runs: list[int], letters: int):
     written = len(encoded(runs[:4])) - place
     text = padded(plain, place, max(letters - written, 0))
     mask = {"size": [1, sum(runs)], "counts": text}
-    found, one = (
-        rle_areas([mask], [(1, sum(runs))]),
-        mask_trouble({"segmentation": mask}, (1, sum(runs)), "it"),
-    )
     if letters <= 7:
-        assert found is not None
-        assert found.tolist() == [runs[1] + runs[3]] == rle.area([{**mask, "counts": plain}]).tolist()
-        assert one is None
+        assert (
+            rle_areas([mask]).tolist()
+            == [runs[1] + runs[3]]
+            == codec.area([{**mask, "counts": plain}]).tolist()
+        )
     else:
-        assert found is None
-        assert one == f"it: the mask's counts hold a run of {letters} characters, expected at most 7"
+        with pytest.raises(DataError, match="a run of more than 7 letters"):
+            rle_areas([mask])
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.lists(st.one_of(st.integers(), st.floats()), max_size=9), max_size=3))
-def test_polygons_pass_together_only_if_they_pass_alone(rings: list[list[float]]):
-    if are_polygons([rings]):
-        assert rings
-        assert all(map(is_polygon, rings))
-    if all(len(ring) in (6, 8) and all(abs(value) < 1e6 for value in ring) for ring in rings):
-        assert are_polygons([rings]) == bool(rings)
+def test_polygons_pass_among_others_if_they_pass_alone(rings: list[list[float]]):
+    sizes = np.array([[40, 60]] * 3)
+    square: list[list[float]] = [[0, 0, 9, 0, 9, 9, 0, 9]]
+    fine = all(len(ring) in (6, 8) and all(-1060 <= value <= 2120 for value in ring) for ring in rings)
+    assert (1 not in polygon_faults({0: square, 1: rings, 2: square}, sizes)) == fine
+    assert (polygon_faults({1: rings}, sizes) == {}) == fine

@@ -1,0 +1,480 @@
+"""COCO files of instances, read and judged once: for training, `check`, `eval` and `predict --truth`.
+
+hotcoco's reader and its `healthcheck` are lenient: polygons of two points, run lengths that do not fit and
+boxes of negative width pass, and what they do see they count without a name. So the rules are here, for whole
+columns at a time.
+"""
+
+import gc
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypedDict
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from botvision.coco.annotations import Category, CocoAnnotations, CocoFile, ImageRecord, bounds_of
+from botvision.coco.masks import polygon_faults, polygons_to_rles, read_rles, rle_areas
+from botvision.coco.problems import (
+    NONE,
+    Label,
+    Problem,
+    Records,
+    boxes,
+    numbers,
+    places,
+    repeated,
+    short,
+    whole_numbers,
+)
+from botvision.io.errors import DataError
+
+# How far a box may reach beyond its image: that many pixels, or that part of the side, whichever is more.
+# Tools count edges in their own ways, and export what was drawn over the edge.
+OUTSIDE, OUTSIDE_PART = 2.0, 0.01
+ROUNDING = 0.1  # pixels: so little is no matter, COCO itself has it
+LARGEST_COORDINATE = 1e15
+MAX_PIXELS = 2**31 - 1
+APART, APART_PIXELS = 0.5, 3.0  # IoU of box and mask, and distance, from which something must be wrong
+AT_ONCE = 20_000  # annotations whose masks are Python objects at the same time
+
+
+class _RawAnnotation(TypedDict, total=False):
+    """An annotation as msgspec hands it over: the masks, most of a file, stay text until they are needed."""
+
+    id: Any
+    image_id: Any
+    category_id: Any
+    bbox: Any
+    area: Any
+    iscrowd: Any
+    segmentation: msgspec.Raw
+
+
+class RawFile(TypedDict, total=False):
+    """A COCO file as msgspec hands it over."""
+
+    images: Any
+    annotations: list[_RawAnnotation]
+    categories: Any
+
+
+def read_coco(path: str | Path, categories: Sequence[Category] | None = None) -> CocoFile:
+    """Read a COCO file of instances to train on.
+
+    Everything broken in it is collected, not raised, and left out; a box that reaches far outside its image
+    is clipped. One that reaches a little outside stays as it is, and is counted. A box or mask of no area is
+    not fatal: COCO itself has some. It stays for evaluation, as the file has it, and is marked as degenerate,
+    never to be trained on.
+
+    Args:
+        path: JSON with "images", "annotations" and "categories".
+        categories: of the training data, where this file is for validation: they decide about labels, and
+            the file's own must be among them.
+
+    Raises:
+        DataError: one line, if there is no such file or it is no COCO file at all.
+    """
+    return parse_coco(read_json(path, RawFile), str(path), categories)
+
+
+def parse_coco(content: object, name: str, categories: Sequence[Category] | None = None) -> CocoFile:
+    """Like `read_coco`, from what the JSON holds; `name` is for messages."""
+    file = Lists(content, name, training=True)
+    known = file.categories if categories is None else list(categories)
+    problems = [*file.category_records.problems, *_doubtful_categories(file.categories, known, name)]
+    annotations = Annotations(file, known)
+    packed = annotations.pack()
+    notes = [*annotations.clipped(), *_same_file_twice(file.images, name)]
+    notes += _box_and_mask_apart(packed, file.images, name)
+    problems += [*file.image_records.problems, *annotations.records.problems, *notes]
+    return CocoFile(name, file.images, known, packed, problems)
+
+
+def read_images(path: str | Path) -> tuple[list[ImageRecord], list[Category]]:
+    """Read the images, whose sizes may be missing (0), and the categories of a COCO file.
+
+    Raises:
+        DataError: one line, if it is no COCO file, or for the first image or category that is broken.
+    """
+    file = Lists(read_json(path), str(path), training=False, needed=("images", "categories"))
+    file.raise_first()
+    return file.images, file.categories
+
+
+def read_json(path: str | Path, kind: Any = Any) -> Any:  # noqa: ANN401
+    """Read a JSON file; `kind` is what msgspec is told to make of it, where it is that.
+
+    Raises:
+        DataError: no such file, or its content is not JSON.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file, expected COCO's JSON") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    collecting = gc.isenabled()
+    gc.disable()  # a million new lists and no garbage: looking for some takes as long as reading
+    try:
+        return _decoded(content, kind)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON ({error})") from error
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _decoded(content: bytes, kind: Any = Any) -> Any:  # noqa: ANN401
+    """What JSON says. What only Python's own reader takes (not-a-number, UTF-16) or explains is its part."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return json.loads(content)
+
+
+class Lists:
+    """The lists of a COCO file, images and categories without the broken ones.
+
+    Args:
+        content: of the file.
+        name: for messages.
+        training: images need a file and a size, categories a name; otherwise images are sorted by id.
+        needed: keys of the lists.
+    """
+
+    def __init__(
+        self,
+        content: Any,  # noqa: ANN401
+        name: str,
+        *,
+        training: bool,
+        needed: Sequence[str] = ("images", "annotations", "categories"),
+    ) -> None:
+        if not isinstance(content, Mapping):
+            expected = "expected a COCO object with images, annotations and categories"
+            raise DataError(f"{name}: holds a {type(content).__name__}, {expected}")
+        for key in needed:
+            if not isinstance(content.get(key), list | tuple):
+                expected = f"{', '.join(needed[:-1])} and {needed[-1]}"
+                raise DataError(f"{name}: no list {key!r}, expected {expected}")
+        self.content, self.name, self.training = content, name, training
+        self.images = self._images(content["images"])
+        self.categories = self._categories(content["categories"])
+
+    def raise_first(self, *more: Records) -> None:
+        """Raise the first fatal problem, for whoever cannot do with a part of the file."""
+        for problem in chain.from_iterable(
+            r.problems for r in (self.image_records, self.category_records, *more)
+        ):
+            if problem.fatal:
+                raise DataError(problem.line)
+
+    def _images(self, raw: Sequence[Any]) -> list[ImageRecord]:
+        def label(k: int) -> Label:
+            known = int(ids[k]) if ids[k] >= 0 else None
+            return f"{self.name}: " + (f"images[{k}]" if known is None else f"image {known}"), known, None
+
+        self.image_records = records = Records(raw, label)
+        given, files = records.column("id"), records.column("file_name")
+        ids, sides = whole_numbers(given), [records.column("height"), records.column("width")]
+        heights, widths = map(whole_numbers, sides)
+        expected = "expected a whole number from 0"
+        records.refuse(ids < 0, "image", lambda k: f"id is {short(given[k])}, {expected}")
+        records.refuse(repeated(ids, records.sound), "image", lambda _: "the id occurs twice")
+        unique = records.sound.copy()
+        sized = (heights > 0) & (widths > 0)
+        if self.training:
+            nameless = [not isinstance(file, str) or not file for file in files]
+            records.refuse(nameless, "image", lambda k: f"file_name is {files[k]!r}, expected a path")
+            fault = "height x width is {!r} x {!r}, expected two whole numbers above 0"
+            records.refuse(~sized, "image", lambda k: fault.format(sides[0][k], sides[1][k]))
+            fault = "height x width is {} x {}, too large to be an image"
+            large = heights.astype(np.float64) * widths > MAX_PIXELS
+            records.refuse(large, "image", lambda k: fault.format(heights[k], widths[k]))
+        self.broken_images = ids[unique & ~records.sound]
+        sound = np.flatnonzero(records.sound)
+        if not self.training:
+            sound = sound[np.argsort(ids[sound])]
+        size = np.where(sized[:, None], np.stack([heights, widths], axis=1), 0).tolist()
+        return [ImageRecord(int(ids[k]), str(files[k]), *size[k]) for k in sound.tolist()]
+
+    def _categories(self, raw: Sequence[Any]) -> list[Category]:
+        def label(k: int) -> Label:
+            return (
+                f"{self.name}: categories[{k}]" if bad[k] else f"{self.name}: category {ids[k]}",
+                None,
+                None,
+            )
+
+        self.category_records = records = Records(raw, label)
+        names, ids = records.column("name"), whole_numbers(records.column("id"))
+        nameless = np.array([not isinstance(name, str) or not name for name in names], dtype=bool)
+        bad = (ids < 0) | (nameless & self.training)
+        records.refuse(bad, "category", lambda _: "expected an id (a whole number from 0) and a name")
+        again = repeated(ids, records.sound)
+        first = {int(ids[k]): names[k] for k in np.flatnonzero(records.sound & ~again)}
+        fault = "the id occurs twice ({}, {})"
+        records.refuse(again, "category", lambda k: fault.format(first[int(ids[k])], names[k]))
+        return [Category(k, str(k if first[k] is None else first[k])) for k in sorted(first)]
+
+
+class Annotations:
+    """A annotations of a file by columns, in its order, the refused ones included.
+
+    Attributes:
+        records: the annotations under the rules.
+        image_ids: int64 (I), of the images.
+        image_sizes: int64 (I, 2), height and width; 0 where the file does not say.
+        ids: int64 (A).
+        images: int64 (A), places.
+        categories: int64 (A), places.
+        sizes: int64 (A, 2), of their images.
+        boxes: float64 (A, 4), x, y, width, height in pixels.
+        flat: bool (A), whose boxes have no area.
+        crowd: bool (A).
+        areas: float64 (A), as stated; not-a-number where they are not.
+        covered: float64 (A), pixels of the boxes; once masks are read, those of the masks of annotations that
+            state no area above 0.
+        bare: bool (A), without segmentation; known once masks are read.
+        empty: bool (A), whose run lengths have no pixels; known once masks are read.
+    """
+
+    def __init__(self, file: Lists, categories: Sequence[Category]) -> None:
+        def label(k: int) -> Label:
+            number, image = (int(v[k]) if v[k] != NONE else None for v in (self.ids, image_ids))
+            which = f"annotations[{k}]" if number is None else f"annotation {number}"
+            return (
+                f"{file.name}: {which}" + (f" of image {image}" if image is not None else ""),
+                image,
+                number,
+            )
+
+        self.file = file
+        self.records = records = Records(file.content["annotations"], label)
+        self._given = {key: records.column(key) for key in ("id", "image_id", "category_id", "bbox", "area")}
+        given = self._given
+        self.ids, image_ids, kinds = (whole_numbers(given[key]) for key in ("id", "image_id", "category_id"))
+        self.image_ids = np.array([image.id for image in file.images], dtype=np.int64)
+        self.images = places(image_ids, self.image_ids)
+        self.categories = places(kinds, np.array([category.id for category in categories], dtype=np.int64))
+        sizes = np.array(
+            [*((r.height, r.width) for r in file.images), (0, 0)], np.int64
+        )  # the last: no image
+        self.image_sizes, self.sizes = sizes[:-1], sizes[self.images]
+        records.sound &= ~np.isin(image_ids, file.broken_images)  # go with it, without a word each
+        if file.training:
+            fault = "id is {!r}, expected a whole number".format
+            records.refuse(self.ids == NONE, "annotation", lambda k: fault(given["id"][k]))
+            records.refuse(repeated(self.ids, records.sound), "annotation", lambda _: "the id occurs twice")
+        unknown = "there is no {} with id {!r}".format
+        records.refuse(self.images < 0, "annotation", lambda k: unknown("image", given["image_id"][k]))
+        records.refuse(
+            self.categories < 0, "category", lambda k: unknown("category", given["category_id"][k])
+        )
+        crowd = records.column("iscrowd", 0)
+        odd = np.array([value not in (0, 1) for value in crowd], dtype=bool)
+        records.refuse(odd, "annotation", lambda k: f"iscrowd is {short(crowd[k])}, expected 0 or 1")
+        self.crowd = np.array([value == 1 for value in crowd], dtype=bool)
+        self._judge_boxes()
+        self.areas, self.covered = numbers(given["area"]), self.boxes[:, 2] * self.boxes[:, 3]
+        if not file.training:  # which takes the mask's, and notes it
+            odd = np.isnan(self.areas) & np.array([value is not None for value in given["area"]], dtype=bool)
+            records.refuse(odd, "area", lambda k: f"area is {short(given['area'][k])}, expected a number")
+        self._segmentations = records.column("segmentation")
+        self.bare, self.empty = np.zeros((2, len(self.images)), dtype=bool)
+
+    def _judge_boxes(self) -> None:
+        """Set the boxes; in training those that reach far outside their image are clipped."""
+        given, refuse = self._given["bbox"], self.records.refuse
+        self.boxes = boxes(given)
+        usable = (np.abs(self.boxes) < LARGEST_COORDINATE).all(axis=1)
+        expected = "expected four finite numbers x, y, width, height"
+        refuse(~usable, "box", lambda k: f"bbox is {short(given[k])}, {expected}")
+        self.boxes[~usable] = 0
+        negative = (self.boxes[:, 2:] < 0).any(axis=1)
+        refuse(negative, "box", lambda k: f"{self._bbox(k)} has a negative width or height")
+        self.flat = (self.boxes[:, 2:] == 0).any(axis=1)
+        sides = self.sizes[:, ::-1].astype(np.float64)
+        low, high = self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]
+        reach = np.maximum(-low, high - sides)
+        # A hair more is allowed, as 509.3 + 4.7 - 512 is more than 2.
+        far = (reach > np.maximum(OUTSIDE, OUTSIDE_PART * sides) + 1e-6).any(axis=1)
+        self.reach, self.far = reach.max(axis=1, initial=0), far & ~self.flat
+        if self.file.training:
+            low, high = low.clip(0), np.minimum(high, sides)
+            off = (low >= high).any(axis=1) & ~self.flat
+            refuse(off, "box", lambda k: f"{self._bbox(k)} lies outside {self._frame(k)}")
+            self.boxes[self.far] = np.concatenate([low, high - low], axis=1)[self.far]
+
+    def _bbox(self, k: int) -> str:
+        return "bbox [" + ", ".join(f"{value:g}" for value in self._given["bbox"][k]) + "]"
+
+    def _frame(self, k: int) -> str:
+        return "the image of {} x {} pixels (height x width)".format(*self.sizes[k])
+
+    def read_masks(self, start: int, stop: int) -> list[Any]:
+        """Check the masks of a part of the annotations.
+
+        Returns:
+            Polygons, or compressed run lengths, or None for no mask; one for each.
+        """
+        values = _unpacked(self._segmentations[start:stop])
+        unknown = np.zeros(len(self.images), dtype=bool)
+        unknown[start:stop] = (self.sizes[start:stop] == 0).any(axis=1)
+        image = lambda k: self.image_ids[self.images[k]]  # noqa: E731
+        self.records.refuse(unknown, "size", lambda k: f"masks need height and width of image {image(k)}")
+        outlines, runs, faults = dict[int, Any](), dict[int, Any](), dict[int, str]()
+        for place, value in enumerate(values, start):
+            if not self.records.sound[place]:
+                continue
+            if value is None or value in ([], {}):
+                self.bare[place] = True
+            elif isinstance(value, list | tuple):
+                outlines[place] = value
+            elif isinstance(value, Mapping):
+                runs[place] = value
+            else:
+                faults[place] = f"segmentation is {short(value)}, expected polygons or run lengths"
+        rles, areas, more = read_rles(runs, self.sizes)
+        self.empty[[*rles]] = areas == 0
+        faults |= more | polygon_faults(outlines, self.sizes)
+        broken = np.zeros(len(self.images), dtype=bool)
+        broken[[*faults]] = True
+        self.bare |= broken & self.flat  # there is nothing to be seen of it, but its box counts
+        self.records.refuse(broken & ~self.flat, "segmentation", lambda k: faults[k])
+        found = {k: mask for k, mask in (outlines | rles).items() if k not in faults}
+        self.covered[[*rles]] = areas
+        for k, outline in outlines.items():
+            if k in found and not self.areas[k] > 0:
+                self.covered[k] = rle_areas(polygons_to_rles([outline], self.sizes[k].tolist()))[0]
+        return [found.get(k) for k in range(start, start + len(values))]
+
+    def pack(self) -> CocoAnnotations:
+        """Return the sound annotations, masks included, image by image; note what is odd about them."""
+        parts = [_flat(self.read_masks(k, k + AT_ONCE)) for k in range(0, max(1, len(self.images)), AT_ONCE)]
+        polygons, points, coordinates, runs, counts = map(np.concatenate, zip(*parts, strict=True))
+        degenerate, records = self.flat | self.empty, self.records
+        why = lambda k: f"{self._bbox(k)} has no area" if self.flat[k] else "the mask has no pixels"  # noqa: E731
+        records.note(degenerate, "degenerate", why)
+        pixels = "{} reaches {:g} pixels outside {}".format
+        far = lambda k: pixels(self._bbox(k), self.reach[k], self._frame(k))  # noqa: E731
+        records.note(self.far & ~degenerate, "box", far, fatal=True)
+        stated = np.array([value is not None for value in self._given["area"]], dtype=bool)
+        odd = stated & ~(self.areas > 0) & ~degenerate
+        records.note(odd, "area", self._odd_area)
+        if (records.sound & ~self.bare).any():  # a box among masks would be learnt as a full rectangle
+            records.refuse(
+                self.bare & ~degenerate, "segmentation", lambda _: "no segmentation, unlike others"
+            )
+        order = np.flatnonzero(records.sound)
+        return CocoAnnotations(
+            ids=self.ids,
+            images=self.images.astype(np.int32),
+            categories=self.categories.astype(np.int32),
+            boxes=self.boxes,
+            areas=np.where(np.isnan(self.areas), self.covered, self.areas),
+            crowd=self.crowd,
+            degenerate=degenerate,
+            first=np.zeros(len(self.image_ids) + 1, dtype=np.int64),
+            polygons=bounds_of(polygons),
+            points=bounds_of(points),
+            coordinates=coordinates,
+            runs=bounds_of(runs),
+            counts=counts,
+        ).select(order[np.argsort(self.images[order], kind="stable")])
+
+    def _odd_area(self, k: int) -> str:
+        if np.isnan(self.areas[k]):
+            return f"area is {short(self._given['area'][k])}, {self.covered[k]:g} is taken instead"
+        covers = f"not the {self.covered[k]:g} that it covers: evaluation by size goes by that"
+        return f"area is {self.areas[k]:g}, {covers}"
+
+    def clipped(self) -> list[Problem]:
+        """Return one line for all boxes a little outside: a tool's habit, of which there may be thousands."""
+        little = self.records.sound & (self.reach > ROUNDING) & ~(self.far | self.flat | self.empty)
+        which = np.flatnonzero(little)
+        if not len(which):
+            return []
+        first = f"annotation {self.ids[which[0]]} of image {self.image_ids[self.images[which[0]]]}"
+        count = "1 box reaches" if len(which) == 1 else f"{len(which)} boxes reach up to"
+        first += "" if len(which) == 1 else " the first"
+        line = f"{self.file.name}: {count} {self.reach[which].max():.1f} pixels outside the image ({first}): "
+        line += "clipped for training, measured as in the file"
+        return [Problem("clipped", line, fatal=False)]
+
+
+def _unpacked(values: list[Any]) -> list[Any]:
+    """Segmentations of which some, or all, are still JSON."""
+    raw = [value for value in values if isinstance(value, msgspec.Raw)]
+    if not raw:
+        return values
+    decoded = iter(_decoded(b"[" + b",".join(raw) + b"]"))
+    return [next(decoded) if isinstance(value, msgspec.Raw) else value for value in values]
+
+
+def _flat(masks: list[Any]) -> tuple[npt.NDArray[Any], ...]:
+    """Polygons of each mask, coordinates of each polygon, coordinates; letters of each mask, letters."""
+    outlines = [mask if isinstance(mask, list | tuple) else [] for mask in masks]
+    rings = [*chain.from_iterable(outlines)]
+    letters = [mask["counts"] if isinstance(mask, Mapping) else "" for mask in masks]
+    return (  # numbers of them, where they are of each
+        np.array([*map(len, outlines)], dtype=np.int64),
+        np.array([*map(len, rings)], dtype=np.int64),
+        np.array([*chain.from_iterable(rings)], dtype=np.float32),
+        np.array([*map(len, letters)], dtype=np.int64),
+        np.frombuffer("".join(letters).encode("ascii"), dtype=np.uint8),
+    )
+
+
+def _doubtful_categories(own: Sequence[Category], known: Sequence[Category], name: str) -> list[Problem]:
+    """Names that occur twice, and categories of validation that mean something else in training."""
+    counts = Counter(category.name for category in own)
+    problems = [
+        Problem("category", f"{name}: {count} categories are called {text}", fatal=False)
+        for text, count in counts.items()
+        if count > 1
+    ]
+    names = dict(known)
+    others = [(number, text) for number, text in own if names.get(number, text) != text]
+    if others:
+        number, text = others[0]
+        line = f"category {number} is {text}, but {names[number]} in the training data"
+        more = f", and {len(others) - 1} more are others" if len(others) > 1 else ""
+        problems.append(Problem("categories", f"{name}: {line}{more}"))
+    return problems
+
+
+def _same_file_twice(images: Sequence[ImageRecord], name: str) -> list[Problem]:
+    first: dict[str, int] = {}
+    line = "{}: images {} and {} are the same file {}".format
+    return [
+        Problem("image", line(name, first[image.file], image.id, image.file), image.id, fatal=False)
+        for image in images
+        if first.setdefault(image.file, image.id) != image.id
+    ]
+
+
+def _box_and_mask_apart(
+    annotations: CocoAnnotations, images: Sequence[ImageRecord], name: str
+) -> list[Problem]:
+    """Boxes that cover little of what their masks cover: x, y, x, y for x, y, width, height, say."""
+    corners = annotations.boxes.copy()
+    corners[:, 2:] += corners[:, :2]
+    extents = annotations.mask_extents(images)
+    low, high = np.maximum(corners[:, :2], extents[:, :2]), np.minimum(corners[:, 2:], extents[:, 2:])
+    both = (high - low).clip(0).prod(axis=1)
+    areas = [(edges[:, 2:] - edges[:, :2]).prod(axis=1) for edges in (corners, extents)]
+    overlap = both / np.maximum(areas[0] + areas[1] - both, 1e-9)
+    far = (np.abs(corners - extents) > APART_PIXELS).any(axis=1)  # outlines of a few pixels are never exact
+    problems = []
+    for k in np.flatnonzero(far & (overlap < APART) & annotations.objects).tolist():
+        image_id, number = images[int(annotations.images[k])].id, int(annotations.ids[k])
+        line = f"{name}: annotation {number} of image {image_id}: "
+        line += f"bbox and the box around the mask overlap by {overlap[k]:.0%} (IoU)"
+        problems.append(Problem("box", line, image_id, number, fatal=False))
+    return problems
