@@ -86,6 +86,25 @@ def test_a_table_of_one_cell_serves_any_map() -> None:
     assert torch.isfinite(layer(torch.randn(1, 8, 4, 3))).all()
 
 
+@pytest.mark.parametrize("key_init", [0.0, 0.1, 1.0])
+def test_keys_begin_at_their_size_and_all_else_at_that_of_the_paper(key_init: float) -> None:
+    torch.manual_seed(3)
+    layer = MHSA2d(128, heads=2, grid=(5, 5), key_init=key_init)
+    torch.manual_seed(3)
+    papers = MHSA2d(128, heads=2, grid=(5, 5), key_init=1.0)
+    queries, keys, values = papers.qkv.weight.chunk(3)
+    torch.testing.assert_close(layer.qkv.weight, torch.cat([queries, key_init * keys, values]))
+    assert [round(part.std().item() * 128**0.5, 1) for part in (queries, keys, values)] == [1.0, 1.0, 1.0]
+    assert layer.position is not None
+    assert papers.position is not None
+    torch.testing.assert_close(layer.position.height, papers.position.height)
+    x = torch.randn(1, 128, 5, 5)
+    if key_init == 0.0:  # the content term is nothing yet, and attention is by position alone
+        alone = MHSA2d(128, heads=2, grid=(5, 5), position="position")
+        alone.load_state_dict(layer.state_dict())
+        torch.testing.assert_close(layer.attention_map(x), alone.attention_map(x))
+
+
 def test_the_timm_convention_is_another_function() -> None:
     conventions: tuple[Convention, ...] = ("paper", "timm")
     paper, timm = (MHSA2d(16, heads=2, convention=convention) for convention in conventions)
@@ -137,6 +156,7 @@ def test_dropout_only_in_training() -> None:
         ({"dim": 8, "convention": "ours"}, "convention must be one of paper, timm"),
         ({"dim": 8, "kernel": "fast"}, "kernel must be one of"),
         ({"dim": 8, "dropout": 1.0}, r"dropout must be in \[0, 1\)"),
+        ({"dim": 8, "key_init": -1.0}, "key_init must be a number from 0, got -1.0"),
         ({"dim": 8, "grid": (0, 4)}, "at least 1x1 cells, got 0x4"),
     ],
 )

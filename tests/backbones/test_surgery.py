@@ -204,8 +204,10 @@ def test_squeeze_excite_in_convolution_blocks_only():
 
 def test_initialised_like_the_layer_itself():
     torch.manual_seed(0)
-    weight = operate(slim_resnet()).layer4[0].conv2.attention.qkv.weight
-    assert weight.std().item() == pytest.approx(64**-0.5, rel=0.1)
+    queries, keys, values = operate(slim_resnet()).layer4[0].conv2.attention.qkv.weight.chunk(3)
+    assert queries.std().item() == pytest.approx(64**-0.5, rel=0.1)
+    assert keys.std().item() == pytest.approx(0.1 * 64**-0.5, rel=0.1)
+    assert values.std().item() == pytest.approx(64**-0.5, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Multi-head self-attention over a feature map, the layer that stands where the 3x3 convolution stood."""
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -31,6 +32,10 @@ class MHSA2d(nn.Module):
         convention: "paper" scales both terms by D^-0.5; "timm" scales the content only, which is what weights
             of timm's BottleneckAttn were trained with.
         dropout: probability with which an attention weight is dropped in training.
+        key_init: standard deviation of the projection to keys at the start, in C^-0.5; 1 is the paper's. With
+            small keys attention begins with positions alone; with keys of the paper's size the content logits
+            are noise of the same size, and where a task needs attention it may stay at chance for longer
+            (results/attention_start.md).
         kernel: "auto", or the name of one of `botvision.attention.kernels.KERNELS`; see there. Gradients of
             gradients on a CPU want "chunked" or "mask".
 
@@ -47,6 +52,7 @@ class MHSA2d(nn.Module):
         position: Position = "relative",
         convention: Convention = "paper",
         dropout: float = 0.0,
+        key_init: float = 0.1,
         kernel: KernelName = "auto",
     ) -> None:
         super().__init__()
@@ -54,11 +60,13 @@ class MHSA2d(nn.Module):
             raise ValueError(f"channels must be a multiple of heads, got {dim} channels and {heads} heads")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"attention dropout must be in [0, 1), got {dropout}")
+        if not 0.0 <= key_init < math.inf:
+            raise ValueError(f"key_init must be a number from 0, got {key_init}")
         _one_of("position", position, get_args(Position))
         _one_of("convention", convention, get_args(Convention))
         _one_of("kernel", kernel, KERNELS)
         self.dim, self.heads = dim, heads
-        self.convention, self.dropout, self.kernel = convention, dropout, kernel
+        self.convention, self.dropout, self.key_init, self.kernel = convention, dropout, key_init, kernel
         self.mode: Position = position
         self.scale = (dim // heads) ** -0.5
         self.fixed: Fixed | None = position if position in FIXED else None
@@ -71,8 +79,11 @@ class MHSA2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Projections with standard deviation C^-0.5 (the attention's variance is then 1), tables D^-0.5."""
+        """Queries and values with standard deviation C^-0.5, keys with `key_init` of it, tables D^-0.5."""
         nn.init.trunc_normal_(self.qkv.weight, std=self.dim**-0.5)
+        if self.fixed is None:
+            with torch.no_grad():
+                self.qkv.weight[self.dim : 2 * self.dim] *= self.key_init
         if self.position is not None:
             self.position.reset_parameters()
 

@@ -62,9 +62,10 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:  # noqa: ANN401
     Args:
         name: e.g. "botnet50", or "resnet50".
         **kwargs: of every BoTNet: the fields of `Surgery` (img_size, heads, position, convention, c5_blocks,
-            c4_blocks, c5_stride, attn_drop, kernel, shortcut_act), se ("none", "conv", "all"; of the plain
-            twins also "c5", in layer4 alone) and stem ("imagenet", "cifar"); of all: timm's own (num_classes,
-            in_chans, drop_path_rate, features_only, pretrained, ...). `stem` also works for timm's ResNets.
+            c4_blocks, c5_stride, attn_drop, key_init, kernel, shortcut_act), se ("none", "conv", "all"; of
+            the plain twins also "c5", in layer4 alone) and stem ("imagenet", "cifar"); of all: timm's own
+            (num_classes, in_chans, drop_path_rate, features_only, pretrained, ...). `stem` also works for
+            timm's ResNets.
 
     Raises:
         ValueError: an unknown name (with the closest ones) or an argument that does not fit.

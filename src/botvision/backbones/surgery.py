@@ -43,6 +43,7 @@ class Surgery:
             controls without attention, "even" and "own"; see `MHSA2d`.
         convention: "paper", or "timm" for position logits that are not scaled.
         attn_drop: dropout on attention weights.
+        key_init: size of the keys at the start; 1 is the paper's, see `MHSA2d`.
         kernel: attention kernel, "auto" chooses.
         shortcut_act: an activation on the projection shortcut of a replaced block, as the authors' code has
             it; ResNet (and so a warm start) has none.
@@ -57,6 +58,7 @@ class Surgery:
     position: Position = "relative"
     convention: Convention = "paper"
     attn_drop: float = 0.0
+    key_init: float = 0.1
     kernel: KernelName = "auto"
     shortcut_act: bool = False
     se: Literal["all", "conv"] = "all"
@@ -81,6 +83,8 @@ class Surgery:
             raise ValueError(f"heads must be a whole number above 0, got {self.heads!r}")
         if not isinstance(self.attn_drop, int | float):
             raise ValueError(f"attn_drop must be a number, got {self.attn_drop!r}")
+        if not isinstance(self.key_init, int | float):
+            raise ValueError(f"key_init must be a number, got {self.key_init!r}")
         self.attention(self.heads, (1, 1))  # the layer is the judge of its own arguments
 
     def attention(self, dim: int, grid: tuple[int, int], stride: int = 1) -> AttentionConv2d:
@@ -93,6 +97,7 @@ class Surgery:
             position=self.position,
             convention=self.convention,
             dropout=self.attn_drop,
+            key_init=self.key_init,
             kernel=self.kernel,
         )
 
