@@ -30,13 +30,13 @@ SLIDES = {  # the slides' three results tables: box AP, mask AP
 VARIED = {
     "backbones": {"model.name"},
     "cifar": {"model.name"},
-    "cifar-controls": {"model.name", "model.args.position", "model.args.se"},
+    "cifar-controls": {"model.name", "model.args.position", "model.args.se", "model.args.key_init"},
     "photos": {"model.name"},
     "sides": {"model.name"},
     "warm-start": {"model.name", "model.warm_start"},
     "long-range": {"model.name", "model.args.channels", "model.args.layers"},  # channels make the costs equal
     "pointing": {
-        *("model.name", "model.args.position", "model.args.se"),
+        *("model.name", "model.args.position", "model.args.se", "model.args.key_init"),
         *("model.args.channels", "model.args.layers", "model.args.output_stride"),  # view and equal costs
     },
     "position": {"model.name", "model.args.position"},
