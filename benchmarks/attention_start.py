@@ -3,10 +3,11 @@
     python benchmarks/attention_start.py                            # 1.5 hours on one core; goes on
     python benchmarks/attention_start.py --smoke --out results/try  # a few steps each
 
-The recipe `pointing_botnet_s1_14_nano`, which no average over the picture solves, with one thing changed at a
-time. For each: how many steps until the network has learned anything (a mean of 125 steps over 35 %, where
-guessing is 25 %), its accuracy on other pictures, and what is left of that without its attention. Finished
-runs stay in OUT/attention_start_runs.jsonl and are not run again.
+The recipe `pointing_botnet_s1_14_nano`, which no average over the picture solves, with attention that begins
+as in the paper and one thing changed at a time. For each: how many steps until the network has learned
+anything (a mean of 125 steps over 35 %, where guessing is 25 %), its accuracy on other pictures, and what is
+left of that without its attention. Finished runs stay in OUT/attention_start_runs.jsonl and are not run
+again; --report makes the table of those that are there.
 """
 
 import json
@@ -27,6 +28,7 @@ from botvision.backbones.dense import logits_at
 from botvision.backbones.models import create_model
 from botvision.config.data import DataConfig
 from botvision.config.recipes import build_config, load_recipe
+from botvision.config.run import AnyRunConfig
 from botvision.data.classification import ClassificationDataset, open_splits
 from botvision.data.synthetic.pointing import PointingSource
 from botvision.training.optim import POSITION_TABLES, Schedule
@@ -36,10 +38,11 @@ HEAD = """\
 # What wakes attention that is trained from nothing
 
 The pointing task (chance: 25 %), BoTNet-S1-14 nano, relative positions, {steps} steps of {batch} pictures,
-learning rate {lr:g} with warm-up and cosine; one thing changed at a time, {seeds} seeds. "left the plateau":
-the first step after which a mean over 125 steps of training accuracy was above 35 %, by seed (- never).
-Accuracy in percent on other pictures, mean and sample standard deviation over seeds, then the same networks
-with even weights and with the attention's output set to zero.
+learning rate {lr:g} with warm-up and cosine. Queries, keys and values begin as in the paper's code, with
+standard deviation C^-0.5, and one thing is changed at a time. "left the plateau": the first step after which
+a mean over 125 steps of training accuracy was above 35 %, by seed (- never). Accuracy in percent on other
+pictures, mean and sample standard deviation over seeds, then the same networks with even weights and with
+the attention's output set to zero.
 """
 
 PLATEAU = 0.35
@@ -84,7 +87,7 @@ def scaled(query: float = 1.0, key: float = 1.0, value: float = 1.0, tables: flo
 
 
 SETTINGS: dict[str, Setting] = {
-    "as the recipe has it": Setting(),
+    "as in the paper": Setting(),
     "keys x 0": Setting(started=scaled(key=0.0)),
     "keys x 0.1": Setting(started=scaled(key=0.1)),
     "queries x 3": Setting(started=scaled(query=3.0)),
@@ -118,7 +121,7 @@ class Pictures:
 class Task:
     """The recipe, its pictures, and how long it is trained."""
 
-    config: Any
+    config: AnyRunConfig
     train: Pictures
     val: Pictures
     steps: int
@@ -142,7 +145,8 @@ def train(task: Task, setting: Setting, seed: int) -> dict[str, object]:
     """One run: a plain loop, so that anything can be changed."""
     config, batch = task.config, task.config.train.batch_size
     torch.manual_seed(seed)
-    args = dict(config.model.args) | dict(setting.model)
+    # keys of the paper's size: what begins with smaller ones says so in its name
+    args = {"key_init": 1.0} | dict(config.model.args) | dict(setting.model)
     network = create_model(config.model.name, num_classes=4, img_size=task.config.data.size, **args)
     setting.started(network)
     steps = task.steps * setting.steps
@@ -186,12 +190,20 @@ def accuracy(network: nn.Module, data: Pictures) -> float:
     return 100 * float(torch.cat(right).float().mean())
 
 
-def opened(smoke: bool) -> Task:
+def recipe(smoke: bool) -> AnyRunConfig:
     fewer = {"data.num_images": 64, "data.num_val_images": 32} if smoke else {}
-    config = build_config(load_recipe("pointing_botnet_s1_14_nano"), fewer)
+    return build_config(load_recipe("pointing_botnet_s1_14_nano"), fewer)
+
+
+def steps_of(smoke: bool) -> int:
+    return 4 if smoke else 1000
+
+
+def opened(smoke: bool) -> Task:
+    config = recipe(smoke)
     assert isinstance(config.data, DataConfig)
     splits = open_splits(config.data)
-    return Task(config, pictures(splits.train), pictures(splits.val), 4 if smoke else 1000)
+    return Task(config, pictures(splits.train), pictures(splits.val), steps_of(smoke))
 
 
 def pictures(data: ClassificationDataset) -> Pictures:
@@ -217,15 +229,16 @@ def summary(name: str, runs: list[Mapping[str, Any]]) -> Row:
 def main() -> None:
     parser: ArgumentParser = arguments(__doc__ or "")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each setting (default: %(default)s)")
+    parser.add_argument("--report", action="store_true", help="the table of finished runs; run nothing")
     args = parser.parse_args()
-    task = opened(args.smoke)
-    args.out.mkdir(parents=True, exist_ok=True)
     log: Path = args.out / "attention_start_runs.jsonl"
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     made = environment("cpu")
     names = list(SETTINGS)[:3] if args.smoke else list(SETTINGS)
+    task = None
     for seed, name in progress([(s, n) for s in range(args.seeds) for n in names], "runs"):
-        if not any(run["setting"] == name and run["seed"] == seed for run in done):
+        if not args.report and not any(run["setting"] == name and run["seed"] == seed for run in done):
+            task = task or opened(args.smoke)
             run = {
                 "setting": name,
                 "seed": seed,
@@ -233,13 +246,16 @@ def main() -> None:
                 "commit": made["commit"],
             }
             done.append(run)
+            args.out.mkdir(parents=True, exist_ok=True)
             with log.open("a") as file:
                 file.write(json.dumps(run) + "\n")
-    rows = [summary(name, [run for run in done if run["setting"] == name]) for name in names]
-    optim, batch = task.config.optim, task.config.train.batch_size
-    head = HEAD.format(steps=task.steps, batch=batch, lr=optim.lr, seeds=args.seeds)
+    found = {name: [run for run in done if run["setting"] == name] for name in names}
+    config = recipe(args.smoke)
+    head = HEAD.format(steps=steps_of(args.smoke), batch=config.train.batch_size, lr=config.optim.lr)
+    made["commit"] = ", ".join(sorted({run["commit"] for run in done}))
+    rows = [summary(name, runs) for name, runs in found.items() if runs]
     write("attention_start", rows, head, args.out, {"dtype": "fp32", **made})
-    print(f"written: {args.out}/attention_start.md")
+    print(f"written: {args.out}/attention_start.md, {len(done)} of {args.seeds * len(names)} runs")
 
 
 if __name__ == "__main__":

@@ -198,7 +198,9 @@ def test_initialisation_can_be_repeated():
     model = build("botnet14_tiny")
     torch.manual_seed(0)
     model.init_weights()
-    assert attention_layers(model)[0].qkv.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
+    queries, keys, values = attention_layers(model)[0].qkv.weight.chunk(3)
+    for part, size in ((queries, 1.0), (keys, 0.1), (values, 1.0)):
+        assert part.std().item() == pytest.approx(size * 128**-0.5, rel=0.05)
     assert not model.layer4[0].bn3.weight.any()
 
 

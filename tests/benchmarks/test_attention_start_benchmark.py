@@ -46,7 +46,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Mon
     attention_start.main()
     log = tmp_path / "attention_start_runs.jsonl"
     before = log.read_text()
-    assert json.loads(before.splitlines()[0])["setting"] == "as the recipe has it"
+    assert json.loads(before.splitlines()[0])["setting"] == "as in the paper"
     monkeypatch.setattr(attention_start, "train", lambda *_: pytest.fail("trained again"))
     attention_start.main()
     assert log.read_text() == before
