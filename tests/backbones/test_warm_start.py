@@ -323,14 +323,13 @@ def test_a_kernel_of_another_width_is_named():
 def test_a_pretrained_resnet_is_kept():
     """Photos by nearest class mean of the last features, with no training at all."""
     from botvision.config.data import DataConfig
-    from botvision.data.synthetic import open_drawn
+    from botvision.data.synthetic import open_synthetic
 
     resnet = timm.create_model("resnet50", num_classes=1000)
     load_weights(resnet, WEIGHTS, strict=True)
-    source = open_drawn(DataConfig(source="generated", image_size=96, num_images=48, num_val_images=2))[1][
-        "train"
-    ]
-    images = torch.stack([source.source.load(index) for index in range(48)]).float() / 255
+    config = DataConfig(source="generated", image_size=96, num_images=48, num_val_images=2)
+    source = open_synthetic(config)[1]["train"].source
+    images = torch.stack([source.load(index) for index in range(48)]).float() / 255
     images = (images - images.mean((0, 2, 3), keepdim=True)) / images.std((0, 2, 3), keepdim=True)
     torch.manual_seed(0)
     errors = {}

@@ -16,7 +16,7 @@ from botvision.data.cache import ImageCache, Progress, fill_cache
 from botvision.data.counter_rng import keys, uniform
 from botvision.data.labels import Labelled, hold_back, labelled, some_classes, split_folders, spread
 from botvision.data.sources import VAL_NAMES, Listing, cifar_folder, list_folder, list_zip, open_cifar
-from botvision.data.synthetic import open_drawn
+from botvision.data.synthetic import open_synthetic
 from botvision.data.transforms import (
     PlacedImages,
     borrowed_generator,
@@ -240,7 +240,7 @@ def open_splits(config: DataConfig, seed: int = 0) -> Splits:
     """
     kind = resolve_source(config)
     if kind in SYNTHETIC:
-        name, parts = open_drawn(config)
+        name, parts = open_synthetic(config)
     elif kind in ("cifar10", "cifar100"):
         root = Path(str(config.root))
         parts = {

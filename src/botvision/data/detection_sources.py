@@ -64,10 +64,10 @@ class CocoSource:
         return load_annotated(self.folder, self.file.images[index])
 
     def picture(self, index: int, reduce: int) -> Image.Image | Tensor:
-        """The same as :meth:`load`, or up to `reduce` times smaller, in whatever form it comes at no cost."""
+        """Return the same as `load`, or up to `reduce` times smaller, in the form in which it is at hand."""
         image = self.file.images[index]
-        path = self.folder / image.file
-        return read_annotated(path, (image.height, image.width), f"{path} (image id {image.id})", reduce)
+        size = image.height, image.width
+        return read_annotated(self.folder / image.file, size, self.name_of(index), reduce)
 
     def instances(self, index: int, view: View | None = None) -> Target:
         """Boxes float32 (n, 4) xyxy, labels int64 (n,) from 1, masks uint8 (n, H, W); no crowds,
@@ -185,6 +185,6 @@ def read_annotated(path: Path, size: tuple[int, int], name: str, reduce: int = 1
 
 
 def load_annotated(folder: Path, image: ImageRecord) -> Tensor:
-    """Like :func:`read_annotated`, uint8 (3, height, width)."""
+    """Read an image like `read_annotated`, as uint8 (3, height, width)."""
     path = folder / image.file
     return to_tensor(read_annotated(path, (image.height, image.width), f"{path} (image id {image.id})"))

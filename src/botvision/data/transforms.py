@@ -124,8 +124,8 @@ def flip_crop(
     count, _, height, width = images.shape
     padded = pad(images, [padding] * 4, mode="constant" if mode == "zeros" else mode).numpy()
     # A view of all possible windows: numpy copies the chosen ones row by row, torch would go pixel by pixel.
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
-    out = windows[np.arange(count), :, moves[:, 0], moves[:, 1]]
+    views = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
+    out = views[np.arange(count), :, moves[:, 0], moves[:, 1]]
     mirrored = moves[:, 2] > 0
     out[mirrored] = torch.from_numpy(out[mirrored]).flip(-1).numpy()  # numpy: three times slower
     return torch.from_numpy(out)

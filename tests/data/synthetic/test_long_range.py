@@ -21,7 +21,7 @@ BLOCK = 2 * 6 * 2  # labels x intervals x kinds of the first glyph
 
 def source(seed=0, split="train", count=BLOCK, size=(64, 64), distances=EDGES) -> LongRangeSource:
     config = DataConfig(
-        "long_range",
+        source="long_range",
         generated_seed=seed,
         num_images=count,
         num_val_images=count,

@@ -27,7 +27,7 @@ MANY = 7200  # images, whole rounds of the intervals, 21,600 labels; nothing is 
 
 def source(seed=0, split="train", count=24, size=(64, 64), distances=EDGES) -> PointingSource:
     config = DataConfig(
-        "pointing",
+        source="pointing",
         generated_seed=seed,
         num_images=count,
         num_val_images=count,

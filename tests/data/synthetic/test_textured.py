@@ -11,7 +11,7 @@ from botvision.data.synthetic.textured import CLASSES, GeneratedSource, draw
 
 def source(seed=0, split="train", count=200, classes=10, size=(32, 32)) -> GeneratedSource:
     config = DataConfig(
-        "generated",
+        source="generated",
         generated_seed=seed,
         num_images=count,
         num_val_images=count,

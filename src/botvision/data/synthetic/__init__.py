@@ -9,7 +9,7 @@ from botvision.data.synthetic.textured import GeneratedSource
 _SOURCES = {"generated": GeneratedSource, "long_range": LongRangeSource, "pointing": PointingSource}
 
 
-def open_drawn(config: DataConfig) -> tuple[str, dict[str, Labelled]]:
+def open_synthetic(config: DataConfig) -> tuple[str, dict[str, Labelled]]:
     """Return the name of the data, and the images of "train" and "val", of a source in `SYNTHETIC`."""
     found = {split: _SOURCES[config.source](config, split) for split in ("train", "val")}
     parts = {}

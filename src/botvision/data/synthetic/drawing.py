@@ -19,8 +19,10 @@ _CHUNK = 16  # images drawn at once: their planes stay in the processor's cache
 _CONTRAST = 0.08  # of textures, above and below the plain colour
 
 
-class DrawnSource(ABC):
+class SyntheticSource(ABC):
     """N images that are drawn when they are asked for; image i depends on (seed, split, i) and the settings.
+
+    A source with a quantity of its labels by which accuracy is broken down has it as `grouping`.
 
     Attributes:
         title: name of the data, for tables.

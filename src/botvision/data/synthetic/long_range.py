@@ -28,8 +28,8 @@ from botvision.data.synthetic.drawing import (
     BAR,
     SPLITS,
     Array,
-    DrawnSource,
     Ints,
+    SyntheticSource,
     grey_ground,
     lay,
     to_pixels,
@@ -50,7 +50,7 @@ _STROKE = _GLYPH + 2 * 2
 _COUNT = _STROKE + 6 * _STROKES
 
 
-class LongRangeSource(DrawnSource):
+class LongRangeSource(SyntheticSource):
     """A block of 2 G 2 images, G intervals of distance, is balanced in every respect.
 
     Attributes:

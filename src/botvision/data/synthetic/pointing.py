@@ -47,8 +47,8 @@ from botvision.data.synthetic.drawing import (
     ARROW,
     SPLITS,
     Array,
-    DrawnSource,
     Ints,
+    SyntheticSource,
     grey_ground,
     lay,
     to_pixels,
@@ -74,7 +74,7 @@ _CHUNK = 512  # images laid out at once
 _ATTEMPTS = 500
 
 
-class PointingSource(DrawnSource):
+class PointingSource(SyntheticSource):
     """Three arrows in every image; intervals of distance take turns.
 
     Attributes:

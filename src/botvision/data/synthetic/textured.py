@@ -14,8 +14,8 @@ from botvision.data.counter_rng import uniform
 from botvision.data.synthetic.drawing import (
     SPLITS,
     Array,
-    DrawnSource,
     Ints,
+    SyntheticSource,
     blend,
     grid,
     outlined,
@@ -31,7 +31,7 @@ _PLACE, _FILL, _GROUND, _COLOUR, _PIECES = 0, 5, 10, 15, 22
 _COUNT = _PIECES + 6 * _DISTRACTORS
 
 
-class GeneratedSource(DrawnSource):
+class GeneratedSource(SyntheticSource):
     """Classes take turns, so all have the same number of images (or one more)."""
 
     def __init__(self, config: DataConfig, split: str) -> None:
