@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from botvision.cli.parser import MANUAL, build_parser, split_overrides
+from botvision.cli.parser import MANUAL, parse, split_overrides
 from botvision.config.recipes import build_config, load_recipe
 
 MAKEFILE = (Path(__file__).parent.parent / "Makefile").read_text()
@@ -16,7 +16,7 @@ LINES = re.findall(r"\$\(BIN\)/botvision ([^\\\n\"&|;]+)", MAKEFILE)
 @pytest.mark.parametrize("command", LINES)
 def test_commands(command: str) -> None:
     words, overrides = split_overrides(shlex.split(command.removesuffix("|| exit")))
-    parsed, unknown = build_parser().parse_known_args(words)
+    parsed, unknown = parse(words)
     assert unknown == []
     if parsed.command == "train":
         build_config(load_recipe(parsed.recipe), overrides)

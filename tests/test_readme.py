@@ -9,7 +9,7 @@ import pytest
 from botvision.backbones.cost import count
 from botvision.backbones.models import create_model
 from botvision.backbones.variants import VARIANTS
-from botvision.cli.parser import build_parser, split_overrides
+from botvision.cli.parser import parse, split_overrides
 from botvision.config.recipes import build_config, load_recipe, recipe_names
 from botvision.training.detect import Detection
 
@@ -30,7 +30,8 @@ def test_python(code: str) -> None:
 def test_commands(command: str) -> None:
     """The command line is understood, and the keys belong to the recipe."""
     words, overrides = split_overrides(shlex.split(command, comments=True)[1:])
-    parsed = build_parser().parse_args(words)
+    parsed, unknown = parse(words)
+    assert unknown == []
     if parsed.command == "train" and parsed.recipe is None:
         assert parsed.resume
         assert parsed.out

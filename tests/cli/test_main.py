@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from botvision.cli import main as cli
-from botvision.cli.parser import FIRST_STEPS, MANUAL
+from botvision.cli.parser import FIRST_STEPS, MANUAL, parse
 from botvision.config.recipes import recipe_names
 from tests.terminal import complaint
 
@@ -36,12 +36,29 @@ EXAMPLES = [
 @pytest.mark.parametrize("line", EXAMPLES)
 def test_examples_of_the_help_are_commands(line):
     words, overrides = cli.split_overrides(shlex.split(line, comments=True)[1:])
-    args, unknown = cli.build_parser().parse_known_args(words)
+    args, unknown = parse(words)
     assert unknown == []
     assert args.command in cli.COMMANDS
     assert not overrides or MANUAL[args.command].keys
     if args.command == "train":
         assert args.resume or args.recipe in (*recipe_names(), "my-recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("predict run --topk 3 a.jpg b.jpg", {"run": "run", "paths": ["a.jpg", "b.jpg"], "topk": 3}),
+        ("predict run a.jpg --no-pictures b.jpg", {"paths": ["a.jpg", "b.jpg"], "no_pictures": True}),
+        ("predict --out o run", {"run": "run", "paths": [], "out": "o"}),
+        ("compare a --out t.md b", {"runs": ["a", "b"], "out": "t.md"}),
+        ("train --resume --out x", {"recipe": None, "out": "x", "resume": True}),
+        ("study --dry-run cifar --jobs 2", {"study": "cifar", "jobs": 2, "dry_run": True}),
+    ],
+)
+def test_options_stand_in_any_order(line, expected):
+    args, unknown = parse(line.split())
+    assert unknown == []
+    assert {name: getattr(args, name) for name in expected} == expected
 
 
 def test_without_a_command_the_help_appears(capsys):

@@ -3,29 +3,15 @@
 import argparse
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from botvision.io.files import write_text
 from botvision.tables import evaluation as tables
 
-Say = Callable[[str], object]
 
-
-def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str], say: Say) -> int:
-    """Evaluate the weights of a run folder.
-
-    Args:
-        args: of the command.
-        overrides: dotted keys and their values.
-        say: prints lines of output.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        ValueError: one line on what is wrong with the arguments, the run or its data.
-    """
+def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    """Evaluate the weights of a run folder; ValueError on what is wrong with arguments, run or data."""
     from botvision.attention.ablation import Replaced
     from botvision.io.progress import CountBar
     from botvision.training.attention_use import Images, evaluate_replaced, measure_use
@@ -35,9 +21,9 @@ def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str], say: Sa
     if args.attention == "all":
         with CountBar() as bar:
             use, path = measure_use(Images(folder, split, overrides), bar)
-        say(f"{tables.attention_table(use)}\n\n{use.sentence()}")
-        say(f"\nwritten: {path}\nnext: botvision attend {run} IMAGE")
-        return 0
+        print(f"{tables.attention_table(use)}\n\n{use.sentence()}")
+        print(f"\nwritten: {path}\nnext: botvision attend {run} IMAGE")
+        return
     replaced = None if args.attention is None else Replaced(args.attention, args.block)
     use = None
     with CountBar() as bar:
@@ -45,18 +31,17 @@ def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str], say: Sa
             metrics = evaluate(folder, split, overrides, bar)
         else:
             metrics, use = evaluate_replaced(Images(folder, split, overrides), replaced, bar)
-    say(tables.metrics_tables(metrics))
+    print(tables.metrics_tables(metrics))
     if use is not None:
-        say(f"\n{tables.attention_line(use)}")
+        print(f"\n{tables.attention_line(use)}")
     written = [*evaluation_files(folder, split, overrides, replaced)]
     if getattr(metrics, "breakdown", None) is not None:
         written.append(breakdown_file(written[1], metrics.breakdown.name))
     then = f"compare {run} OTHER_RUN" if replaced is None else f"eval {run} --attention all"
-    say(f"\nwritten: {', '.join(map(str, written))}\nnext: botvision {then}")
-    return 0
+    print(f"\nwritten: {', '.join(map(str, written))}\nnext: botvision {then}")
 
 
-def evaluate_results(args: argparse.Namespace, say: Say) -> int:
+def evaluate_results(args: argparse.Namespace) -> None:
     """Evaluate boxes, masks, or both, whatever a file of COCO results carries; else as `evaluate_run`."""
     from botvision.coco.evaluate import evaluate_coco
     from botvision.coco.results import kinds_in, read_results
@@ -69,7 +54,7 @@ def evaluate_results(args: argparse.Namespace, say: Say) -> int:
     if not kinds:
         raise ValueError(f"{name}: results with neither bbox nor segmentation")
     metrics = [evaluate_coco(truth, records, kind, args.max_detections or 100, name=name) for kind in kinds]
-    say(tables.coco_tables(metrics))
+    print(tables.coco_tables(metrics))
     results, out = Path(args.run), Path(args.out or Path(args.run).parent)
     numbers, picture = out / f"{results.stem}-eval.json", out / f"{results.stem}-pr.png"
     values = {"results": args.run, "truth": args.truth, **{found.kind: found.to_dict() for found in metrics}}
@@ -78,5 +63,4 @@ def evaluate_results(args: argparse.Namespace, say: Say) -> int:
         precision_recall(metrics, picture)
     except OSError as error:
         raise ValueError(f"{out}: {error.strerror}; name another folder with --out") from None
-    say(f"\nwritten: {numbers}, {picture}")
-    return 0
+    print(f"\nwritten: {numbers}, {picture}")

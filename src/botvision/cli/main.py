@@ -6,7 +6,6 @@ the output went away. torch and all behind it is imported inside the commands: `
 
 import argparse
 import contextlib
-import difflib
 import io
 import json
 import os
@@ -20,10 +19,10 @@ from botvision.cli.parser import (
     MANUAL,
     Overrides,
     UsageError,
-    build_parser,
     check_study,
     dotted_hint,
     means_results,
+    parse,
     split_overrides,
 )
 
@@ -90,21 +89,14 @@ def lacks_memory(error: Exception) -> bool:
 
 def _dispatch(words: list[str]) -> int:
     words, overrides = split_overrides(words)
-    verb = next((word for word in words if not word.startswith("-")), None)
-    if verb is not None and verb not in COMMANDS:
-        close = difflib.get_close_matches(verb, COMMANDS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(COMMANDS)}"
-        raise UsageError(f"unknown command {verb!r}; {hint}")
-    parser = build_parser()
     try:
-        args, unknown = parser.parse_known_args(words)
+        args, unknown = parse(words)
     except SystemExit as stop:  # --help and --version have printed already
         return int(stop.code or 0)
     if unknown:
         raise UsageError(f"unknown argument {unknown[0]}{dotted_hint(unknown[0], args.command)}")
     if args.command is None:
-        parser.print_help()
-        return 0
+        return _dispatch(["--help"])
     if overrides and MANUAL[args.command].keys is None:
         raise UsageError(f"--{next(iter(overrides))}: {args.command} takes no configuration keys")
     return COMMANDS[args.command](args, overrides)
@@ -202,7 +194,11 @@ def _eval(args: argparse.Namespace, overrides: Overrides) -> int:
         _must_exist(args.truth, "--truth: ")
     from botvision.cli.evaluate import evaluate_results, evaluate_run
 
-    return evaluate_results(args, print) if results else evaluate_run(args, overrides, print)
+    if results:
+        evaluate_results(args)
+    else:
+        evaluate_run(args, overrides)
+    return 0
 
 
 def _predict(args: argparse.Namespace, _: Overrides) -> int:

@@ -1,6 +1,8 @@
 """What the command takes and says of itself, and how words become a command: argparse and dotted keys."""
 
 import argparse
+import contextlib
+import difflib
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,10 +62,9 @@ def _switch(text: str) -> dict[str, Any]:
 
 
 def _positive(text: str) -> int:
-    value = int(text)  # argparse names the argument when this raises
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-    return value
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
 
 
 def _pixel(text: str) -> tuple[int, int]:
@@ -74,10 +75,10 @@ def _pixel(text: str) -> tuple[int, int]:
 
 
 def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, got {text}")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, got {text!r}")
 
 
 DEVICE = _value("NAME", "cpu, cuda, ... (default: a GPU if there is one)", default="auto")
@@ -295,7 +296,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def split_overrides(words: Iterable[str]) -> tuple[list[str], Overrides]:
-    """Take ``--key.sub value`` and ``--key.sub=value`` out of the arguments, wherever they stand."""
+    """Take `--key.sub value` and `--key.sub=value` out of the arguments, wherever they stand."""
     rest: list[str] = []
     overrides: Overrides = {}
     queue = iter(words)
@@ -314,10 +315,10 @@ def split_overrides(words: Iterable[str]) -> tuple[list[str], Overrides]:
 
 
 def _join_values(words: Sequence[str]) -> list[str]:
-    """Join ``--at -1,5``, which argparse takes for two options, into ``--at=-1,5``, which it reads.
+    """Join `--at -1,5`, which argparse takes for two options, into `--at=-1,5`, which it reads.
 
     Raises:
-        UsageError: A pixel of ``--at`` that is written as two words.
+        UsageError: a pixel of `--at` that is written as two words.
     """
     joined: list[str] = []
     for i, word in enumerate(words):
@@ -332,28 +333,54 @@ def _join_values(words: Sequence[str]) -> list[str]:
     return joined
 
 
-def build_parser() -> _Parser:
+def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the arguments, options in any order, and those that are not known.
+
+    Raises:
+        SystemExit: `--help` or `--version` has printed.
+        UsageError: an unknown command or wrong arguments.
+    """
+    parser, verbs = _build_parser()
+    verb = next((word for word in words if not word.startswith("-")), None)
+    if verb is not None and verb not in MANUAL:
+        close = difflib.get_close_matches(verb, MANUAL, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(MANUAL)}"
+        raise UsageError(f"unknown command {verb!r}; {hint}")
+    if verb is None or words[0] != verb:
+        return parser.parse_known_args(words)
+    args, unknown = verbs[verb].parse_known_intermixed_args(words[1:])
+    args.command = verb
+    return args, unknown
+
+
+def _build_parser() -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser, and those of the commands."""
     epilog = f"{_examples(FIRST_STEPS)}\n\n{MORE}"
     parser = _Parser(prog="botvision", description=PROGRAM, epilog=epilog)
     parser.add_argument("--version", action="version", version=f"botvision {botvision.__version__}")
-    verbs = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    verbs = {}
     for name, command in MANUAL.items():
         summary, epilog = command.summary, _examples(command.examples)
-        verb = verbs.add_parser(name, help=summary, description=f"{name}: {summary}.", epilog=epilog)
+        verbs[name] = subparsers.add_parser(
+            name, help=summary, description=f"{name}: {summary}.", epilog=epilog
+        )
         for flag, options in command.arguments.items():
-            verb.add_argument(flag, **options)
+            verbs[name].add_argument(flag, **options)
         if command.keys is not None:
             # For the help page alone: split_overrides takes these out before argparse sees them.
             flag, text = command.keys
-            verb.add_argument_group("configuration keys").add_argument(flag, metavar="VALUE", help=text)
-    return parser
+            verbs[name].add_argument_group("configuration keys").add_argument(
+                flag, metavar="VALUE", help=text
+            )
+    return parser, verbs
 
 
 def means_results(args: argparse.Namespace, overrides: Overrides) -> bool:
-    """Say whether ``eval`` is given a file of COCO results and not a run.
+    """Return whether `eval` is given a file of COCO results and not a run.
 
     Raises:
-        UsageError: Arguments of the one beside those of the other.
+        UsageError: arguments of the one beside those of the other.
     """
     results = Path(args.run).is_file()
     own = {"--split": args.split, "--attention": args.attention, "--block": args.block}
@@ -371,7 +398,7 @@ def means_results(args: argparse.Namespace, overrides: Overrides) -> bool:
 
 
 def check_study(args: argparse.Namespace, overrides: Overrides) -> None:
-    """Refuse arguments of ``study`` that say how to run one, where none is named. Raises UsageError."""
+    """Refuse arguments of `study` that say how to run one, where none is named. Raises UsageError."""
     options = {flag: o for flag, o in MANUAL["study"].arguments.items() if flag.startswith("--")}
     values = {flag: getattr(args, flag.removeprefix("--").replace("-", "_")) for flag in options}
     given = [f"--{key}" for key in overrides]
@@ -386,7 +413,7 @@ def check_study(args: argparse.Namespace, overrides: Overrides) -> None:
 
 
 def dotted_hint(word: str, command: str | None) -> str:
-    """For ``--epochs``, written without its section, name the key that was meant."""
+    """Return the key that was meant by `--epochs`, which lacks its section, as the end of an error line."""
     if command != "train":
         return ""
     import dataclasses

@@ -175,12 +175,10 @@ class DetectionRunConfig:
 OPTIONS_OF_EVALUATION = ("detections", "score_threshold", "nms")
 
 # Beginnings of all keys that an evaluation may set otherwise, by task.
+_OF_BOTH = ("data.", "train.batch_size", "train.device")
 EVALUATION_KEYS: dict[str, tuple[str, ...]] = {
-    "classify": ("data.", "train.batch_size", "train.device"),
-    "detect": (
-        *("data.", "train.batch_size", "train.device"),
-        *(f"model.detector.{key}" for key in OPTIONS_OF_EVALUATION),
-    ),
+    "classify": _OF_BOTH,
+    "detect": (*_OF_BOTH, *(f"model.detector.{key}" for key in OPTIONS_OF_EVALUATION)),
 }
 
 AnyRunConfig = RunConfig | DetectionRunConfig
