@@ -9,53 +9,14 @@ from typing import Any
 
 from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.data.cache import REPORT_EVERY, Progress
+from botvision.data.check_report import CheckReport, size_range, some
 from botvision.data.classification import Splits, open_splits, resolve_source
+from botvision.data.coco_folder import is_detection_data
+from botvision.data.detection_check import check_detection
 from botvision.data.images import decode, has_image_suffix, is_image
 from botvision.data.labels import labelled, some_classes, split_folders
 from botvision.data.sources import SPLIT_NAMES, Listing, counts_as_image, list_folder, list_zip
 from botvision.io.errors import DataError
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """What a check found.
-
-    Attributes:
-        kind: "classification", "detection", or "images" for a folder that is neither.
-        name: of the data set.
-        rows: one for each split: split, images (readable), broken, classes, the smallest, median and largest
-            class, the smallest and largest size as "height x width", and how many images have which mode.
-            Those of detection data: see :mod:`botvision.data.detection_check`.
-        problems: one line each, errors: broken files, empty classes, whatever training would refuse.
-        warnings: one line each: worth knowing, no obstacle.
-        readable: images that were read.
-        broken: files that could not be.
-        categories: detection data: id, name, and the number of objects in each split.
-        keys: configuration keys, and their values, that a training on these data should be given.
-    """
-
-    kind: str
-    name: str
-    rows: list[dict[str, Any]]
-    problems: list[str]
-    warnings: list[str]
-    readable: int
-    broken: int
-    categories: list[dict[str, Any]] = field(default_factory=list)
-    keys: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong; False wherever training would refuse the data."""
-        return not self.problems
-
-    @property
-    def summary(self) -> str:
-        """One closing line."""
-        other = len(self.problems) - self.broken
-        counts = [(self.readable, "readable image"), (self.broken, "broken file")]
-        counts += [(n, word) for n, word in ((other, "other problem"), (len(self.warnings), "note")) if n]
-        return f"{self.name}: {', '.join(f'{n} {word}' + 's' * (n != 1) for n, word in counts)}"
 
 
 @dataclass
@@ -86,8 +47,6 @@ def check_data(
     Returns:
         The report.
     """
-    from botvision.data.detection_check import check_detection, is_detection_data  # imports this module
-
     if isinstance(data, DetectionDataConfig):
         return check_detection(data, progress)
     if not isinstance(data, DataConfig) and is_detection_data(Path(data).expanduser()):
@@ -133,9 +92,9 @@ def _check_files(config: DataConfig, listing: Listing, progress: Progress | None
             progress("checking", index + 1, len(listing.files))
     warnings = _duplicates(tallies)
     if stray:
-        warnings.append(f"{len(stray)} images in no class's folder are not used: {_few(stray)}")
+        warnings.append(f"{len(stray)} images in no class's folder are not used: {some(stray)}")
     if ignored:
-        warnings.append(f"{len(ignored)} files that are no images are ignored: {_few(ignored)}")
+        warnings.append(f"{len(ignored)} files that are no images are ignored: {some(ignored)}")
     if has_splits:
         problems += _structure(config, listing, warnings)
     else:
@@ -192,7 +151,7 @@ def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> lis
     """What training would refuse apart from broken files, and what it would do without being told."""
     unused = sorted(listing.top - set(SPLIT_NAMES))
     if unused:
-        warnings.append(f"folders that training does not use: {_few(unused)}")
+        warnings.append(f"folders that training does not use: {some(unused)}")
     try:
         chosen = list(split_folders(listing).values())
     except DataError as error:
@@ -200,7 +159,7 @@ def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> lis
     spare = sorted((listing.top & set(SPLIT_NAMES)) - set(chosen))
     if spare:
         reach = " (botvision eval --split test does use test)" if "test" in spare else ""
-        warnings.append(f"splits that training does not use: {_few(spare)}{reach}")
+        warnings.append(f"splits that training does not use: {some(spare)}{reach}")
     problems: list[str] = []
     classes: list[str] | None = None
     for folder in chosen:
@@ -244,7 +203,6 @@ def _duplicates(tallies: dict[str, _Tally]) -> list[str]:
 
 def _row(split: str, tally: _Tally) -> dict[str, Any]:
     counts = sorted(tally.classes.values()) or [0]
-    areas = sorted(tally.sizes, key=lambda size: size[0] * size[1]) or [(0, 0)]
     return {
         "split": split,
         "images": tally.classes.total(),
@@ -253,12 +211,6 @@ def _row(split: str, tally: _Tally) -> dict[str, Any]:
         "class_min": counts[0],
         "class_median": median(counts),
         "class_max": counts[-1],
-        "size_min": "{} x {}".format(*areas[0]),
-        "size_median": "{} x {}".format(*areas[len(areas) // 2]),
-        "size_max": "{} x {}".format(*areas[-1]),
+        **size_range(tally.sizes),
         "modes": ", ".join(f"{mode} {count}" for mode, count in tally.modes.most_common()),
     }
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

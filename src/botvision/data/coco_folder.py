@@ -1,5 +1,6 @@
 """Which annotation files and image folders a detection data set has."""
 
+import mmap
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -91,10 +92,15 @@ def naming_key(root: Path, annotations: Path, part: str = "") -> tuple[str | Non
     return key, key == "train_annotations" or "train" in found
 
 
-def has_coco_files(root: Path) -> bool:
-    """Whether a folder looks like a detection data set: JSON files where COCO's would be."""
-    patterns = (*TRAIN_PATTERNS, *VAL_PATTERNS, *SINGLE_PATTERNS)
-    return root.is_dir() and any(next(root.glob(pattern), None) is not None for pattern in patterns)
+def is_detection_data(root: Path) -> bool:
+    """Return whether a folder holds COCO annotations: annotations/*.json, or JSON with COCO's keys."""
+    if not root.is_dir():
+        return False
+    if next(root.glob("annotations/*.json"), None) is not None:
+        return True
+    patterns = ("*.json", *(f"{split}/_annotations.coco.json" for split in ("train", "valid", "val")))
+    candidates = [path for pattern in patterns for path in root.glob(pattern)]
+    return any(_mentions(path, b'"annotations"') and _mentions(path, b'"images"') for path in candidates)
 
 
 def image_folder(file: CocoFile, files: SplitFiles, root: Path) -> Path:
@@ -151,6 +157,15 @@ def missing_files(file: CocoFile, folder: Path) -> list[Problem]:
         if path.name not in listed[path.parent]:
             problems.append(Problem("file", f"{path} (image id {image.id}): no such file", image.id))
     return problems
+
+
+def _mentions(path: Path, word: bytes) -> bool:
+    """Whether a file holds a word; maps it, so that a large one is not read into memory."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(word) >= 0
+    except (OSError, ValueError):  # ValueError: the file is empty
+        return False
 
 
 def _is(kind: Callable[[Path], bool], path: Path) -> bool:

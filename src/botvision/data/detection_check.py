@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import mmap
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -15,8 +14,8 @@ from botvision.coco.problems import Problem
 from botvision.coco.read import read_coco
 from botvision.config.data import DetectionDataConfig
 from botvision.data.cache import Progress
-from botvision.data.check import CheckReport
-from botvision.data.coco_folder import find_split_files, has_coco_files, read_split
+from botvision.data.check_report import CheckReport, size_range, some
+from botvision.data.coco_folder import find_split_files, read_split
 from botvision.data.detection import mirror_note
 from botvision.data.detection_sources import load_annotated
 from botvision.data.synthetic.shapes import ShapesSource
@@ -26,16 +25,6 @@ SMALL, MEDIUM = 32**2, 96**2  # COCO's bounds of an object's area in pixels
 SHOWN = 20  # notes of a kind that are listed one by one
 REPORT_EVERY = 50
 CROWDED = 100  # the usual number of detections that an evaluation keeps of an image
-
-
-def is_detection_data(root: Path) -> bool:
-    """Whether a folder holds COCO annotations: annotations/*.json, or JSON elsewhere with COCO's keys."""
-    if not root.is_dir() or not has_coco_files(root):
-        return False
-    if next(root.glob("annotations/*.json"), None) is not None:
-        return True
-    candidates = [path for pattern in ("*.json", "*/_annotations.coco.json") for path in root.glob(pattern)]
-    return any(_mentions(path, b'"annotations"') and _mentions(path, b'"images"') for path in candidates)
 
 
 def check_detection(config: DetectionDataConfig, progress: Progress | None = None) -> CheckReport:
@@ -225,7 +214,6 @@ def _row(split: _Split) -> dict[str, Any]:
     objects = split.objects()
     areas = annotations.areas[annotations.objects]
     count = max(1, len(areas))
-    sizes = sorted(((image.height, image.width) for image in images), key=lambda s: s[0] * s[1]) or [(0, 0)]
     return {
         "split": split.name,
         "images": len(images),
@@ -242,9 +230,7 @@ def _row(split: _Split) -> dict[str, Any]:
         "small": float((areas < SMALL).sum() / count),
         "medium": float(((areas >= SMALL) & (areas < MEDIUM)).sum() / count),
         "large": float((areas >= MEDIUM).sum() / count),
-        "size_min": "{} x {}".format(*sizes[0]),
-        "size_median": "{} x {}".format(*sizes[len(sizes) // 2]),
-        "size_max": "{} x {}".format(*sizes[-1]),
+        **size_range([(image.height, image.width) for image in images]),
         "bytes": annotations.nbytes,
         "bytes_per_100k": annotations.nbytes * 100_000 / max(1, len(annotations)),
     }
@@ -276,15 +262,5 @@ def _check_generated(config: DetectionDataConfig, progress: Progress | None) -> 
         return _report(config, "generated", splits, [], progress)
 
 
-def _mentions(path: Path, word: bytes) -> bool:
-    """Whether a file holds a word; maps it, so that a large one is not read into memory."""
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return content.find(word) >= 0
-    except (OSError, ValueError):  # ValueError: the file is empty
-        return False
-
-
 def _few(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{len(names)} categor{'ies' if len(names) > 1 else 'y'} ({', '.join(names[:5])}{more})"
+    return f"{len(names)} categor{'ies' if len(names) > 1 else 'y'} ({some(names)})"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from botvision.tables.markdown import table
 
 if TYPE_CHECKING:  # for its name alone: it brings torch
-    from botvision.data.check import CheckReport
+    from botvision.data.check_report import CheckReport
 
 CATEGORIES = 20  # listed one by one
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.config.schema import Text, build
-from botvision.data.detection_check import is_detection_data
+from botvision.data.coco_folder import is_detection_data
 
 
 def data_config(root: str, overrides: Mapping[str, str]) -> DataConfig | DetectionDataConfig:
