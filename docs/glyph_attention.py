@@ -15,8 +15,7 @@ from PIL import Image
 from botvision.config.data import DataConfig
 from botvision.config.recipes import load_config
 from botvision.data.synthetic.long_range import KINDS, LongRangeSource
-from botvision.inference.attention_maps import ImageAttention, attention_maps
-from botvision.inference.attention_writer import map_rows
+from botvision.inference.attention_maps import ImageAttention, attention_maps, map_rows
 from botvision.inference.predictor import Predictor
 from botvision.io.files import write_text
 from botvision.plots.attention import maps_figure

@@ -14,7 +14,7 @@ from PIL import Image
 
 from botvision.cli import main as cli
 from botvision.config.recipes import recipe_names
-from botvision.inference import writer
+from botvision.inference import writers
 from tests.terminal import complaint, table
 
 
@@ -142,7 +142,7 @@ def test_pictures_of_a_run_over_many_files_are_not_kept(monkeypatch, tmp_path, r
     for k in range(6):
         Image.new("RGB", (8, 8), (40 * k, 0, 0)).save(photos / f"{k}.png")
     pictures, alive = [], []
-    original = writer.write_predictions
+    original = writers.write_predictions
 
     def watched(*args: Any, **kwargs: Any) -> Iterator[Any]:
         for prediction in original(*args, **kwargs):
@@ -152,7 +152,7 @@ def test_pictures_of_a_run_over_many_files_are_not_kept(monkeypatch, tmp_path, r
             gc.collect()
             alive.append(sum(picture() is not None for picture in pictures))
 
-    monkeypatch.setattr(writer, "write_predictions", watched)
+    monkeypatch.setattr(writers, "write_predictions", watched)
     assert cli.main(["predict", str(run), str(photos), "--out", str(tmp_path / "out"), "--batch", "1"]) == 0
     assert len(alive) == 6
     assert max(alive) <= 2  # the last one, and the one before it in the loop that prints

@@ -19,9 +19,9 @@ from botvision.data.synthetic.shapes import ShapesSource
 from botvision.detection import masks
 from botvision.detection.mask_rcnn import mask_rcnn
 from botvision.detection.weights import save_detector
-from botvision.inference.detection_writer import Truth, drawable, write_detections
-from botvision.inference.detector import DetectionPredictor
+from botvision.inference.detector import DetectionPredictor, Truth
 from botvision.inference.predictor import Predictor
+from botvision.inference.writers import write_detections
 from tests.terminal import complaint
 
 CATEGORIES = [{"id": 1, "name": "disc"}, {"id": 2, "name": "ring"}]
@@ -183,15 +183,8 @@ def test_boxes_of_a_large_image_are_drawn_in_its_picture(tmp_path):
     (found,) = predictor().predict_files([tmp_path / "large.png"], keep_pictures=True)
     assert found.picture is not None
     assert found.picture.size == (1600, 800)
-    objects = drawable(found, CATEGORIES, 0.0)
-    assert objects.boxes[0] == pytest.approx(
-        np.array([0.8, 0.8, 0.8, 0.8]) * [*found.detections[0]["box"][:2], *corner(found)], abs=0.05
-    )
-
-
-def corner(found):
-    x, y, width, height = found.detections[0]["box"]
-    return x + width, y + height
+    assert found.found is not None
+    assert found.found.size == (1000, 2000)  # what the boxes are pixels of
 
 
 def test_truth_is_found_by_the_end_of_the_path(tmp_path):
@@ -211,7 +204,7 @@ def test_truth_is_found_by_the_end_of_the_path(tmp_path):
 def test_a_broken_truth_is_one_line(tmp_path, text):
     path = tmp_path / "truth.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"truth\.json: expected COCO JSON"):
+    with pytest.raises(ValueError, match=r"truth\.json: .*(JSON|expected)"):
         Truth.read(path)
 
 

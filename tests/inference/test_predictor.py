@@ -17,9 +17,9 @@ from botvision.backbones.models import create_model
 from botvision.backbones.weights import save_model
 from botvision.config.data import DataConfig
 from botvision.data.classification import open_splits
-from botvision.inference import writer
+from botvision.inference import writers
 from botvision.inference.predictor import Predictor, find_images
-from botvision.inference.writer import picture_names, write_predictions
+from botvision.inference.writers import picture_names, write_predictions
 
 DESCRIPTION = {
     "name": "colours", "task": "classify", "classes": ["red", "green", "blue"],
@@ -128,13 +128,12 @@ def test_a_bad_file_is_reported_in_its_place_and_stops_nothing(files):
     found = list(
         predictor().predict_files([*files, files[0].with_name("missing.png")], topk=1, keep_pictures=True)
     )
-    assert [p.top[0]["label"] if p.top else None for p in found] == ["red", None, "green", "blue", None]
+    assert [p.found[0]["label"] if p.found else None for p in found] == ["red", None, "green", "blue", None]
     assert [p.error is None for p in found] == [True, False, True, True, False]
     for bad in (found[1], found[4]):
         assert bad.error is not None
         assert Path(bad.file).name in bad.error
         assert "\n" not in bad.error
-        assert bad.to_json() == {"file": bad.file, "error": bad.error}
     assert found[0].picture is not None
     assert found[0].picture.size == (20, 10)
 
@@ -259,7 +258,7 @@ def test_naming_a_picture_costs_the_same_however_many_there_are(monkeypatch):
 
 
 def test_without_pictures_none_is_named_or_drawn(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "picture_names", lambda _: pytest.fail("named"))
+    monkeypatch.setattr(writers, "picture_names", lambda _: pytest.fail("named"))
     one, out = predictor(), tmp_path / "out"
     found = one.predict_files(files, 1, keep_pictures=True)
     assert len(list(write_predictions(found, out, files, one.description, pictures=False))) == 4
@@ -314,7 +313,7 @@ def test_written_results_hold_every_file_and_nothing_temporary(files, tmp_path):
 
 def test_deploy_needs_no_training_code():
     code = (
-        "import sys, botvision.inference.predictor, botvision.inference.writer\n"
+        "import sys, botvision.inference.predictor, botvision.inference.writers\n"
         "bad = [m for m in sys.modules if m.split('.')[0] in ('lightning', 'matplotlib', 'torchdata')"
         " or m.startswith('botvision.training')]\n"
         "assert not bad, bad"

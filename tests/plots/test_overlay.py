@@ -1,17 +1,16 @@
 """Overlays: masks that are see-through, labels that keep clear of each other; sheets and cards."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from botvision.coco.instances import Instances
+from botvision.coco.masks import LazyMasks
 from botvision.plots import overlay as module
 from botvision.plots.overlay import (
     PALETTE,
-    Objects,
     Pair,
     annotate,
     class_colour,
@@ -56,7 +55,7 @@ def placed(monkeypatch):
 def test_labels_stay_within_the_picture_and_off_each_other(monkeypatch, count, size):
     places = placed(monkeypatch)
     image, found = scene(count, size, seed=count)
-    picture = overlay(image, Objects.of(found), CLASSES, mode="labels")
+    picture = overlay(image, Instances.of(found), CLASSES, mode="labels")
     assert len(places) >= 1
     for i, (x0, y0, x1, y1) in enumerate(places):
         assert x0 >= 0
@@ -71,7 +70,7 @@ def test_a_mask_tints_its_inside_and_nothing_else():
     image = Image.new("RGB", (100, 100), (90, 90, 90))
     mask = np.zeros((1, 100, 100), bool)
     mask[0, 20:60, 30:80] = True
-    objects = Objects(np.array([[30, 20, 80, 60]]), np.array([2]), masks=mask)
+    objects = Instances.of({"boxes": [[30, 20, 80, 60]], "labels": [2], "masks": mask})
     pixels = np.asarray(overlay(image, objects, CLASSES, shortest=400, mode="plain")).astype(int)
     assert pixels.shape == (400, 400, 3)
     middle, colour = pixels[160, 220], np.array(class_colour(1))
@@ -86,30 +85,28 @@ def test_a_thin_mask_and_one_at_the_border_are_outlined():
     mask = np.zeros((2, 50, 50), bool)
     mask[0, 10, 5:40] = True
     mask[1, 30:, 30:] = True
-    objects = Objects(np.array([[5, 10, 40, 11], [30, 30, 50, 50]]), np.array([1, 1]), masks=mask)
+    boxes = [[5, 10, 40, 11], [30, 30, 50, 50]]
+    objects = Instances.of({"boxes": boxes, "labels": [1, 1], "masks": mask})
     pixels = np.asarray(overlay(Image.new("RGB", (50, 50)), objects, CLASSES, shortest=50, mode="plain"))
     assert np.array_equal(pixels[10, 20], class_colour(0))
     assert np.array_equal(pixels[49, 40], class_colour(0))
     assert not np.array_equal(pixels[40, 40], class_colour(0))
 
 
-def test_masks_are_looked_up_one_by_one():
+def test_masks_are_decoded_one_by_one(monkeypatch):
     image, found = scene(3)
+    asked = []
+    original = LazyMasks.__getitem__
+    monkeypatch.setattr(LazyMasks, "__getitem__", lambda masks, k: asked.append(k) or original(masks, k))
+    overlay(image, Instances.of(found), CLASSES)
+    assert sorted(asked) == [0, 1, 2]
 
-    class Lazy(Sequence):
-        asked: list[int] = []  # noqa: RUF012
 
-        def __len__(self):
-            return 3
-
-        def __getitem__(self, index):
-            self.asked.append(index)
-            return found["masks"][index]
-
-    lazy = Objects(found["boxes"], found["labels"], found["scores"], Lazy())
-    pictures = [np.asarray(overlay(image, each, CLASSES)) for each in (lazy, Objects.of(found))]
-    assert (pictures[0] == pictures[1]).all()
-    assert sorted(Lazy.asked) == [0, 1, 2]
+def test_boxes_and_masks_lie_where_they_do_in_the_image_at_any_size_of_its_picture():
+    image, found = scene(3)
+    whole = overlay(image, Instances.of(found, (60, 80)), CLASSES)
+    small = overlay(image.resize((40, 30)), Instances.of(found, (60, 80)), CLASSES)
+    assert (np.asarray(whole) == np.asarray(small)).all()
 
 
 @pytest.mark.parametrize("count", [0, 1, 400])
@@ -120,7 +117,7 @@ def test_any_number_of_objects(count, classes, masks):
     found["labels"] = np.minimum(found["labels"], len(classes))
     if not masks:
         del found["masks"]
-    picture = overlay(image, Objects.of(found), classes)
+    picture = overlay(image, Instances.of(found), classes)
     legend = count == 400 and len(classes) > 1
     assert picture.width == 768
     assert (picture.height > 576) == legend
@@ -132,27 +129,13 @@ def test_neighbours_have_different_colours():
     masks = np.zeros((25, 50, 50), bool)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
         mask[y0:y1, x0:x1] = True
-    objects = Objects(boxes, np.ones(25, int), masks=masks)
+    objects = Instances.of({"boxes": boxes, "labels": np.ones(25), "masks": masks})
     pixels = np.asarray(overlay(Image.new("RGB", (50, 50)), objects, ["nucleus"], shortest=500, longest=500))
     middles = pixels[45::100, 45::100].astype(int)
     for i in range(5):
         for j in range(4):
             assert np.abs(middles[i, j] - middles[i, j + 1]).sum() > 30
             assert np.abs(middles[j, i] - middles[j + 1, i]).sum() > 30
-
-
-def test_results_of_a_detector_are_cut_at_the_threshold():
-    found = {
-        "boxes": [[0, 0, 4, 4], [1, 1, 5, 5]],
-        "labels": [1, 2],
-        "scores": [0.9, 0.3],
-        "masks": np.full((2, 1, 8, 8), 0.5, np.float32),
-    }
-    kept = Objects.of(found, threshold=0.5)
-    assert len(kept) == 1
-    assert kept.labels.tolist() == [1]
-    assert np.asarray(kept.masks).shape == (1, 8, 8)
-    assert np.asarray(kept.masks).all()
 
 
 def test_a_target_without_objects_and_a_crowd():
@@ -162,17 +145,17 @@ def test_a_target_without_objects_and_a_crowd():
         "masks": np.zeros((0, 9, 9)),
         "scores": [],
     }
-    assert len(Objects.of(empty)) == 0
+    assert len(Instances.of(empty)) == 0
     image, found = scene(2)
     del found["scores"]
-    crowd = Objects.of(found | {"iscrowd": np.array([1, 0])})
-    pictures = [np.asarray(overlay(image, each, CLASSES)) for each in (crowd, Objects.of(found))]
+    crowd = Instances.of(found | {"iscrowd": np.array([1, 0])})
+    pictures = [np.asarray(overlay(image, each, CLASSES)) for each in (crowd, Instances.of(found))]
     assert not (pictures[0] == pictures[1]).all()
 
 
 @pytest.mark.parametrize("label", [0, 4])
 def test_a_label_without_a_class_is_refused(label):
-    objects = Objects(np.array([[0, 0, 2, 2]]), np.array([label]))
+    objects = Instances.of({"boxes": [[0, 0, 2, 2]], "labels": [label]})
     with pytest.raises(ValueError, match=f"labels {label} to {label} for 3 classes"):
         overlay(Image.new("RGB", (8, 8)), objects, CLASSES)
 
@@ -183,7 +166,9 @@ def test_any_size_of_image(width, height, count):
     rng = np.random.default_rng(width)
     boxes = rng.uniform(-50, 750, (count, 4))
     masks = rng.random((count, height, width)) > 0.5
-    objects = Objects(boxes, np.ones(count, int), rng.random(count), masks)
+    objects = Instances.of(
+        {"boxes": boxes, "labels": np.ones(count), "scores": rng.random(count), "masks": masks}
+    )
     picture = overlay(Image.new("RGB", (width, height)), objects, CLASSES, shortest=64, longest=200)
     assert 64 <= max(picture.size) <= 200
 
@@ -199,7 +184,7 @@ def test_sheet(classes):
         image, found = scene(4 if seed else 60, (60, 80) if seed % 2 else (80, 50), seed)
         found["labels"] = np.minimum(found["labels"], len(classes))
         truth = {key: value for key, value in found.items() if key != "scores"}
-        pairs.append(Pair(image, Objects.of(truth), Objects.of(found, 0.5), f"image {seed}"))
+        pairs.append(Pair(image, Instances.of(truth), Instances.of(found).above(0.5), f"image {seed}"))
     sheet = truth_and_prediction_sheet(pairs, classes, cell=120)
     assert sheet.width > 4 * 120
     assert sheet.height > 3 * 90
@@ -212,9 +197,9 @@ def test_sheet(classes):
 def test_what_agrees_has_the_same_colour_on_both_sides():
     image, found = scene(12, (80, 80), seed=3)
     found["labels"][:] = 1
-    truth = Objects.of({key: value for key, value in found.items() if key != "scores"})
+    truth = Instances.of({key: value for key, value in found.items() if key != "scores"})
     backwards = {key: value[::-1].copy() for key, value in found.items()}
-    sheet = truth_and_prediction_sheet([Pair(image, truth, Objects.of(backwards))], ["nucleus"], cell=160)
+    sheet = truth_and_prediction_sheet([Pair(image, truth, Instances.of(backwards))], ["nucleus"], cell=160)
     left, right = (np.asarray(sheet.crop((x, 34, x + 160, 194))) for x in (16, 16 + 160 + 6))
     assert (left == right).mean() > 0.97  # but for what overlaps, which is drawn in another order
 

@@ -9,9 +9,8 @@ from botvision.tables.markdown import table
 
 if TYPE_CHECKING:
     from botvision.inference.attention_maps import ImageAttention
-    from botvision.inference.attention_writer import Looked
     from botvision.inference.detector import DetectionPredictor
-    from botvision.inference.predictor import Predictor
+    from botvision.inference.predictor import FileResult, Predictor
 
 Say = Callable[[str], object]
 
@@ -30,10 +29,10 @@ def attend(args: argparse.Namespace, say: Say, complain: Say) -> int:
     Raises:
         ValueError: one line on what is wrong with the arguments or the run.
     """
-    from botvision.inference.attention_maps import find_attention
-    from botvision.inference.attention_writer import Choice, write_attention
+    from botvision.inference.attention_maps import Choice, find_attention
     from botvision.inference.detector import DetectionPredictor
     from botvision.inference.predictor import Predictor, find_images, find_model
+    from botvision.inference.writers import write_attention
 
     _, task = find_model(args.run)
     kind = DetectionPredictor if task == "detect" else Predictor
@@ -76,11 +75,11 @@ def _use_of(run: str) -> str | None:
 
 def _look(
     predictor: "Predictor | DetectionPredictor", files: Sequence[Path], at: Sequence[tuple[int, int]] | None
-) -> "Iterator[Looked]":
+) -> "Iterator[FileResult[ImageAttention]]":
     """One image after the other; one that cannot be read, or lacks a query's pixel, is reported in place."""
     from botvision.data.images import read_image
     from botvision.inference.attention_maps import attention_maps
-    from botvision.inference.attention_writer import Looked
+    from botvision.inference.predictor import FileResult
     from botvision.io.errors import DataError
     from botvision.plots.overlay import LONGEST_SIDE
     from botvision.plots.style import fit
@@ -89,19 +88,19 @@ def _look(
         try:
             image = read_image(file)
         except DataError as error:
-            yield Looked(str(file), None, error=str(error))
+            yield FileResult(str(file), None, error=str(error))
             continue
         try:
             found = attention_maps(predictor, image, at)
         except ValueError as error:
-            yield Looked(str(file), None, error=f"{file}: {error}")
+            yield FileResult(str(file), None, error=f"{file}: {error}")
             continue
-        yield Looked(str(file), found, fit(image, 1, LONGEST_SIDE))
+        yield FileResult(str(file), found, picture=fit(image, 1, LONGEST_SIDE))
 
 
 def _told(
-    looked: "Iterable[Looked]", shown: "list[ImageAttention]", say: Say, complain: Say
-) -> "Iterator[Looked]":
+    looked: "Iterable[FileResult[ImageAttention]]", shown: "list[ImageAttention]", say: Say, complain: Say
+) -> "Iterator[FileResult[ImageAttention]]":
     """Hand on, say a line on each, and keep what was found."""
     for each in looked:
         if each.found is None:
@@ -119,7 +118,8 @@ def distance_table(images: "Sequence[ImageAttention]") -> str:
 
     The last column is the size of the block's residual branch beside its shortcut, both as root mean square.
     """
-    from botvision.inference.attention_writer import distance_rows, mean_branch_ratio
+    from botvision.inference.attention_maps import distance_rows
+    from botvision.inference.writers import mean_branch_ratio
 
     rows = distance_rows(images)
     ratios = [mean_branch_ratio(blocks) for blocks in zip(*(i.blocks for i in images), strict=True)]

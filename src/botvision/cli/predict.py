@@ -2,7 +2,7 @@
 
 import argparse
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,10 @@ from botvision.tables.predictions import objects_line, ranking
 if TYPE_CHECKING:
     from PIL import Image
 
+    from botvision.coco.instances import Instances
     from botvision.data.detection import DetectionDataset
-    from botvision.inference.detection_writer import Truth
-    from botvision.inference.detector import DetectionPredictor, Detections
-    from botvision.plots.overlay import Objects
+    from botvision.inference.detector import DetectionPredictor
+    from botvision.inference.predictor import FileResult
 
 LISTED = 50  # more files than this get a bar instead of a line each
 CLASSIFIER_BATCH, DETECTOR_BATCH = 32, 4
@@ -52,7 +52,7 @@ def predict(args: argparse.Namespace, say: Say, complain: Say) -> int:
 
 def _classify(args: argparse.Namespace, say: Say, complain: Say) -> int:
     from botvision.inference.predictor import Predictor, find_images
-    from botvision.inference.writer import PICTURES, PREDICTIONS, write_predictions, write_sheet
+    from botvision.inference.writers import PICTURES, PREDICTIONS, write_predictions, write_sheet
 
     predictor = Predictor.from_run(args.run, device=args.device, batch_size=args.batch or CLASSIFIER_BATCH)
     try:
@@ -67,13 +67,13 @@ def _classify(args: argparse.Namespace, say: Say, complain: Say) -> int:
     shown: list[tuple[Image.Image | None, list[dict[str, Any]], str]] = []
     found = predictor.predict_files(files, args.topk or DEFAULT_TOPK, keep_pictures=pictures)
     for prediction in write_predictions(found, out, files, predictor.description, pictures=pictures):
-        if prediction.error is None:
+        if prediction.found is not None:
             read += 1
-            say(f"{prediction.file}: {ranking(prediction.top)}")
+            say(f"{prediction.file}: {ranking(prediction.found)}")
             if not args.paths:  # a few samples, all at once on one sheet
-                shown += [(prediction.picture, prediction.top, Path(prediction.file).parent.name)]
+                shown += [(prediction.picture, prediction.found, Path(prediction.file).parent.name)]
         else:
-            complain(prediction.error)
+            complain(str(prediction.error))
     say(f"\n{_count(len(files), 'file')}: {read} classified, {len(files) - read} could not be read")
     written = [str(out / PREDICTIONS), *([f"{out / PICTURES}/"] if pictures and read else [])]
     if not args.paths and pictures:
@@ -100,27 +100,27 @@ class _Images:
         ids: image id of each file; None: running numbers.
         data: where they come from, if they are samples of the run's own data.
         places: of the samples in `data`.
-        truth: the file that the ids are of.
+        read: how a file is read; None: as any image.
     """
 
     files: list[Path]
     ids: dict[Path, int] | None = None
     data: "DetectionDataset | None" = None
     places: Sequence[int] = ()
-    truth: "Truth | None" = None
+    read: "Callable[[str | Path], Image.Image] | None" = None
 
 
 def _detect(args: argparse.Namespace, say: Say, complain: Say) -> int:
-    from botvision.inference.detection_writer import (
+    from botvision.data.images import read_image
+    from botvision.inference.detector import DetectionPredictor
+    from botvision.inference.writers import (
         DRAWN,
+        PICTURES,
+        PREDICTIONS,
         RESULTS,
-        detect_annotated,
-        drawable,
         write_detections,
         write_pairs,
     )
-    from botvision.inference.detector import DetectionPredictor
-    from botvision.inference.writer import PICTURES, PREDICTIONS
     from botvision.plots.overlay import Pair
 
     predictor = DetectionPredictor.from_run(
@@ -134,24 +134,21 @@ def _detect(args: argparse.Namespace, say: Say, complain: Say) -> int:
     images = _images(args, predictor, complain) if args.paths else _detection_samples(args, predictor)
     files, categories = images.files, predictor.description["categories"]
     drawn = DRAWN if args.score is None else args.score
-    if images.truth is None or images.ids is None:
-        found = predictor.predict_files(files, keep_pictures=pictures)
-    else:
-        found = detect_annotated(predictor, images.ids, images.truth, keep_pictures=pictures)
+    found = predictor.predict_files(files, keep_pictures=pictures, read=images.read or read_image)
     written = write_detections(
         found, out, files, predictor.description, image_ids=images.ids, pictures=pictures, drawn=drawn
     )
     read, pairs = 0, []
-    for place, each in enumerate(_told(written, len(files), drawn, say)):
-        if each.error is not None:
-            complain(each.error)
+    for place, each in enumerate(_told(written, len(files), categories, drawn, say)):
+        if each.found is None:
+            complain(str(each.error))
             continue
         read += 1
         if images.data is not None and each.picture is not None:  # a few samples, all at once on one sheet
             index = images.places[place]
-            truth = _truth_of(images.data, index, each)
+            truth = _truth_of(images.data, index, each.found.size)
             caption = images.data.name_of(index)
-            pairs.append(Pair(each.picture, truth, drawable(each, categories, drawn), caption))
+            pairs.append(Pair(each.picture, truth, each.found.above(drawn), caption))
     say(f"\n{_count(len(files), 'file')}: {read} searched, {len(files) - read} could not be read")
     names = [
         str(out / RESULTS),
@@ -169,7 +166,7 @@ def _detect(args: argparse.Namespace, say: Say, complain: Say) -> int:
 
 def _images(args: argparse.Namespace, predictor: "DetectionPredictor", complain: Say) -> _Images:
     """Find the images that PATH names, those of the truth alone if one is given."""
-    from botvision.inference.detection_writer import Truth
+    from botvision.inference.detector import Truth
     from botvision.inference.predictor import find_images
 
     files = find_images(args.paths, skip=args.out)
@@ -187,7 +184,7 @@ def _images(args: argparse.Namespace, predictor: "DetectionPredictor", complain:
         complain(f"{len(strangers)} files are no images of {args.truth}, left out; the first: {strangers[0]}")
     for file in strangers if len(strangers) <= LISTED else ():
         complain(f"{file}: no image of {args.truth}, left out")
-    return _Images(list(ids), ids, truth=truth)
+    return _Images(list(ids), ids, read=truth.reader(ids))
 
 
 def _detection_samples(args: argparse.Namespace, predictor: "DetectionPredictor") -> _Images:
@@ -209,27 +206,30 @@ def _detection_samples(args: argparse.Namespace, predictor: "DetectionPredictor"
     return _Images(files, ids, data, [index for _, index in samples])
 
 
-def _truth_of(data: "DetectionDataset", index: int, found: "Detections") -> "Objects":
-    """Return the ground truth of a sample in pixels of its picture, masks as run lengths until drawn."""
-    from botvision.coco.masks import LazyMasks, encode
-    from botvision.plots.overlay import Objects
+def _truth_of(data: "DetectionDataset", index: int, size: tuple[int, int] | None) -> "Instances":
+    from botvision.coco.instances import Instances
 
     target = data.instances(index)
-    scale = found.picture.width / found.size[1] if found.picture is not None else 1.0
-    masks = LazyMasks(encode(target["masks"])) if data.has_masks else None
-    return Objects(target["boxes"].numpy() * scale, target["labels"].numpy(), masks=masks)
+    return Instances.of(target if data.has_masks else target | {"masks": None}, size)
 
 
-def _told(found: "Iterable[Detections]", total: int, drawn: float, say: Say) -> "Iterator[Detections]":
+def _told(
+    found: "Iterable[FileResult[Instances]]",
+    total: int,
+    categories: Sequence[Mapping[str, Any]],
+    drawn: float,
+    say: Say,
+) -> "Iterator[FileResult[Instances]]":
     """Hand detections on; say what is in each image, or if there are many, move a bar."""
+    from botvision.inference.detector import readable
     from botvision.io.progress import CountBar
 
     with CountBar() as bar:
         for done, each in enumerate(found, 1):
             if total > LISTED:
                 bar("searching", done, total)
-            elif each.error is None:
-                say(f"{each.file}: {objects_line(each.detections, drawn)}")
+            elif each.found is not None:
+                say(f"{each.file}: {objects_line(readable(each.found, categories), drawn)}")
             yield each
 
 

@@ -1,4 +1,4 @@
-"""COCO's results: detections as JSON records, made and checked, and back to arrays."""
+"""COCO's results: detections as JSON records, made and checked."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from hotcoco import mask as codec
 from torch import Tensor
 
-from botvision.coco.masks import LazyMasks, read_rles
+from botvision.coco.masks import read_rles
 from botvision.coco.problems import Records, boxes, numbers, places, short, whole_numbers
 from botvision.coco.read import read_json
 from botvision.coco.truth import KINDS, CocoTruth, Kind
@@ -187,40 +187,3 @@ def _array(values: Tensor | np.ndarray) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         return values.detach().cpu().float().numpy() if values.is_floating_point() else values.cpu().numpy()
     return np.asarray(values)
-
-
-def arrays_of(
-    records: Sequence[Mapping[str, Any]],
-    category_ids: Sequence[int],
-    *,
-    threshold: float = 0.0,
-    scale: float = 1.0,
-) -> dict[str, Any]:
-    """Turn the result records of one image into what `draw_overlay.Objects` takes.
-
-    Args:
-        records: ``category_id``, ``bbox`` (x, y, width, height), ``score`` and, if there, ``segmentation``.
-        category_ids: K; that of label k is at k - 1.
-        threshold: records with lower scores are left out.
-        scale: factor for the boxes, for a picture that is smaller than the image was.
-
-    Returns:
-        boxes float32 (N, 4) x0 y0 x1 y1, labels int64 (N,), scores float32 (N,), masks (N, or None).
-
-    Raises:
-        ValueError: a category that is none of these.
-    """
-    chosen = [record for record in records if record["score"] >= threshold]
-    label_of = {number: label for label, number in enumerate(category_ids, 1)}
-    unknown = next((r["category_id"] for r in chosen if r["category_id"] not in label_of), None)
-    if unknown is not None:
-        raise ValueError(f"category id {unknown} of a result is none of the {len(label_of)} categories")
-    boxes = np.array([record["bbox"] for record in chosen], np.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    masks = all("segmentation" in record for record in chosen)
-    return {
-        "boxes": boxes * scale,
-        "labels": np.array([label_of[record["category_id"]] for record in chosen], np.int64),
-        "scores": np.array([record["score"] for record in chosen], np.float32),
-        "masks": LazyMasks([record["segmentation"] for record in chosen]) if masks else None,
-    }

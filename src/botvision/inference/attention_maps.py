@@ -1,30 +1,36 @@
 """What the attention of a network looks at: the weights of chosen queries, and how far heads look.
 
 Weights come from the definition (`attend_reference`), from the very maps that reach the layers in a forward
-pass; the layers themselves run as always. Shape legend: Q queries asked for, N heads, H W cells of the image,
-R C rows of the position tables.
+pass; the layers themselves run as always. Shape legend: Q queries asked for, N heads, H W cells of the image.
 """
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from botvision.attention import MHSA2d, attend_reference
-from botvision.attention.ablation import block_names, find_attention
+from botvision.attention.ablation import block_names, counted, find_attention
+from botvision.backbones.block import AttentionConv2d
 from botvision.backbones.modes import evaluating
 from botvision.data.sources import to_tensor
 from botvision.data.transforms import normalise, resize_and_crop
-from botvision.inference.branches import watching_branches
 from botvision.inference.detector import DetectionPredictor
 from botvision.inference.predictor import ImageLike, Predictor, to_rgb
 from botvision.inference.view import Hw, View
+from botvision.plots.attention import DistanceRow, MapRow, PositionRow
+
+SPREAD = (0.1, 0.9)  # of the queries' distances, as quantiles
+# What a block's residual branch may end with, in the order in which the block calls those that it has: the
+# names of timm's and torchvision's bottleneck blocks, also after batch norms were merged into convolutions.
+BRANCH_ENDS = ("bn3", "se", "drop_path")
 
 
 @dataclass(frozen=True)
@@ -60,17 +66,17 @@ class BlockAttention:
 
     @property
     def heads(self) -> int:
-        """Number N of heads."""
+        """Return the number N of heads."""
         return self.distance.shape[0]
 
     @property
     def uniform_distance(self) -> float:
-        """Mean distance in cells of a head that attends to all cells alike."""
+        """Return the mean distance in cells of a head that attends to all cells alike."""
         return float(_distances(torch.full((*self.grid, *self.grid), 1 / math.prod(self.grid))).mean())
 
     @property
     def uniform_entropy(self) -> float:
-        """Entropy in bits of such a head: the largest there is."""
+        """Return the entropy in bits of such a head: the largest there is."""
         return math.log2(math.prod(self.grid))
 
 
@@ -94,7 +100,7 @@ def attention_maps(
     image: Tensor | ImageLike,
     at: Sequence[Hw] | None = None,
 ) -> ImageAttention:
-    """Look at what the attention of a network looks at in an image.
+    """Return what the attention of a network looks at in an image.
 
     Memory is that of a few (H*W, H*W) maps in float32: one head of one block at a time.
 
@@ -129,12 +135,8 @@ def attention_maps(
         pixels = normalise(resize_and_crop(pixels, model.image_size, model.crop), model.mean, model.std)
     for point in asked or ():  # before the network runs: with a stride of 1 it is known whether it sees them
         view.cell(point, 1)
-    with (
-        torch.no_grad(),
-        evaluating(network),
-        _watching(network) as seen,
-        watching_branches(network) as branches,
-    ):
+    with torch.no_grad(), evaluating(network), ExitStack() as hooks:
+        seen, squares = _watch_layers(network, hooks), _watch_branches(network, hooks)
         if isinstance(network, GeneralizedRCNN):
             transform: Any = network.transform
             network([pixels.to(_device_of(network))])
@@ -144,7 +146,7 @@ def attention_maps(
         points = (view.middle,) if asked is None else asked
         names = block_names([name for name, *_ in seen])
         blocks = [
-            replace(_look(name, layer, x, sizes, (view, points)), branch_ratio=branches.ratio(place, view))
+            replace(_look(name, layer, x, sizes, (view, points)), branch_ratio=_ratio(place, squares, view))
             for name, (place, layer, x, sizes) in zip(names, seen, strict=True)
         ]
     return ImageAttention(view, points, tuple(blocks))
@@ -161,8 +163,82 @@ def _pixels(at: Sequence[Hw]) -> tuple[Hw, ...]:
     return tuple((y, x) for y, x in points)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which maps are drawn: numbers from 1; None for all."""
+
+    block: int | None = None
+    head: int | None = None
+
+    def check(self, blocks: Sequence[int]) -> None:
+        """Raise ValueError for numbers beyond `blocks`, the number of heads of each block."""
+        if self.block is not None and not 1 <= self.block <= len(blocks):
+            raise ValueError(
+                f"block {self.block}: the network has attention in {counted('block', len(blocks))}"
+            )
+        wanted = blocks if self.block is None else blocks[self.block - 1 : self.block]
+        if self.head is not None and not 1 <= self.head <= min(wanted):
+            raise ValueError(f"head {self.head}: the attention has {counted('head', min(wanted))}")
+
+
+def map_rows(found: ImageAttention, query: int = 0, choice: Choice | None = None) -> list[MapRow]:
+    """Return what `maps_figure` draws of one query, a row for each block."""
+    choice = choice or Choice()
+    rows = []
+    for number, block in enumerate(found.blocks, 1):
+        if choice.block not in (None, number):
+            continue
+        heads = range(block.heads) if choice.head is None else [choice.head - 1]
+        maps = [block.weights[query, head].numpy() for head in heads]
+        names = [f"head {head + 1}" for head in heads]
+        if len(maps) > 1:
+            maps.append(np.mean(maps, axis=0))
+            names.append("mean")
+        rows.append(
+            MapRow(
+                title=block.name,
+                maps=np.stack(maps),
+                names=names,
+                extent=found.view.extent(block.stride),
+                query=found.view.box(block.cells[query], block.stride),
+                at=found.at[query],
+            )
+        )
+    return rows
+
+
+def distance_rows(images: Sequence[ImageAttention]) -> list[DistanceRow]:
+    """Return what `distance_figure` draws: the mean over images, each of which counts the same."""
+    rows = []
+    for blocks in zip(*(found.blocks for found in images), strict=True):
+        flat = [block.distance.flatten(1).numpy() for block in blocks]
+        low, high = (np.mean([np.quantile(each, part, axis=1) for each in flat], axis=0) for part in SPREAD)
+        rows.append(
+            DistanceRow(
+                title=blocks[0].name,
+                mean=np.mean([each.mean(1) for each in flat], axis=0),
+                low=low,
+                high=high,
+                uniform=float(np.mean([block.uniform_distance for block in blocks])),
+                stride=blocks[0].stride,
+            )
+        )
+    return rows
+
+
+def position_rows(images: Sequence[ImageAttention]) -> list[PositionRow]:
+    """Return what `position_figure` draws: of the mean query of all images, for blocks with position."""
+    rows = []
+    for blocks in zip(*(found.blocks for found in images), strict=True):
+        logits = [block.offsets.numpy() for block in blocks if block.offsets is not None]
+        if logits:
+            relative = blocks[0].position != "absolute"
+            rows.append(PositionRow(blocks[0].name, np.mean(logits, axis=0), relative))
+    return rows
+
+
 def position_logits(layer: MHSA2d, query: Tensor) -> Tensor | None:
-    """What the position tables of a layer add to the logits of queries, at every row of the tables.
+    """Return what the position tables of a layer add to the logits of queries, at every row of the tables.
 
     Args:
         layer: with tables for H' x W' cells.
@@ -180,26 +256,61 @@ def position_logits(layer: MHSA2d, query: Tensor) -> Tensor | None:
     return (query @ rows.height[0].mT).unsqueeze(2) + (query @ rows.width[0].mT).unsqueeze(1)
 
 
-Seen = list[tuple[str, MHSA2d, Tensor, Tensor | None]]
-
-
-@contextmanager
-def _watching(network: nn.Module) -> Iterator[Seen]:
+def _watch_layers(network: nn.Module, hooks: ExitStack) -> list[tuple[str, MHSA2d, Tensor, Tensor | None]]:
     """Note what reaches every attention layer: its name, itself, the map and the valid sizes."""
-    seen: Seen = []
-    handles = []
+    seen: list[tuple[str, MHSA2d, Tensor, Tensor | None]] = []
     for name, layer in find_attention(network).items():
 
         def note(module: MHSA2d, args: tuple, kwargs: dict, _: Tensor, name: str = name) -> None:
             given = dict(zip(("x", "sizes"), args, strict=False)) | kwargs
             seen.append((name, module, given["x"], given.get("sizes")))
 
-        handles.append(layer.register_forward_hook(note, with_kwargs=True))  # pyrefly: ignore
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+        hooks.enter_context(layer.register_forward_hook(note, with_kwargs=True))  # pyrefly: ignore
+    return seen
+
+
+Squares = dict[str, dict[str, Tensor]]
+"""(H, W) mean squares over channels of each block's "branch" and "shortcut"."""
+
+
+def _watch_branches(network: nn.Module, hooks: ExitStack) -> Squares:
+    """Note how large branch and shortcut are of all bottleneck blocks with attention.
+
+    A block computes relu(branch + shortcut); the shortcut is its input, or what `downsample` makes of it.
+    """
+    found: Squares = {}
+    for name, block in network.named_modules():
+        if not (isinstance(getattr(block, "conv2", None), AttentionConv2d) and hasattr(block, "bn3")):
+            continue
+
+        def note(part: str, out: Tensor, name: str = name) -> None:
+            # at once: a block adds the shortcut to the branch in place; the last one of a block counts
+            found.setdefault(name, {})[part] = out.detach().float().square().mean(1)[0]
+
+        for end in BRANCH_ENDS:
+            if isinstance(module := getattr(block, end, None), nn.Module):
+                hook = module.register_forward_hook(lambda _m, _a, out, note=note: note("branch", out))
+                hooks.enter_context(hook)
+        shortcut = getattr(block, "downsample", None)
+        hooks.enter_context(
+            shortcut.register_forward_hook(lambda _m, _a, out, note=note: note("shortcut", out))
+            if isinstance(shortcut, nn.Module)
+            else block.register_forward_pre_hook(lambda _m, args, note=note: note("shortcut", args[0]))
+        )
+    return found
+
+
+def _ratio(layer: str, squares: Squares, view: View) -> float | None:
+    """Root mean square of the branch around a layer divided by that of the shortcut, in the image's cells."""
+    block = next((name for name in squares if layer.startswith(f"{name}.")), None)
+    if block is None:
+        return None
+    sums = []
+    for part in ("branch", "shortcut"):
+        grid = squares[block][part]
+        height, width = view.cells(view.stride((grid.shape[0], grid.shape[1])))
+        sums.append(float(grid[:height, :width].sum()))
+    return math.sqrt(sums[0] / sums[1]) if sums[1] > 0 else None
 
 
 def _look(

@@ -4,8 +4,8 @@ Detections are those of the run's evaluation up to rounding, if that was in floa
 differs by what bf16 rounds, scores by some thousandths and now and then a detection near a threshold.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +13,26 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from botvision.coco.instances import Instances
 from botvision.coco.masks import encode
-from botvision.coco.results import to_results
+from botvision.coco.read import read_images
+from botvision.data.detection_sources import read_annotated
+from botvision.data.images import read_image
 from botvision.data.sources import to_tensor
+from botvision.detection.mask_rcnn import BOX_CELLS, MASK_CELLS
 from botvision.detection.masks import detect
 from botvision.detection.weights import load_detector
-from botvision.inference.fused import fold_detector, place
-from botvision.inference.predictor import ImageLike, ReadFile, find_model, pick_device, read_batches, to_rgb
+from botvision.inference.predictor import (
+    FileResult,
+    ImageLike,
+    find_model,
+    fold_norms,
+    pick_device,
+    place,
+    run_on_files,
+    to_rgb,
+)
 from botvision.plots.overlay import LONGEST_SIDE
-from botvision.plots.style import fit
-
-
-@dataclass(frozen=True)
-class Detections:
-    """What became of one file.
-
-    Attributes:
-        file: path as found.
-        size: (height, width) of the upright image in pixels; (0, 0) for a bad file.
-        detections: ``{"label": str, "category_id": int, "score": 0..1, "box": [x, y, width, height]}`` in
-            pixels, best first, and ``mask``, a compressed RLE ``{"size", "counts"}``, if the detector has
-            masks.
-        error: one line that names the file, or None.
-        picture: the upright RGB image, at most 1600 pixels a side; None unless asked for.
-    """
-
-    file: str
-    size: tuple[int, int]
-    detections: list[dict[str, Any]]
-    error: str | None = None
-    picture: Image.Image | None = None
 
 
 class DetectionPredictor:
@@ -51,7 +41,7 @@ class DetectionPredictor:
     Args:
         model: Mask R-CNN or Faster R-CNN with torchvision's parts (transform, backbone, rpn, roi_heads); its
             thresholds are set here.
-        description: ``categories`` (K records ``{"id", "name"}``, that of label k at k - 1).
+        description: `categories` (K records `{"id", "name"}`, that of label k at k - 1).
         device: "auto" (a GPU if there is one), or a name torch knows.
         batch_size: images a forward pass.
         score_threshold: detections with lower scores are left out; None: as the model was made.
@@ -90,11 +80,11 @@ class DetectionPredictor:
 
     @classmethod
     def from_run(cls, folder: str | Path, **options: Any) -> "DetectionPredictor":  # noqa: ANN401
-        """Load the weights of a run folder, or of the ``model`` folder within it.
+        """Load the weights of a run folder, or of the `model` folder within it.
 
         Args:
             folder: of the run.
-            **options: ``device``, ``batch_size``, ``score_threshold``, ``max_detections``.
+            **options: `device`, `batch_size`, `score_threshold`, `max_detections`.
 
         Raises:
             ValueError: no such folder, no finished detector in it, or a broken file; the message names it.
@@ -103,7 +93,11 @@ class DetectionPredictor:
         if task != "detect":
             raise ValueError(f"{source}: a model for the task {task!r}, not a detector")
         model, description = load_detector(source)
-        fold_detector(model)
+        heads: Any = model.get_submodule("roi_heads")
+        fold_norms(model.get_submodule("backbone"), (64, 64))
+        fold_norms(heads.box_head, (BOX_CELLS, BOX_CELLS))
+        if getattr(heads, "mask_head", None) is not None:
+            fold_norms(heads.mask_head, (MASK_CELLS, MASK_CELLS))
         return cls(model, description, **options)
 
     @property
@@ -118,8 +112,8 @@ class DetectionPredictor:
             images: paths; PIL images of any mode; uint8 arrays (H, W), (H, W, 3) or (H, W, 4), RGB order.
 
         Returns:
-            For each image ``{"file": path or None, "size": [H, W], "detections": [...]}``; the detections are
-            those of :class:`Detections`.
+            For each image `{"file": path or None, "size": [H, W], "detections": [...]}`; the detections are
+            those of `readable`.
 
         Raises:
             ValueError: an image that cannot be read, of an unexpected shape or dtype.
@@ -130,58 +124,133 @@ class DetectionPredictor:
             tensors = [to_tensor(to_rgb(image)) for image in batch]
             for image, tensor, found in zip(batch, tensors, self._detect(tensors), strict=True):
                 file = str(image) if isinstance(image, str | Path) else None
-                results.append({"file": file, "size": list(tensor.shape[1:]), "detections": found})
+                detections = readable(found, self.description["categories"])
+                results.append({"file": file, "size": list(tensor.shape[1:]), "detections": detections})
         return results
 
     def predict_files(
-        self, paths: Iterable[str | Path], *, keep_pictures: bool = False
-    ) -> Iterator[Detections]:
+        self,
+        paths: Iterable[str | Path],
+        *,
+        keep_pictures: bool = False,
+        read: Callable[[str | Path], Image.Image] = read_image,
+    ) -> Iterator[FileResult[Instances]]:
         """Go through files one batch at a time, in order; a bad file is reported in its place.
 
         Args:
             paths: image files.
-            keep_pictures: hand the (bounded) pictures on, to be drawn upon.
+            keep_pictures: hand the pictures on, at most 1600 pixels a side, to be drawn upon.
+            read: a path to an RGB image; raises DataError for a bad file.
         """
-        shown = (lambda image: fit(image, 1, LONGEST_SIDE)) if keep_pictures else None
-        for batch in read_batches(paths, self.batch_size, to_tensor, shown):
-            yield from self._finish(batch)
-
-    def _finish(self, batch: list[ReadFile]) -> Iterator[Detections]:
-        found = iter(self._detect([tensor for _, tensor, _, _ in batch if tensor is not None]))
-        for file, tensor, error, picture in batch:
-            if tensor is None:
-                yield Detections(file, (0, 0), [], error)
-            else:
-                height, width = tensor.shape[1:]
-                yield Detections(file, (height, width), next(found), None, picture)
+        shown = LONGEST_SIDE if keep_pictures else None
+        return run_on_files(paths, self.batch_size, to_tensor, self._detect, shown=shown, read=read)
 
     @torch.inference_mode()
-    def _detect(self, images: list[Tensor]) -> list[list[dict[str, Any]]]:
+    def _detect(self, images: list[Tensor]) -> list[Instances]:
         """Objects in uint8 images (3, H, W) of any sizes."""
         if not images:
             return []
-        found = detect(self.model, [image.to(self.device) for image in images], encode)
-        return [self._records(result) for result in found]
+        results = detect(self.model, [image.to(self.device) for image in images], encode)
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        return [Instances.of(result, size) for result, size in zip(results, sizes, strict=True)]
 
-    def _records(self, result: Mapping[str, Any]) -> list[dict[str, Any]]:
-        records = to_results(
-            *(0, result["boxes"], result["labels"], result["scores"], result.get("masks")),
-            category_ids=self.category_ids,
-        )
-        labels = [self.classes[label - 1] for label in result["labels"].tolist()]
-        found = []
-        for label, record in zip(labels, records, strict=True):
-            mask = {"mask": record["segmentation"]} if "segmentation" in record else {}
-            found.append(
-                {
-                    "label": label,
-                    "category_id": record["category_id"],
-                    "score": record["score"],
-                    "box": record["bbox"],
-                    **mask,
-                }
-            )
+
+def readable(found: Instances, categories: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return detections for people and programs that do not know COCO.
+
+    Args:
+        found: with scores.
+        categories: K records `{"id", "name"}`, that of label k at k - 1.
+
+    Returns:
+        `{"label": str, "category_id": int, "score": 0..1, "box": [x, y, width, height]}` each, in pixels, and
+        `mask`, compressed run lengths `{"size", "counts"}`, if there are masks.
+    """
+    rows = []
+    for label, record in zip(found.labels, found.records(0, [c["id"] for c in categories]), strict=True):
+        row = {"label": str(categories[label - 1]["name"]), "category_id": record["category_id"]}
+        row |= {"score": record["score"], "box": record["bbox"]}
+        rows.append(row | ({"mask": record["segmentation"]} if "segmentation" in record else {}))
+    return rows
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Images and categories that results refer to.
+
+    Attributes:
+        name: of the file, for messages.
+        ids: image id by the file's name as it stands there.
+        categories: name by id.
+        sizes: (height, width) of the annotated image by its id, where the file says so.
+    """
+
+    name: str
+    ids: Mapping[str, int]
+    categories: Mapping[int, str]
+    sizes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Truth":
+        """Read the images and categories of a COCO file.
+
+        Raises:
+            DataError: no JSON, or no COCO file; one line.
+        """
+        images, categories = read_images(path)
+        sizes = {image.id: (image.height, image.width) for image in images if image.height}
+        return cls(str(path), {image.file: image.id for image in images}, dict(categories), sizes)
+
+    def compare(self, categories: Sequence[Mapping[str, Any]]) -> None:
+        """Raise ValueError unless each category of a model means the same here."""
+        for each in categories:
+            here = self.categories.get(each["id"])
+            if here != each["name"]:
+                found = "no such category" if here is None else f"{here!r}"
+                raise ValueError(
+                    f"{self.name}: category {each['id']} is {found}, the model's {each['name']!r}"
+                )
+
+    def number(self, files: Sequence[Path]) -> dict[Path, int]:
+        """Find the image ids of files: by the longest end of the path that is a name in the truth.
+
+        Returns:
+            Those that are there.
+
+        Raises:
+            ValueError: two files for one image.
+        """
+        found: dict[Path, int] = {}
+        owners: dict[int, Path] = {}
+        for file in files:
+            parts = file.absolute().parts
+            ends = (Path(*parts[start:]).as_posix() for start in range(len(parts)))
+            number = next((self.ids[end] for end in ends if end in self.ids), None)
+            if number is None:
+                continue
+            if number in owners:
+                raise ValueError(f"{file}: image {number} of {self.name}, but so is {owners[number]}")
+            owners[number], found[file] = file, number
         return found
+
+    def reader(self, numbers: Mapping[Path, int]) -> Callable[[str | Path], Image.Image]:
+        """Return what reads images as they are annotated, so that objects lie where the truth's do.
+
+        That is upright by the EXIF orientation, or, if only that has the size stated here, as stored. For an
+        image of neither size it raises DataError.
+
+        Args:
+            numbers: image ids of the files, as `number` finds them.
+        """
+
+        def read(path: str | Path) -> Image.Image:
+            number = numbers[Path(path)]
+            size = self.sizes.get(number)
+            if size is None:
+                return read_image(path)
+            return read_annotated(Path(path), size, f"{path} (image id {number})")
+
+        return read
 
 
 def _categories(description: Mapping[str, Any]) -> tuple[list[int], list[str]]:

@@ -3,12 +3,15 @@
 A picture is resized, cropped and normalised exactly as in the evaluation of the run that made the model.
 """
 
+import contextlib
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,42 +19,37 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from botvision.backbones.fuse import fold_batch_norm
+from botvision.backbones.surgery import probe_input
 from botvision.backbones.weights import DESCRIPTION_FILE, load_model
 from botvision.data.images import read_image
 from botvision.data.sources import counts_as_image, list_folder, to_tensor
 from botvision.data.transforms import normalise, resize_and_crop
-from botvision.inference.fused import fold_classifier, place
 from botvision.io.errors import DataError
 from botvision.plots.style import fit
 
+M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
+Top = list[dict[str, Any]]
+"""`{"label": str, "index": int, "score": 0..1}` each, best first."""
 ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
-ReadFile = tuple[str, Tensor | None, str | None, Image.Image | None]
-"""A file: its path, what a network takes of it, the error instead, the picture to draw upon."""
 
 
 @dataclass(frozen=True)
-class Prediction:
+class FileResult(Generic[T]):
     """What became of one file.
 
     Attributes:
         file: path as found.
-        top: ``{"label": str, "index": int, "score": 0..1}`` each, best first; empty for a bad file.
+        found: what the model says; None for a bad file.
         error: one line that names the file, or None.
-        picture: the upright RGB image, at most 768 pixels a side; None unless asked for.
+        picture: the upright RGB image, bounded in size, to be drawn upon; None unless asked for.
     """
 
     file: str
-    top: list[dict[str, Any]]
+    found: T | None
     error: str | None = None
     picture: Image.Image | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return ``{"file", "top"}``, or ``{"file", "error"}`` for a file that could not be read."""
-        return (
-            {"file": self.file, "top": self.top}
-            if self.error is None
-            else {"file": self.file, "error": self.error}
-        )
 
 
 class Predictor:
@@ -59,8 +57,8 @@ class Predictor:
 
     Args:
         model: maps float32 (B, 3, H, W) to logits (B, K).
-        description: ``classes`` (K names), ``image_size`` (height, width), ``mean`` and ``std`` by channel,
-            and ``crop``, the part of each side that evaluation keeps (1.0 where absent).
+        description: `classes` (K names), `image_size` (height, width), `mean` and `std` by channel,
+            and `crop`, the part of each side that evaluation keeps (1.0 where absent).
         device: "auto" (a GPU if there is one), or a name torch knows.
         batch_size: images a forward pass.
 
@@ -83,7 +81,7 @@ class Predictor:
 
     @classmethod
     def from_run(cls, folder: str | Path, *, device: str = "auto", batch_size: int = 32) -> "Predictor":
-        """Load the weights of a run folder, or of the ``model`` folder within it.
+        """Load the weights of a run folder, or of the `model` folder within it.
 
         Raises:
             ValueError: no such folder, no finished model in it, or a broken file; the message names it.
@@ -93,7 +91,7 @@ class Predictor:
             raise ValueError(f"{source}: a detector, not a classifier; DetectionPredictor takes it")
         model, description = load_model(source)
         image_size, *_ = _input_of(description, str(source / DESCRIPTION_FILE))
-        fold_classifier(model, image_size)
+        fold_norms(model, image_size)
         return cls(model, description, device=device, batch_size=batch_size)
 
     def predict(self, images: Sequence[ImageLike], topk: int = 5) -> list[dict[str, Any]]:
@@ -104,10 +102,10 @@ class Predictor:
             topk: number of classes to return for each image, at most all.
 
         Returns:
-            For each image ``{"file": path or None, "top": [{"label", "index", "score"}, ...]}``, best first.
+            For each image `{"file": path or None, "top": [{"label", "index", "score"}, ...]}`, best first.
 
         Raises:
-            ValueError: an image that cannot be read, of an unexpected shape or dtype; or ``topk`` below 1.
+            ValueError: an image that cannot be read, of an unexpected shape or dtype; or `topk` below 1.
         """
         results: list[dict[str, Any]] = []
         for start in range(0, len(images), self.batch_size):
@@ -119,20 +117,20 @@ class Predictor:
 
     def predict_files(
         self, paths: Iterable[str | Path], topk: int = 5, *, keep_pictures: bool = False
-    ) -> Iterator[Prediction]:
+    ) -> Iterator[FileResult[Top]]:
         """Classify files one batch at a time, in order; a bad file is reported in its place.
 
         Args:
             paths: image files.
             topk: number of classes to return for each image, at most all.
-            keep_pictures: hand the (bounded) pictures on, to be drawn upon.
+            keep_pictures: hand the pictures on, at most 768 pixels a side, to be drawn upon.
         """
-        shown = (lambda image: fit(image, 1)) if keep_pictures else None
-        for batch in read_batches(paths, self.batch_size, self._resized, shown):
-            yield from self._finish(batch, topk)
+        shown = 768 if keep_pictures else None
+        run = partial(self._classify, topk=topk)
+        return run_on_files(paths, self.batch_size, self._resized, run, shown=shown)
 
     def require_labels_of_images(self) -> None:
-        """Raises ValueError for a model that was trained to label places in a picture."""
+        """Raise ValueError for a model that was trained to label places in a picture."""
         if self.at_places:
             raise ValueError("the model labels places in a picture and has no label for the whole of it")
 
@@ -140,12 +138,7 @@ class Predictor:
         """An RGB image as uint8 (3, *image_size)."""
         return resize_and_crop(to_tensor(image), self.image_size, self.crop)
 
-    def _finish(self, batch: list[ReadFile], topk: int) -> Iterator[Prediction]:
-        tops = iter(self._classify([image for _, image, _, _ in batch if image is not None], topk))
-        for file, image, error, picture in batch:
-            yield Prediction(file, [] if image is None else next(tops), error, picture)
-
-    def _classify(self, images: list[Tensor], topk: int) -> list[list[dict[str, Any]]]:
+    def _classify(self, images: list[Tensor], topk: int) -> list[Top]:
         """Best classes of uint8 images (3, *image_size)."""
         if topk < 1:
             raise ValueError(f"topk is {topk}, expected at least 1")
@@ -167,41 +160,47 @@ class Predictor:
         ]
 
 
-def read_batches(
+def run_on_files(
     paths: Iterable[str | Path],
-    size: int,
+    batch_size: int,
     prepare: Callable[[Image.Image], Tensor],
-    shown: Callable[[Image.Image], Image.Image] | None,
-) -> Iterator[list[ReadFile]]:
-    """Yield files `size` at a time, in order; the last batch may be smaller, or empty.
-
-    The full picture is dropped at once: a batch of photographs need not fit in memory.
+    run: Callable[[list[Tensor]], list[T]],
+    *,
+    shown: int | None,
+    read: Callable[[str | Path], Image.Image] = read_image,
+) -> Iterator[FileResult[T]]:
+    """Yield the results of files in order, one batch after the other; full pictures are dropped at once.
 
     Args:
         paths: image files.
-        size: of a batch.
+        batch_size: files at a time.
         prepare: an RGB image to what the network takes.
-        shown: an RGB image to the bounded one that is drawn upon; None: none is kept.
+        run: a batch of these to a result for each; also given none.
+        shown: pixels of the longer side of the pictures handed on; None: none are.
+        read: a path to an RGB image; raises DataError for a bad file.
     """
-    batch: list[ReadFile] = []
-    for path in paths:
+
+    def load(path: str | Path) -> FileResult[Tensor]:
         try:
-            image = read_image(path)
+            image = read(path)
         except DataError as error:
-            batch.append((str(path), None, str(error), None))
-        else:
-            batch.append((str(path), prepare(image), None, shown(image) if shown else None))
-        if len(batch) == size:
-            yield batch
-            batch = []
-    yield batch
+            return FileResult(str(path), None, str(error))
+        return FileResult(str(path), prepare(image), None, None if shown is None else fit(image, 1, shown))
+
+    paths = iter(paths)
+    while batch := [load(path) for path in itertools.islice(paths, batch_size)]:
+        found = iter(run([each.found for each in batch if each.found is not None]))
+        while batch:  # none is kept while the next ones are read
+            each = batch.pop(0)
+            result = None if each.found is None else next(found)
+            yield FileResult(each.file, result, each.error, each.picture)
 
 
 def find_model(folder: str | Path) -> tuple[Path, str]:
     """Return the folder of a run's finished model, and its task: "classify" or "detect".
 
     Args:
-        folder: a run folder, or the ``model`` folder within it.
+        folder: a run folder, or the `model` folder within it.
 
     Raises:
         ValueError: no such folder, or no finished model in it; the message names it.
@@ -227,7 +226,7 @@ def find_images(paths: Iterable[str | Path], skip: str | Path | None = None) -> 
     """Return files as they are, and what is an image (by name or content) in folders and all folders below.
 
     Args:
-        paths: Files and folders.
+        paths: files and folders.
         skip: A folder whose content does not count, such as that of earlier results.
 
     Raises:
@@ -252,11 +251,7 @@ def find_images(paths: Iterable[str | Path], skip: str | Path | None = None) -> 
 def _input_of(
     description: dict[str, Any], where: str
 ) -> tuple[tuple[int, int], list[float], list[float], float]:
-    """Image size, mean, std and crop of a description.
-
-    Raises:
-        ValueError: one of them, or ``classes``, is missing or malformed.
-    """
+    """Image size, mean, std and crop of a description; ValueError if one is missing or malformed."""
     for key in ("classes", "image_size", "mean", "std"):
         if key not in description:
             raise ValueError(f"{where}: lacks {key!r}, it is not that of a finished classifier")
@@ -282,6 +277,24 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):  # builds without CUDA assert
         raise ValueError(f"device {name!r} is not available here") from None
     return device
+
+
+def place(model: M, device: torch.device) -> M:
+    """Put a model where it shall run, in eval mode; on a CPU in the memory format that convolutions like."""
+    model = model.to(device).eval()
+    if device.type == "cpu":
+        model.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+    return model
+
+
+def fold_norms(network: nn.Module, hw: tuple[int, int]) -> None:
+    """Merge batch norms into convolutions, in place: the same function up to rounding, in half of the time.
+
+    Some of timm's models take one (height, width) alone. What has no convolution, or looks at values and so
+    cannot run on shapes, stays as it is.
+    """
+    with contextlib.suppress(ValueError):
+        fold_batch_norm(network, probe_input(network, hw), inplace=True)
 
 
 def to_rgb(image: ImageLike) -> Image.Image:

@@ -34,17 +34,17 @@ class View:
 
     @classmethod
     def whole(cls, size: Hw) -> "View":
-        """The image is the input."""
+        """Return the view of a network whose input is the image."""
         return cls(size, (1.0, 1.0), (0.0, 0.0), size, size)
 
     @classmethod
     def fitted(cls, size: Hw, seen: Hw, canvas: Hw) -> "View":
-        """The image, scaled to `seen`, lies in the upper left corner of a canvas, as detectors have it."""
+        """Return the view of an image scaled to `seen` in the upper left of a canvas: a detector's."""
         return cls(size, (seen[0] / size[0], seen[1] / size[1]), (0.0, 0.0), seen, canvas)
 
     @classmethod
     def cropped(cls, size: Hw, shown: Hw, crop: float = 1.0) -> "View":
-        """The middle of the image, as `resize_and_crop` takes it for classifiers."""
+        """Return the view of the middle of an image that `resize_and_crop` takes: a classifier's."""
         cut = cut_of(size, shown, crop)
         scale = (cut.scaled[0] / cut.kept[0], cut.scaled[1] / cut.kept[1])
         offset = (cut.first[0] * scale[0] + cut.second[0], cut.first[1] * scale[1] + cut.second[1])
@@ -52,17 +52,17 @@ class View:
 
     @property
     def middle(self) -> Hw:
-        """Row and column of the pixel in the middle of what is seen."""
+        """Return row and column of the pixel in the middle of what is seen."""
         top, left, bottom, right = self.visible
         return int((top + bottom) / 2), int((left + right) / 2)
 
     @property
     def visible(self) -> Box:
-        """The part of the image that the network sees."""
+        """Return the part of the image that the network sees."""
         return self._box((0.0, 0.0), self.seen)
 
     def stride(self, grid: Hw) -> int:
-        """Input pixels for a cell of a map of `grid` cells: maps round up, so it is the one that fits."""
+        """Return the stride of a map of `grid` cells: maps round up, so it is the one that fits."""
         for power in range(max(self.canvas).bit_length() + 1):
             if all(math.ceil(side / 2**power) == n for side, n in zip(self.canvas, grid, strict=True)):
                 return 2**power
@@ -72,11 +72,11 @@ class View:
         )
 
     def cells(self, stride: int) -> Hw:
-        """(height, width) in cells of what belongs to the image."""
+        """Return (height, width) in cells of what belongs to the image."""
         return math.ceil(self.seen[0] / stride), math.ceil(self.seen[1] / stride)
 
     def cell(self, at: Hw, stride: int) -> Hw:
-        """Row and column of the cell in which a pixel of the image, its middle that is, lies.
+        """Return row and column of the cell in which the middle of a pixel of the image lies.
 
         Raises:
             ValueError: a pixel outside the image, or in a part that the network does not see.
@@ -97,13 +97,13 @@ class View:
         return int(inside[0] // stride), int(inside[1] // stride)
 
     def box(self, cell: Hw, stride: int) -> Box:
-        """The part of the image that a cell stands for, cut at the border of what is seen."""
+        """Return the part of the image that a cell stands for, cut at the border of what is seen."""
         corner = (cell[0] * stride, cell[1] * stride)
         end = [min((n + 1) * stride, side) for n, side in zip(cell, self.seen, strict=True)]
         return self._box(corner, (end[0], end[1]))
 
     def extent(self, stride: int) -> Box:
-        """What all cells together stand for, the last ones whole: it may end beyond the image."""
+        """Return what all cells together stand for, the last ones whole: it may end beyond the image."""
         rows, columns = self.cells(stride)
         return self._box((0.0, 0.0), (rows * stride, columns * stride))
 

@@ -117,7 +117,7 @@ def maps_figure(image: Image.Image, size: tuple[int, int], rows: Sequence[MapRow
         _mark(tiles[0], row)
         top, left, bottom, right = row.extent
         for axes, weights, name in zip(tiles[1:], row.maps, row.names, strict=False):
-            caption = f"{name}\nup to {_percent(weights.max())} %, {times_even(weights)} even"
+            caption = f"{name}\nup to {_percent(weights.max())} %, {_times_even(weights)} even"
             _show_photo(axes, dim, size, caption, PALE_INK)
             times = weights * weights.size  # of even attention
             light = np.clip((times - 1) / (max(float(times.max()), LEAST_TOP) - 1), 0.0, 1.0)
@@ -211,7 +211,42 @@ def position_figure(rows: Sequence[PositionRow]) -> "Figure":
     return figure
 
 
-def times_even(weights: Array) -> str:
+def maps_text(rows: Sequence[MapRow]) -> str:
+    """Say where the query is, and how far the largest weight of each map exceeds even attention."""
+    y, x = rows[0].at
+    said = [f"query at y {y}, x {x}"]
+    for row in rows:
+        heads = zip(row.names, row.maps, strict=True)
+        tops = [f"{name} up to {_times_even(weights)} even" for name, weights in heads]
+        said.append(f"{row.title}: {', '.join(tops)}")
+    return "; ".join(said)
+
+
+def distance_text(rows: Sequence[DistanceRow]) -> str:
+    """Say the mean distance of every head in pixels of the network's input, and that of even attention."""
+    said = []
+    for row in rows:
+        heads = [f"head {n} {mean * row.stride:.0f} px" for n, mean in enumerate(row.mean, 1)]
+        said.append(f"{row.title}: {', '.join(heads)}, even attention {row.uniform * row.stride:.0f} px")
+    return "; ".join(said)
+
+
+def position_text(rows: Sequence[PositionRow]) -> str:
+    """Say which offset, or place, the tables raise most for every head, and by how much above their mean."""
+    said = []
+    for row in rows:
+        heads = []
+        for n, logits in enumerate(row.logits, 1):
+            y, x = (int(place) for place in np.unravel_index(logits.argmax(), logits.shape))
+            where = f"at y {y}, x {x}"
+            if row.relative:
+                where = f"towards dy {y - logits.shape[0] // 2}, dx {x - logits.shape[1] // 2}"
+            heads.append(f"head {n} most {where} ({logits.max() - logits.mean():+.2g})")
+        said.append(f"{row.title}: {', '.join(heads)}")
+    return "; ".join(said)
+
+
+def _times_even(weights: Array) -> str:
     """The largest weight of a map in multiples of what attention to all cells alike gives each of them."""
     return f"{weights.max() * weights.size:.1f}x"
 

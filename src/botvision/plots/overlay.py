@@ -8,13 +8,16 @@ one another, its masks have no outline to tell touching objects apart, and it ne
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from botvision.plots.style import INK, PALE_INK, TRACK, ellipsis, fit
+
+if TYPE_CHECKING:  # for its name alone: it brings torch
+    from botvision.coco.instances import Instances
 
 # Okabe and Ito's colours, told apart with any kind of colour vision, without black and a little brighter:
 # they must stand out from photographs.
@@ -35,61 +38,18 @@ Mode = Literal["auto", "labels", "plain"]
 
 
 @dataclass(frozen=True)
-class Objects:
-    """What is drawn upon an image of (H, W): N objects.
-
-    Attributes:
-        boxes: (N, 4), x0 y0 x1 y1 in pixels of the image.
-        labels: (N,), 1..K; 1 is the first of the classes.
-        scores: (N,), 0..1; None for ground truth.
-        masks: N arrays (H, W), nonzero within the object, looked up one at a time: an object that decodes
-            upon `masks[i]` keeps large pictures small in memory. None: boxes alone.
-        crowd: (N,), whether it is a region of many objects that nobody told apart; None: nowhere.
-    """
-
-    boxes: npt.NDArray[Any]
-    labels: npt.NDArray[Any]
-    scores: npt.NDArray[Any] | None = None
-    masks: Sequence[Any] | npt.NDArray[Any] | None = None
-    crowd: npt.NDArray[Any] | None = None
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    @classmethod
-    def of(cls, found: Mapping[str, Any], threshold: float = 0.0) -> "Objects":
-        """Take a target or a result as torchvision's detectors have them.
-
-        Args:
-            found: `boxes`, `labels` and, if there, `scores`, `masks` ((N, H, W) of 0 and 1, or
-                (N, 1, H, W) of probabilities) and `iscrowd`.
-            threshold: detections below this score are left out.
-        """
-        boxes = np.asarray(found["boxes"], np.float32).reshape(-1, 4)
-        scores = np.asarray(found["scores"], np.float32) if "scores" in found else None
-        keep = np.arange(len(boxes)) if scores is None else np.flatnonzero(scores >= threshold)
-        masks = np.asarray(found["masks"]) if "masks" in found else None
-        if masks is not None:
-            masks = (masks[:, 0] if masks.ndim == 4 else masks)[keep]
-            masks = masks >= 0.5 if masks.dtype.kind == "f" else masks.astype(bool)
-        crowd = np.asarray(found["iscrowd"]).astype(bool)[keep] if "iscrowd" in found else None
-        scores = None if scores is None else scores[keep]
-        return cls(boxes[keep], np.asarray(found["labels"])[keep], scores, masks, crowd)
-
-
-@dataclass(frozen=True)
 class Pair:
     """One image of a sheet: what is there, and what was found."""
 
     image: Image.Image
-    truth: Objects
-    prediction: Objects
+    truth: "Instances"
+    prediction: "Instances"
     caption: str = ""
 
 
 def overlay(
     image: Image.Image,
-    objects: Objects,
+    objects: "Instances",
     classes: Sequence[str],
     *,
     shortest: int = SHORTEST_SIDE,
@@ -100,7 +60,7 @@ def overlay(
     """Draw objects upon an image.
 
     Args:
-        image: any size and mode; `objects` are in its pixels.
+        image: any size and mode.
         objects: larger ones are drawn first, so that none is buried.
         classes: K names.
         shortest: a picture whose longer side is below this is enlarged to it.
@@ -117,13 +77,15 @@ def overlay(
     Raises:
         ValueError: a label outside 1..K.
     """
-    labels = np.asarray(objects.labels, np.int64).reshape(-1)
+    labels = objects.labels
     if len(labels) and not 1 <= labels.min() <= labels.max() <= len(classes):
         raise ValueError(f"labels {labels.min()} to {labels.max()} for {len(classes)} classes: expected 1..K")
     scale = min(max(1.0, shortest / max(image.size)), longest / max(image.size))
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     picture = image.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    boxes = np.clip(np.nan_to_num(_boxes(objects)) * scale, 0, [*size, *size])
+    height, width = objects.size or (image.height, image.width)
+    scales = [size[0] / width, size[1] / height] * 2
+    boxes = np.clip(np.nan_to_num(_boxes(objects)) * scales, 0, [*size, *size])
     plain = _is_many(objects, classes) if mode == "auto" else mode == "plain"
     if colours is None and len(classes) == 1:
         colours = instance_colours(boxes)
@@ -136,7 +98,7 @@ def overlay(
     if objects.masks is not None:
         for i in order:
             fill = FILL / 2 if crowd[i] else FILL
-            _draw_mask(picture, np.asarray(objects.masks[i]), colours[i], fill, line)
+            _draw_mask(picture, objects.masks[i], colours[i], fill, line)
         line = max(1, line // 2)  # of the boxes around them
     if objects.masks is None or not plain:
         draw = ImageDraw.Draw(picture)
@@ -147,7 +109,7 @@ def overlay(
             draw.rectangle(corners, outline=colours[i], width=line)
     if not plain:
         # Sure objects choose their label's place first; of the ground truth, large ones.
-        first = order if objects.scores is None else np.argsort(-np.asarray(objects.scores), kind="stable")
+        first = order if objects.scores is None else np.argsort(-objects.scores, kind="stable")
         _draw_labels(picture, boxes, _texts(objects, labels, classes), colours, list(first))
     elif mode == "auto":
         picture = _with_legend(picture, [objects], classes, 8)
@@ -155,14 +117,13 @@ def overlay(
 
 
 def truth_and_prediction_sheet(
-    pairs: Sequence[Pair], classes: Sequence[str], *, columns: int | None = None, cell: int = 380
+    pairs: Sequence[Pair], classes: Sequence[str], *, cell: int = 380
 ) -> Image.Image:
     """Set ground truth and prediction of some images side by side, pair beside pair in a grid.
 
     Args:
-        pairs: at least one.
+        pairs: at least one; up to three stand in one column, up to twelve in two, more in three.
         classes: K names.
-        columns: pairs a row; by default one for up to three pairs, else two, and three from thirteen on.
         cell: pixels of the longer side of one picture.
 
     Raises:
@@ -170,7 +131,7 @@ def truth_and_prediction_sheet(
     """
     if not pairs:
         raise ValueError("no images for a sheet of ground truth and predictions, expected at least one")
-    columns = min(columns or (1 if len(pairs) <= 3 else 2 if len(pairs) <= 12 else 3), len(pairs))
+    columns = 1 if len(pairs) <= 3 else 2 if len(pairs) <= 12 else 3
     tiles = [_side_by_side(pair, classes, cell) for pair in pairs]
     captions = [pair.caption for pair in pairs]
     headings = ["ground truth", "prediction"] * columns
@@ -320,7 +281,7 @@ def _side_by_side(pair: Pair, classes: Sequence[str], cell: int) -> Image.Image:
 
 
 def _with_legend(
-    picture: Image.Image, shown: Sequence[Objects], classes: Sequence[str], margin: int
+    picture: Image.Image, shown: "Sequence[Instances]", classes: Sequence[str], margin: int
 ) -> Image.Image:
     """Write what the colours mean below a picture, for the classes that occur in it, if there are several."""
     present = sorted({int(label) - 1 for objects in shown for label in objects.labels})
@@ -384,14 +345,9 @@ def _draw_labels(
     colours: Sequence[Colour],
     order: Sequence[int],
 ) -> None:
-    """Write labels upon a picture, in place; none covers another or leaves the picture.
+    """Write a label for each box upon a picture, in place; none covers another or leaves the picture.
 
-    Args:
-        picture: RGB.
-        boxes: (N, 4) of the objects in pixels of the picture.
-        texts: N labels; long ones are cut.
-        colours: N grounds; the letters are dark or white, whichever can be read on them.
-        order: of the objects: the first chooses its label's place first, the last may be left without.
+    Boxes are served in `order`: the first chooses its label's place first, the last may be left without.
     """
     font_size = max(11, min(22, round(max(picture.size) / 55)))
     font, draw = ImageFont.load_default(size=font_size), ImageDraw.Draw(picture)
@@ -438,10 +394,10 @@ def _place(
     return (int(places[best, 0]), int(places[best, 1])) if cost[best] < MOST_HIDDEN else None
 
 
-def _texts(objects: Objects, labels: npt.NDArray[np.int64], classes: Sequence[str]) -> list[str]:
+def _texts(objects: "Instances", labels: npt.NDArray[np.int64], classes: Sequence[str]) -> list[str]:
     texts = [" ".join(str(classes[label - 1]).split()) for label in labels]
     if objects.scores is not None:
-        scores = np.asarray(objects.scores, np.float64)
+        scores = objects.scores.astype(np.float64)
         # Not "100%" for what is not quite certain: nothing a network says is.
         texts = [f"{t} {min(99, math.floor(100 * s + 0.5))}%" for t, s in zip(texts, scores, strict=True)]
     if objects.crowd is not None:
@@ -449,11 +405,11 @@ def _texts(objects: Objects, labels: npt.NDArray[np.int64], classes: Sequence[st
     return texts
 
 
-def _is_many(objects: Objects, classes: Sequence[str]) -> bool:
+def _is_many(objects: "Instances", classes: Sequence[str]) -> bool:
     return len(objects) > (MANY if len(classes) > 1 else MANY // 4)
 
 
-def _boxes(objects: Objects) -> Boxes:
+def _boxes(objects: "Instances") -> Boxes:
     return np.asarray(objects.boxes, np.float64).reshape(-1, 4)
 
 

@@ -10,9 +10,9 @@ from botvision.studies.outcome import Picture
 from botvision.studies.plan import Plan, PlannedRun
 
 if TYPE_CHECKING:
-    from botvision.inference.attention_writer import Looked
+    from botvision.inference.attention_maps import ImageAttention
     from botvision.inference.detector import DetectionPredictor
-    from botvision.inference.predictor import Predictor
+    from botvision.inference.predictor import FileResult, Predictor
 
 FOLDER = "attention"  # in the study's folder
 GROUND = (24, 24, 28)  # in the place of photos; maps are made of light
@@ -48,20 +48,11 @@ def attention_pictures(plan: Plan, *, photos: bool = True) -> tuple[Picture, ...
 
 def _draw(run: PlannedRun, count: int, plan: Plan, photos: bool) -> tuple[Picture, ...]:
     from botvision.config.recipes import build_config, config_to_dict, load_config
-    from botvision.inference.attention_writer import (
-        DISTANCE,
-        POSITION,
-        distance_rows,
-        distance_text,
-        map_rows,
-        maps_text,
-        position_rows,
-        position_text,
-        write_attention,
-    )
+    from botvision.inference.attention_maps import distance_rows, map_rows, position_rows
     from botvision.inference.detector import DetectionPredictor
     from botvision.inference.predictor import Predictor
-    from botvision.inference.writer import PICTURES
+    from botvision.inference.writers import DISTANCE, PICTURES, POSITION, write_attention
+    from botvision.plots.attention import distance_text, maps_text, position_text
     from botvision.training.task import task_of
 
     config = load_config(run.folder / "config.yaml")
@@ -107,11 +98,11 @@ def _look(
     data: Any,  # noqa: ANN401  a data set of either task
     names: Mapping[int, str],
     photos: bool,
-) -> "Iterator[Looked]":
+) -> "Iterator[FileResult[ImageAttention]]":
     from PIL import Image
 
     from botvision.inference.attention_maps import attention_maps
-    from botvision.inference.attention_writer import Looked
+    from botvision.inference.predictor import FileResult
     from botvision.plots.style import fit
 
     for index, name in names.items():
@@ -119,4 +110,5 @@ def _look(
         point = data.point_of(index)
         found = attention_maps(predictor, image, None if point is None else [point])
         picture = fit(image)
-        yield Looked(name, found, picture if photos else Image.new("RGB", picture.size, GROUND))
+        shown = picture if photos else Image.new("RGB", picture.size, GROUND)
+        yield FileResult(name, found, picture=shown)

@@ -9,12 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from botvision.coco.evaluate import CocoMetrics, evaluate_coco
+from botvision.coco.instances import Instances
 from botvision.coco.matches import Matches, match_coco
-from botvision.coco.results import arrays_of, to_results
+from botvision.coco.results import to_results
 from botvision.coco.sides import SideAccuracy, side_accuracy
 from botvision.coco.truth import CocoTruth, Kind, read_truth
 from botvision.data.detection import DetectionDataset
-from botvision.plots.overlay import Objects, Pair, truth_and_prediction_sheet
+from botvision.plots.overlay import Pair, truth_and_prediction_sheet
 from botvision.training.learner import ADVICE, DivergedError
 
 SHEET_IMAGES = 12
@@ -104,12 +105,12 @@ class Results:
         for index in range(0, len(self.data), max(1, len(self.data) // SHEET_IMAGES))[:SHEET_IMAGES]:
             picture = Image.fromarray(self.data.load(index).permute(1, 2, 0).numpy())
             mine = found.get(self.data.image_id(index), [])
-            detections = Objects(**arrays_of(mine, self._ids, threshold=SHEET_SCORE))
+            detections = Instances.of_records(mine, self._ids).above(SHEET_SCORE)
             caption = self.data.name_of(index).rpartition("/")[2]
             if not len(detections):
                 best = max((record["score"] for record in mine), default=0.0)
                 caption += f": nothing found with a score of {SHEET_SCORE:.0%} (best {best:.1%})"
-            pairs.append(Pair(picture, Objects.of(self.data.instances(index)), detections, caption))
+            pairs.append(Pair(picture, Instances.of(self.data.instances(index)), detections, caption))
         return truth_and_prediction_sheet(pairs, self.data.classes)
 
     def evaluate(self) -> DetectionMetrics:
