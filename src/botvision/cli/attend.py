@@ -1,10 +1,12 @@
-"""The command ``attend``: what attention looks at. It speaks through functions that `cli` hands in."""
+"""The command `attend`: what attention looks at."""
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from botvision.cli.output import warn
+from botvision.io.errors import DataError
 from botvision.tables.markdown import table
 
 if TYPE_CHECKING:
@@ -12,16 +14,9 @@ if TYPE_CHECKING:
     from botvision.inference.detector import DetectionPredictor
     from botvision.inference.predictor import FileResult, Predictor
 
-Say = Callable[[str], object]
 
-
-def attend(args: argparse.Namespace, say: Say, complain: Say) -> int:
+def attend(args: argparse.Namespace) -> int:
     """Draw what the attention of a run's model looks at in images.
-
-    Args:
-        args: of the command.
-        say: prints a line of output.
-        complain: prints one line on something that could not be used.
 
     Returns:
         The exit code: 0, or 2 where no image could be read.
@@ -47,17 +42,17 @@ def attend(args: argparse.Namespace, say: Say, complain: Say) -> int:
     if not files:
         raise ValueError(f"{args.images[0]}: no image found in it")
     shown: list[ImageAttention] = []
-    looked = _told(_look(predictor, files, args.at), shown, say, complain)
+    looked = _look(predictor, files, args.at, shown)
     written = write_attention(looked, files, args.out, predictor.description, choice)
     if not shown:
         return 2
     if len(shown) < len(files):
-        say(f"\n{len(files)} files: {len(shown)} looked at, {len(files) - len(shown)} could not be")
-    say(f"\n{distance_table(shown)}")
+        print(f"\n{len(files)} files: {len(shown)} looked at, {len(files) - len(shown)} could not be")
+    print(f"\n{distance_table(shown)}")
     use = _use_of(args.run)
     if use is not None:
-        say(f"\n{use}")
-    say(f"\nwritten: {', '.join(f'{path}/' if path.is_dir() else str(path) for path in written)}")
+        print(f"\n{use}")
+    print(f"\nwritten: {', '.join(f'{path}/' if path.is_dir() else str(path) for path in written)}")
     return 0
 
 
@@ -74,47 +69,39 @@ def _use_of(run: str) -> str | None:
 
 
 def _look(
-    predictor: "Predictor | DetectionPredictor", files: Sequence[Path], at: Sequence[tuple[int, int]] | None
+    predictor: "Predictor | DetectionPredictor",
+    files: Sequence[Path],
+    at: Sequence[tuple[int, int]] | None,
+    shown: "list[ImageAttention]",
 ) -> "Iterator[FileResult[ImageAttention]]":
-    """One image after the other; one that cannot be read, or lacks a query's pixel, is reported in place."""
+    """One image after the other, with a line on each; what is found goes into `shown` too.
+
+    One that cannot be read, or lacks a query's pixel, is reported in place.
+    """
     from botvision.data.images import read_image
     from botvision.inference.attention_maps import attention_maps
     from botvision.inference.predictor import FileResult
-    from botvision.io.errors import DataError
     from botvision.plots.overlay import LONGEST_SIDE
     from botvision.plots.style import fit
 
     for file in files:
         try:
             image = read_image(file)
-        except DataError as error:
-            yield FileResult(str(file), None, error=str(error))
-            continue
-        try:
             found = attention_maps(predictor, image, at)
         except ValueError as error:
-            yield FileResult(str(file), None, error=f"{file}: {error}")
+            line = str(error) if isinstance(error, DataError) else f"{file}: {error}"
+            warn(line)
+            yield FileResult(str(file), None, error=line)
             continue
+        height, width = found.view.size
+        places = " ".join(f"{y},{x}" for y, x in found.at)
+        print(f"{file}: {height}x{width} pixels, queries at y,x {places}")
+        shown.append(found)
         yield FileResult(str(file), found, picture=fit(image, 1, LONGEST_SIDE))
 
 
-def _told(
-    looked: "Iterable[FileResult[ImageAttention]]", shown: "list[ImageAttention]", say: Say, complain: Say
-) -> "Iterator[FileResult[ImageAttention]]":
-    """Hand on, say a line on each, and keep what was found."""
-    for each in looked:
-        if each.found is None:
-            complain(str(each.error))
-        else:
-            height, width = each.found.view.size
-            places = " ".join(f"{y},{x}" for y, x in each.found.at)
-            say(f"{each.file}: {height}x{width} pixels, queries at y,x {places}")
-            shown.append(each.found)
-        yield each
-
-
 def distance_table(images: "Sequence[ImageAttention]") -> str:
-    """Mean attention distance in pixels of the network's input, by block and head, as Markdown.
+    """Return mean attention distance in pixels of the network's input, by block and head, as Markdown.
 
     The last column is the size of the block's residual branch beside its shortcut, both as root mean square.
     """

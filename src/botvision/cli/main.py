@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from botvision.cli.output import warn
 from botvision.cli.parser import (
     MANUAL,
     Overrides,
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt as stop:
-        return _warn(f"interrupted{stop}", 130)
+        return warn(f"interrupted{stop}", 130)
     except BrokenPipeError:
         # What is still buffered has no reader; without this Python would report it once more on its way out.
         with contextlib.suppress(OSError, ValueError):
@@ -63,11 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").split(".")[0]
         if debug or package not in EXTRAS:
             raise
-        return _warn(f'{package} is not installed: pip install "botvision[{EXTRAS[package]}]"')
+        return warn(f'{package} is not installed: pip install "botvision[{EXTRAS[package]}]"')
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if debug or (isinstance(error, RuntimeError) and not lacks_memory(error)):
             raise
-        return _warn(one_line(error))
+        return warn(one_line(error))
 
 
 def one_line(error: Exception) -> str:
@@ -113,7 +114,7 @@ def _check(args: argparse.Namespace, overrides: Overrides) -> int:
     with CountBar() as bar:
         found = check_data(data_config(args.data, overrides) if overrides else args.data, bar)
     for problem in found.problems:
-        _warn(problem)
+        warn(problem)
     print(check_tables(found))
     if found.ok and found.kind != "images":
         detection = found.kind == "detection"
@@ -207,7 +208,7 @@ def _predict(args: argparse.Namespace, _: Overrides) -> int:
         _must_exist(path)
     from botvision.cli.predict import predict
 
-    return predict(args, print, _warn)
+    return predict(args)
 
 
 def _attend(args: argparse.Namespace, _: Overrides) -> int:
@@ -216,7 +217,7 @@ def _attend(args: argparse.Namespace, _: Overrides) -> int:
         _must_exist(path)
     from botvision.cli.attend import attend
 
-    return attend(args, print, _warn)
+    return attend(args)
 
 
 def _cost(args: argparse.Namespace, overrides: Overrides) -> int:
@@ -280,7 +281,7 @@ def _study(args: argparse.Namespace, overrides: Overrides) -> int:
     check_study(args, overrides)
     from botvision.cli.study import study
 
-    return study(args, overrides, print, _warn)
+    return study(args, overrides, print, warn)
 
 
 def _recipes(args: argparse.Namespace, _: Overrides) -> int:
@@ -308,14 +309,6 @@ def _models(args: argparse.Namespace, _: Overrides) -> int:
     print(model_table(VARIANTS))
     print("\nEvery ResNet of timm works, too.\nnext: botvision cost MODEL --vs resnet50")
     return 0
-
-
-def _warn(text: str, code: int = 2) -> int:
-    """Write one line to the error stream, after what was printed before it, and return the exit code."""
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
-    print(f"botvision: {' '.join(text.split())}", file=sys.stderr, flush=True)
-    return code
 
 
 def _must_exist(path: str, where: str = "", kind: str = "file or folder") -> None:

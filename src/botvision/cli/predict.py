@@ -1,36 +1,28 @@
-"""The command ``predict``, for classifiers and detectors. It speaks through functions that `cli` hands in."""
+"""The command `predict`, for classifiers and detectors."""
 
 import argparse
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from botvision.cli.output import warn
 from botvision.tables.predictions import objects_line, ranking
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from botvision.coco.instances import Instances
     from botvision.data.detection import DetectionDataset
     from botvision.inference.detector import DetectionPredictor
-    from botvision.inference.predictor import FileResult
 
 LISTED = 50  # more files than this get a bar instead of a line each
 CLASSIFIER_BATCH, DETECTOR_BATCH = 32, 4
 DEFAULT_TOPK = 5
 
-Say = Callable[[str], object]
 
-
-def predict(args: argparse.Namespace, say: Say, complain: Say) -> int:
+def predict(args: argparse.Namespace) -> int:
     """Run the model of a run on images.
-
-    Args:
-        args: of the command.
-        say: prints a line of output.
-        complain: prints one line on something that could not be used.
 
     Returns:
         The exit code: 0, or 2 where no image could be read.
@@ -41,17 +33,15 @@ def predict(args: argparse.Namespace, say: Say, complain: Say) -> int:
     from botvision.inference.predictor import find_model
 
     _, task = find_model(args.run)
-    detector = ("score", "max_detections", "truth")
-    others = ("topk",) if task == "detect" else detector
-    for name in others:
+    for name in ("topk",) if task == "detect" else ("score", "max_detections", "truth"):
         if getattr(args, name) is not None:
             kind = "a detector" if task == "detect" else "a classifier"
             raise ValueError(f"--{name.replace('_', '-')}: {args.run} is {kind}, which has no such choice")
-    return (_detect if task == "detect" else _classify)(args, say, complain)
+    return _detect(args) if task == "detect" else _classify(args)
 
 
-def _classify(args: argparse.Namespace, say: Say, complain: Say) -> int:
-    from botvision.inference.predictor import Predictor, find_images
+def _classify(args: argparse.Namespace) -> int:
+    from botvision.inference.predictor import Predictor
     from botvision.inference.writers import PICTURES, PREDICTIONS, write_predictions, write_sheet
 
     predictor = Predictor.from_run(args.run, device=args.device, batch_size=args.batch or CLASSIFIER_BATCH)
@@ -60,35 +50,32 @@ def _classify(args: argparse.Namespace, say: Say, complain: Say) -> int:
     except ValueError as error:
         raise ValueError(f"{args.run}: {error}") from None
     out, pictures = Path(args.out), not args.no_pictures
-    files = find_images(args.paths, skip=out) if args.paths else _samples(args.run, args.samples, out)
-    if not files:
-        raise ValueError(f"{args.paths[0]}: no image found in it")
+    files = _files(args) if args.paths else _samples(args)
     read = 0
     shown: list[tuple[Image.Image | None, list[dict[str, Any]], str]] = []
     found = predictor.predict_files(files, args.topk or DEFAULT_TOPK, keep_pictures=pictures)
     for prediction in write_predictions(found, out, files, predictor.description, pictures=pictures):
-        if prediction.found is not None:
-            read += 1
-            say(f"{prediction.file}: {ranking(prediction.found)}")
-            if not args.paths:  # a few samples, all at once on one sheet
-                shown += [(prediction.picture, prediction.found, Path(prediction.file).parent.name)]
-        else:
-            complain(str(prediction.error))
-    say(f"\n{_count(len(files), 'file')}: {read} classified, {len(files) - read} could not be read")
+        if prediction.found is None:
+            warn(str(prediction.error))
+            continue
+        read += 1
+        print(f"{prediction.file}: {ranking(prediction.found)}")
+        if not args.paths:  # a few samples, all at once on one sheet
+            shown += [(prediction.picture, prediction.found, Path(prediction.file).parent.name)]
     written = [str(out / PREDICTIONS), *([f"{out / PICTURES}/"] if pictures and read else [])]
     if not args.paths and pictures:
         written.append(str(write_sheet(shown, out)))
-    say(f"written: {', '.join(written)}")
-    return 0 if read else 2
+    return _end(len(files), read, "classified", written)
 
 
-def _samples(run: str, count: int, out: Path) -> list[Path]:
-    """Write images that the run was evaluated on as files in `out`; the folder of each is its class."""
+def _samples(args: argparse.Namespace) -> list[Path]:
+    """Write images that the run was evaluated on as files; the folder of each is its class."""
     from botvision.data.classification import open_splits
     from botvision.data.samples import export_samples
 
-    config: Any = _config(run)
-    return export_samples(open_splits(config.data, config.train.seed).val, count, out / "images")
+    config = _config(args.run)
+    val = open_splits(config.data, config.train.seed).val
+    return export_samples(val, args.samples, Path(args.out) / "images")
 
 
 @dataclass(frozen=True)
@@ -110,9 +97,10 @@ class _Images:
     read: "Callable[[str | Path], Image.Image] | None" = None
 
 
-def _detect(args: argparse.Namespace, say: Say, complain: Say) -> int:
+def _detect(args: argparse.Namespace) -> int:
+    from botvision.coco.instances import Instances
     from botvision.data.images import read_image
-    from botvision.inference.detector import DetectionPredictor
+    from botvision.inference.detector import DetectionPredictor, readable
     from botvision.inference.writers import (
         DRAWN,
         PICTURES,
@@ -121,6 +109,7 @@ def _detect(args: argparse.Namespace, say: Say, complain: Say) -> int:
         write_detections,
         write_pairs,
     )
+    from botvision.io.progress import CountBar
     from botvision.plots.overlay import Pair
 
     predictor = DetectionPredictor.from_run(
@@ -131,7 +120,7 @@ def _detect(args: argparse.Namespace, say: Say, complain: Say) -> int:
         max_detections=args.max_detections,
     )
     out, pictures = Path(args.out), not args.no_pictures
-    images = _images(args, predictor, complain) if args.paths else _detection_samples(args, predictor)
+    images = _images(args, predictor) if args.paths else _detection_samples(args, predictor)
     files, categories = images.files, predictor.description["categories"]
     drawn = DRAWN if args.score is None else args.score
     found = predictor.predict_files(files, keep_pictures=pictures, read=images.read or read_image)
@@ -139,17 +128,23 @@ def _detect(args: argparse.Namespace, say: Say, complain: Say) -> int:
         found, out, files, predictor.description, image_ids=images.ids, pictures=pictures, drawn=drawn
     )
     read, pairs = 0, []
-    for place, each in enumerate(_told(written, len(files), categories, drawn, say)):
-        if each.found is None:
-            complain(str(each.error))
-            continue
-        read += 1
-        if images.data is not None and each.picture is not None:  # a few samples, all at once on one sheet
-            index = images.places[place]
-            truth = _truth_of(images.data, index, each.found.size)
-            caption = images.data.name_of(index)
-            pairs.append(Pair(each.picture, truth, each.found.above(drawn), caption))
-    say(f"\n{_count(len(files), 'file')}: {read} searched, {len(files) - read} could not be read")
+    with CountBar() as bar:
+        for place, each in enumerate(written):
+            if len(files) > LISTED:
+                bar("searching", place + 1, len(files))
+            if each.found is None:
+                warn(str(each.error))
+                continue
+            read += 1
+            if len(files) <= LISTED:
+                print(f"{each.file}: {objects_line(readable(each.found, categories), drawn)}")
+            if images.data is not None and each.picture is not None:  # a few, all at once on one sheet
+                index = images.places[place]
+                target = images.data.instances(index)
+                target = target if images.data.has_masks else target | {"masks": None}
+                truth = Instances.of(target, each.found.size)
+                caption = images.data.name_of(index)
+                pairs.append(Pair(each.picture, truth, each.found.above(drawn), caption))
     names = [
         str(out / RESULTS),
         str(out / PREDICTIONS),
@@ -157,33 +152,31 @@ def _detect(args: argparse.Namespace, say: Say, complain: Say) -> int:
     ]
     if pairs:
         names.append(str(write_pairs(pairs, predictor.classes, out)))
-    say(f"written: {', '.join(names)}")
+    code = _end(len(files), read, "searched", names)
     if args.truth is not None and read:
         results, truth_file = shlex.quote(str(out / RESULTS)), shlex.quote(args.truth)
-        say(f"next: botvision eval {results} --truth {truth_file}")
-    return 0 if read else 2
+        print(f"next: botvision eval {results} --truth {truth_file}")
+    return code
 
 
-def _images(args: argparse.Namespace, predictor: "DetectionPredictor", complain: Say) -> _Images:
+def _images(args: argparse.Namespace, predictor: "DetectionPredictor") -> _Images:
     """Find the images that PATH names, those of the truth alone if one is given."""
     from botvision.inference.detector import Truth
-    from botvision.inference.predictor import find_images
 
-    files = find_images(args.paths, skip=args.out)
-    if not files:
-        raise ValueError(f"{args.paths[0]}: no image found in it")
+    files = _files(args)
     if args.truth is None:
         return _Images(files)
     truth = Truth.read(args.truth)
     truth.compare(predictor.description["categories"])
     ids = truth.number(files)
     if not ids:
-        raise ValueError(f"{args.truth}: none of the {_count(len(files), 'file')} is an image of it")
+        raise ValueError(f"{args.truth}: none of the {_count(len(files))} is an image of it")
     strangers = [file for file in files if file not in ids]
     if len(strangers) > LISTED:
-        complain(f"{len(strangers)} files are no images of {args.truth}, left out; the first: {strangers[0]}")
-    for file in strangers if len(strangers) <= LISTED else ():
-        complain(f"{file}: no image of {args.truth}, left out")
+        warn(f"{len(strangers)} files are no images of {args.truth}, left out; the first: {strangers[0]}")
+    else:
+        for file in strangers:
+            warn(f"{file}: no image of {args.truth}, left out")
     return _Images(list(ids), ids, read=truth.reader(ids))
 
 
@@ -196,41 +189,23 @@ def _detection_samples(args: argparse.Namespace, predictor: "DetectionPredictor"
 
     if args.truth is not None:
         raise ValueError("--truth: expected PATH, the images that it describes")
-    config: Any = _config(args.run)
+    config = _config(args.run)
     known = [Category(int(c["id"]), str(c["name"])) for c in predictor.description["categories"]]
     with CountBar() as bar:
         data = open_detection_split(config.data, "val", config.train.seed, known, bar)
     samples = export_detection_samples(data, args.samples, Path(args.out) / "images")
-    files = [path for path, _ in samples]
-    ids = {path: data.image_id(index) for path, index in samples}
-    return _Images(files, ids, data, [index for _, index in samples])
+    files, places = [path for path, _ in samples], [index for _, index in samples]
+    return _Images(files, {path: data.image_id(index) for path, index in samples}, data, places)
 
 
-def _truth_of(data: "DetectionDataset", index: int, size: tuple[int, int] | None) -> "Instances":
-    from botvision.coco.instances import Instances
+def _files(args: argparse.Namespace) -> list[Path]:
+    """The images that PATH names, without those that an earlier run of the command has written."""
+    from botvision.inference.predictor import find_images
 
-    target = data.instances(index)
-    return Instances.of(target if data.has_masks else target | {"masks": None}, size)
-
-
-def _told(
-    found: "Iterable[FileResult[Instances]]",
-    total: int,
-    categories: Sequence[Mapping[str, Any]],
-    drawn: float,
-    say: Say,
-) -> "Iterator[FileResult[Instances]]":
-    """Hand detections on; say what is in each image, or if there are many, move a bar."""
-    from botvision.inference.detector import readable
-    from botvision.io.progress import CountBar
-
-    with CountBar() as bar:
-        for done, each in enumerate(found, 1):
-            if total > LISTED:
-                bar("searching", done, total)
-            elif each.found is not None:
-                say(f"{each.file}: {objects_line(readable(each.found, categories), drawn)}")
-            yield each
+    files = find_images(args.paths, skip=args.out)
+    if not files:
+        raise ValueError(f"{args.paths[0]}: no image found in it")
+    return files
 
 
 def _config(run: str) -> Any:  # noqa: ANN401
@@ -243,5 +218,12 @@ def _config(run: str) -> Any:  # noqa: ANN401
     return load_config(path)
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+def _end(files: int, read: int, done: str, written: Sequence[str]) -> int:
+    """Say what was done and written, and return the exit code."""
+    print(f"\n{_count(files)}: {read} {done}, {files - read} could not be read")
+    print(f"written: {', '.join(written)}")
+    return 0 if read else 2
+
+
+def _count(files: int) -> str:
+    return f"{files} file{'s' * (files != 1)}"
