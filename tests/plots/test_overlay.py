@@ -194,6 +194,17 @@ def test_sheet(classes):
         truth_and_prediction_sheet([], classes)
 
 
+def test_a_sheet_shows_each_object_once(monkeypatch):
+    drawn = []
+    original = module._draw_mask
+    monkeypatch.setattr(module, "_draw_mask", lambda *args: drawn.append(args[1].sum()) or original(*args))
+    image, found = scene(7)
+    pair = Pair(image, Instances.of(found), Instances.of(found).above(0.5))
+    truth_and_prediction_sheet([pair], CLASSES, cell=120)
+    shown = [*found["masks"], *found["masks"][found["scores"] >= 0.5]]
+    assert sorted(drawn) == sorted(mask.sum() for mask in shown)
+
+
 def test_what_agrees_has_the_same_colour_on_both_sides():
     image, found = scene(12, (80, 80), seed=3)
     found["labels"][:] = 1
