@@ -163,7 +163,8 @@ def cifar_contenders(
     """
     if not members and device.type == "cuda":
         data.place(device)
-    runs: dict[str, Run] = {BATCHES: _batches(build_loader(data, batch, train=True, seed=0), batches, device)}
+    ours = build_loader(data, batch, train=True, seed=0, pin_memory=device.type == "cuda")
+    runs: dict[str, Run] = {BATCHES: _batches(ours, batches, device)}
     for name in CIFAR_OTHERS:
         if members and "tensors" in name:
             continue

@@ -11,7 +11,7 @@ from botvision.backbones.models import create_model
 from botvision.backbones.variants import VARIANTS
 from botvision.cli.parser import parse, split_overrides
 from botvision.config.recipes import build_config, load_recipe, recipe_names
-from botvision.training.detect import Detection
+from botvision.config.run import EVALUATION_KEYS
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -39,7 +39,7 @@ def test_commands(command: str) -> None:
     elif parsed.command == "train":
         build_config(load_recipe(parsed.recipe), overrides)
     else:
-        allowed = ("data.", "model.args.", *Detection.evaluation_keys)
+        allowed = ("data.", "model.args.", *EVALUATION_KEYS["detect"])
         assert not overrides or all(key.startswith(allowed) for key in overrides)
 
 

@@ -27,13 +27,9 @@ def test_batches_do_not_depend_on_the_number_of_processes_nor_on_an_interruption
     for workers in (0, 2):
         data = open_detection(config, seed=3).train
         loader = build_loader(data, 1, train=True, seed=4, num_workers=workers)
-        passes.append([batch for _ in range(2) for batch in loader])
+        passes.append([batch for epoch in range(2) for batch in loader.epoch(epoch)])
     assert len(passes[0]) == 6
     assert all(same(a, b) for a, b in zip(*passes, strict=True))
 
-    loader = build_loader(open_detection(config, seed=3).train, 1, train=True, seed=4)
-    started = iter(loader)
-    assert same(next(started), passes[0][0])
     resumed = build_loader(open_detection(config, seed=3).train, 1, train=True, seed=4)
-    resumed.load_state_dict(loader.state_dict())
-    assert all(same(a, b) for a, b in zip(resumed, passes[0][1:3], strict=True))
+    assert all(same(a, b) for a, b in zip(resumed.epoch(0, 1), passes[0][1:3], strict=True))

@@ -1,6 +1,5 @@
 """Loaders: the same batches after a stop in the middle of an epoch, for any number of workers."""
 
-import copy
 import itertools
 import pickle
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 
 from botvision.data import loaders
 from botvision.data.classification import ClassificationDataset, DataConfig, open_splits
-from botvision.data.loaders import ResumableSampler, build_loader
+from botvision.data.loaders import EpochSampler, build_loader
 from botvision.io.errors import DataError
 
 
@@ -18,11 +17,6 @@ def generated(**changes) -> ClassificationDataset:
     values: dict[str, Any] = {"source": "generated", "image_size": 16, "num_images": 22, "num_val_images": 11}
     values |= {"augment": "flip_crop", **changes}
     return open_splits(DataConfig(**values), seed=5).train
-
-
-def announce(loader, epoch):
-    assert isinstance(loader.sampler, ResumableSampler)
-    loader.sampler.set_epoch(epoch)
 
 
 def copied(batches):
@@ -36,8 +30,7 @@ def assert_same(left, right):
 
 
 def epoch_of(loader, epoch):
-    announce(loader, epoch)
-    return copied(loader)
+    return copied(loader.epoch(epoch))
 
 
 def test_batches():
@@ -70,7 +63,7 @@ def test_number_of_workers_makes_no_difference(changes):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("done", [1, 3, 5])
-def test_resumes_in_the_middle_of_an_epoch(workers, done):
+def test_goes_on_in_the_middle_of_an_epoch(workers, done):
     def loader():
         return build_loader(generated(), 4, train=True, seed=1, num_workers=workers)
 
@@ -78,32 +71,10 @@ def test_resumes_in_the_middle_of_an_epoch(workers, done):
     first, second, third = (epoch_of(whole, epoch) for epoch in range(3))
     stopped = loader()
     assert_same(epoch_of(stopped, 0), first)
-    announce(stopped, 1)
-    assert_same(copied(itertools.islice(stopped, done)), second[:done])
-    state = copy.deepcopy(stopped.state_dict())
+    assert_same(copied(itertools.islice(stopped.epoch(1), done)), second[:done])
     resumed = loader()
-    resumed.load_state_dict(state)
-    if done < 5:
-        assert_same(copied(resumed), second[done:])
-        announce(resumed, 2)
-    assert_same(copied(resumed), third)  # after the last batch the state means: the next epoch
-
-
-def test_lightning_may_announce_the_epoch_before_or_after_the_first_batch_is_asked_for():
-    whole = build_loader(generated(), 4, train=True, seed=1)
-    first, second = epoch_of(whole, 0), epoch_of(whole, 1)
-    stopped = build_loader(generated(), 4, train=True, seed=1)
-    list(itertools.islice(stopped, 2))
-    state = stopped.state_dict()
-    for announce_early in (True, False):
-        resumed = build_loader(generated(), 4, train=True, seed=1)
-        resumed.load_state_dict(state)
-        if announce_early:
-            announce(resumed, 0)
-        batches = iter(resumed)
-        announce(resumed, 0)
-        assert_same(copied(batches), first[2:])
-        assert_same(epoch_of(resumed, 1), second)
+    assert_same(copied(resumed.epoch(1, done)), second[done:])
+    assert_same(epoch_of(resumed, 2), third)
 
 
 def test_epochs_and_seeds_differ():
@@ -114,12 +85,6 @@ def test_epochs_and_seeds_differ():
     orders = [torch.cat([batch[2] for batch in batches]).tolist() for batches in (first, second, other)]
     assert orders[0] != orders[1]
     assert orders[0] != orders[2]
-
-
-def test_without_announcement_epochs_follow_each_other():
-    silent, told = (build_loader(generated(), 4, train=True, seed=1) for _ in range(2))
-    for epoch in range(3):
-        assert_same(copied(silent), epoch_of(told, epoch))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -133,24 +98,21 @@ def test_the_global_random_state_stays(workers):
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_share_an_epoch(world):
     samplers = [
-        ResumableSampler(23, seed=1, shuffle=True, multiple=2, rank=r, world_size=world) for r in range(world)
+        EpochSampler(23, seed=1, shuffle=True, multiple=2, rank=r, world_size=world) for r in range(world)
     ]
     orders = [[index for _, index in sampler] for sampler in samplers]
     assert {len(order) for order in orders} == {len(samplers[0])} == {23 // world // 2 * 2}
     assert len({index for order in orders for index in order}) == world * len(samplers[0])
-    assert len({str(sampler.state_dict()) for sampler in samplers}) == 1
-    whole = [ResumableSampler(23, seed=1, shuffle=False, rank=r, world_size=world) for r in range(world)]
+    whole = [EpochSampler(23, seed=1, shuffle=False, rank=r, world_size=world) for r in range(world)]
     assert sorted(index for sampler in whole for _, index in sampler) == list(range(23))
     assert [len(list(sampler)) for sampler in whole] == [len(sampler) for sampler in whole]
 
 
 def test_refusals(image_folder):
     with pytest.raises(DataError, match="22 images, expected a batch of 16 x 2 or more"):
-        build_loader(generated(), 16, train=True, seed=1, world_size=2)
-    with pytest.raises(DataError, match="the checkpoint's data have 22 images, these 40"):
-        ResumableSampler(40, seed=1, shuffle=True).load_state_dict({"epoch": 0, "done": 4, "length": 22})
+        build_loader(generated(), 16, train=True, seed=1, share=(0, 2))
     with pytest.raises(ValueError, match=r"rank 2 does not exist, expected 0\.\.1"):
-        ResumableSampler(40, seed=1, shuffle=True, rank=2, world_size=2)
+        EpochSampler(40, seed=1, shuffle=True, rank=2, world_size=2)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

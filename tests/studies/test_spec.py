@@ -14,7 +14,7 @@ from botvision.config.schema import ConfigError
 from botvision.studies.estimate import estimate
 from botvision.studies.plan import make_plan
 from botvision.studies.spec import load_study, study_names
-from botvision.training.task import task_of
+from botvision.training.run import task_of
 from tests.studies.files import write
 
 SLIDES = {  # the slides' three results tables: box AP, mask AP

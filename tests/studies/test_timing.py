@@ -13,7 +13,8 @@ from botvision.studies.bootstrap import Bootstrap
 from botvision.studies.collect import collect
 from botvision.studies.tables import results_grid
 from botvision.studies.timing import StepTimes, measure_steps, read_steps
-from botvision.training.stepping import Stepper
+from botvision.training.loop import Stepper
+from botvision.training.run import task_of
 from tests.studies.files import plan_of
 from tests.studies.test_collect import run_all
 from tests.studies.test_plan import TWO_SEEDS
@@ -23,14 +24,14 @@ def test_arms_take_turns_and_are_written_down(tmp_path, monkeypatch):
     calls = []
 
     class Fake:
-        def __init__(self, config):
-            self.name = config.model.name
+        def __init__(self, task):
+            self.name = task.config.model.name
 
         def __call__(self):
             calls.append(self.name)
             return 0.001 * len(calls)
 
-    monkeypatch.setattr("botvision.training.stepping.Stepper", Fake)
+    monkeypatch.setattr("botvision.training.loop.Stepper", Fake)
     monkeypatch.setattr(timing, "ROUNDS", 3)
     plan = plan_of(tmp_path, TWO_SEEDS)
     plan.folder.mkdir()
@@ -46,10 +47,10 @@ def test_arms_take_turns_and_are_written_down(tmp_path, monkeypatch):
 def test_on_a_gpu_one_arm_comes_after_the_other(tmp_path, monkeypatch):
     calls = []
 
-    def stepper(config):
-        return lambda: calls.append(config.model.name) or 0.001
+    def stepper(task):
+        return lambda: calls.append(task.config.model.name) or 0.001
 
-    monkeypatch.setattr("botvision.training.stepping.Stepper", stepper)
+    monkeypatch.setattr("botvision.training.loop.Stepper", stepper)
     monkeypatch.setattr("botvision.training.task.resolve_device", lambda _: torch.device("cuda"))
     monkeypatch.setattr("botvision.training.provenance.hardware", lambda _: "a GPU")
     monkeypatch.setattr(timing, "ROUNDS", 2)
@@ -111,14 +112,13 @@ def test_files_of_step_times_are_read_or_none(tmp_path):
 def test_a_step_has_gradients_of_the_whole_network_and_leaves_it_as_it_was(recipe, batches):
     small = {"data.num_images": "8", "data.num_val_images": "4", "data.image_size": "64",
              "train.batch_size": "4", "optim.clip_norm": "1.0", "train.accumulate": str(batches)}  # fmt: skip
-    step = Stepper(build_config(load_recipe(recipe), small))
+    step = Stepper(task_of(build_config(load_recipe(recipe), small)))
     model, seen = step._learner.model, []
     before = {name: value.clone() for name, value in model.named_parameters()}
     for parameter in model.parameters():
         parameter.register_post_accumulate_grad_hook(lambda p: seen.append(bool(p.grad.isfinite().all())))
     for _ in range(2):
         assert math.isfinite(step())
-        assert step._optimizer is not None
     assert len(seen) == 2 * batches * len(before)  # an optimiser step is all batches that it accumulates
     assert all(seen)
     for name, value in model.named_parameters():

@@ -16,8 +16,7 @@ from botvision.cli.parser import ABLATIONS
 from botvision.metrics.attention_use import load_use
 from botvision.metrics.predictions import load_predictions
 from botvision.training.attention_use import Images, attention_blocks, evaluate_replaced, measure_use
-from botvision.training.results import evaluate
-from botvision.training.run import train
+from botvision.training.run import evaluate, train
 from tests.terminal import complaint, table
 from tests.training.test_detect import small
 

@@ -23,13 +23,12 @@ from botvision.config.schema import ConfigError
 from botvision.data.detection import open_detection
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.detection.weights import load_detector
-from botvision.training import detect, history
+from botvision.training import detect, log
 from botvision.training.checkpoint import read_state
 from botvision.training.detect import LOSSES, Detection
-from botvision.training.history import read_rows
-from botvision.training.learner import DivergedError
-from botvision.training.results import evaluate, evaluation_files
-from botvision.training.run import train
+from botvision.training.log import read_rows
+from botvision.training.run import evaluate, evaluation_files, train
+from botvision.training.task import DivergedError
 from tests.training.runs import assert_same_run
 
 SMALL: dict[str, Any] = {
@@ -112,10 +111,11 @@ def test_numbers_are_those_of_the_written_results(run: Path):
 def test_the_averaged_weights_are_kept(run: Path):
     """And the average of a network with hooks is a network with hooks of its own."""
     model, description = load_detector(run / "model")
-    stored = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    stored = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     for name, value in model.state_dict().items():
-        assert torch.equal(value, stored[f"ema.module.{name}"]), name
-    assert not torch.equal(stored["model.backbone.body.conv1.0.weight"], model.backbone.body.conv1[0].weight)  # pyrefly: ignore
+        assert torch.equal(value, stored["evaluated"][name]), name
+    name = "backbone.body.conv1.0.weight"
+    assert not torch.equal(stored["model"][name], model.state_dict()[name])
     assert description["classes"] == open_detection(small().data, 0).classes
 
 
@@ -123,15 +123,15 @@ def test_interrupted_and_resumed_is_the_same_run(run: Path, tmp_path: Path, monk
     class Killed(BaseException):
         pass
 
-    original = history.History.log_step
+    original = log.History.log_step
 
-    def interrupted(self: history.History, step: int, *rest: Any, **parts: Any) -> None:
+    def interrupted(self: log.History, step: int, *rest: Any, **parts: Any) -> None:
         original(self, step, *rest, **parts)
         if step == 5:
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(history.History, "log_step", interrupted)
+        patch.setattr(log.History, "log_step", interrupted)
         with pytest.raises(Killed):
             train(small(), tmp_path / "run", progress=False)
     state = read_state(tmp_path / "run" / "checkpoints" / "last.ckpt")
@@ -216,13 +216,13 @@ def test_left_and_right_classes(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_loss_that_is_no_number_names_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    original = detect.Detector.loss
+    original = Detection.loss
 
-    def poisoned(self: detect.Detector, batch: Any) -> Any:
-        loss, indices, parts = original(self, batch)
-        return loss * math.nan, indices, parts
+    def poisoned(self: Detection, *given: Any) -> Any:
+        loss, parts = original(self, *given)
+        return loss * math.nan, parts
 
-    monkeypatch.setattr(detect.Detector, "loss", poisoned)
+    monkeypatch.setattr(Detection, "loss", poisoned)
     with pytest.raises(
         DivergedError,
         match=r"^step 1: the loss is nan on the batch of .*\(image id \d+\), .*\(image id \d+\)",
@@ -236,7 +236,7 @@ def test_detections_that_are_no_numbers_name_the_image():
     results = detect.Results(data, 20, masks=False)
     found = {"boxes": torch.full((1, 4), math.nan), "labels": torch.ones(1), "scores": torch.ones(1)}
     with pytest.raises(DivergedError, match=r"^the detections of .*\(image id 3\) are not finite"):
-        results.update([found], torch.tensor([2]))
+        results.add([found], torch.tensor([2]))
 
 
 def test_training_on_images_of_which_one_has_no_object(tmp_path: Path):

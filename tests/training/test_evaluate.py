@@ -10,8 +10,8 @@ from PIL import Image
 
 from botvision.config.recipes import ConfigError
 from botvision.metrics.predictions import load_predictions
-from botvision.training import history, run
-from botvision.training.results import evaluate, evaluation_files
+from botvision.training import log, run
+from botvision.training.run import evaluate, evaluation_files
 from tests.training.runs import tiny
 
 
@@ -65,9 +65,9 @@ def test_unfinished_runs_cannot_be_evaluated(whole_run: Path, tmp_path: Path):
 
 def test_json_is_never_half_written(tmp_path: Path):
     path = tmp_path / "x.json"
-    history.write_json(path, {"a": 1})
+    log.write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="JSON compliant"):
-        history.write_json(path, {"a": math.nan})
+        log.write_json(path, {"a": math.nan})
     assert json.loads(path.read_text()) == {"a": 1}
 
 

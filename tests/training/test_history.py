@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from botvision.training.history import STEPS, Table, read_rows
+from botvision.training.log import STEPS, Table, read_rows
 
 
 def rows_of(table: Table) -> list[int]:

@@ -14,8 +14,7 @@ from botvision.backbones.models import create_model
 from botvision.cli import main as cli
 from botvision.config.recipes import build_config, load_recipe
 from botvision.config.run import RunConfig
-from botvision.training.results import evaluate
-from botvision.training.run import train
+from botvision.training.run import evaluate, train
 from tests.terminal import table
 
 TWINS = ("longrange_resnet14_nano", "longrange_botnet14_nano")

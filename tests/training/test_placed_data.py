@@ -1,6 +1,7 @@
 """A run whose batches are made on a device ends in the same bits."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,14 +18,14 @@ def test_a_run_on_placed_images_is_the_same_run(
     """The CPU in place of a GPU: the same code makes the batches."""
     original, seen = Classification.loader, []
 
-    def loader(self: Classification, data: ClassificationDataset, train: bool):
+    def loader(self: Classification, data: ClassificationDataset, train: bool, fabric: Any):
         data.place(torch.device("cpu"))
         seen.append((data.placed, train))
-        return original(self, data, train)
+        return original(self, data, train, fabric)
 
     monkeypatch.setattr(Classification, "loader", loader)
     run.train(tiny(), tmp_path / "run", progress=False)
-    assert seen == [(True, True), (True, False), (True, False)]
+    assert seen == [(True, True), (True, False)]
     assert_same_run(whole_run, tmp_path / "run")
 
 
@@ -39,5 +40,5 @@ def test_a_gpu_gets_its_images_unasked(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(ClassificationDataset, "place", place)
     run.train(tiny(train__device="cuda", train__epochs=1), tmp_path / "run", progress=False)
-    assert placed == [True, True, True]
+    assert placed == [True, True]
     assert (tmp_path / "run" / "summary.json").is_file()

@@ -23,9 +23,8 @@ from botvision.data.synthetic.pointing import PointingSource
 from botvision.metrics.predictions import load_predictions
 from botvision.studies.plan import make_plan
 from botvision.studies.spec import load_study
-from botvision.training import history
-from botvision.training.run import train
-from botvision.training.task import task_of
+from botvision.training import log
+from botvision.training.run import task_of, train
 from tests.terminal import table
 from tests.training.runs import assert_same_run
 from tests.training.test_long_range import seen_by_a_cell
@@ -75,16 +74,16 @@ class StoppedError(BaseException):
 def test_a_run_that_goes_on_ends_in_the_same_bits(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    written = history.History.log_step
+    written = log.History.log_step
 
-    def log_step(self: history.History, step: int, *rest: Any) -> None:
+    def log_step(self: log.History, step: int, *rest: Any) -> None:
         written(self, step, *rest)
         if step == 6:
             raise StoppedError
 
     config = build_config(load_recipe(RECIPE), SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(history.History, "log_step", log_step)
+        patch.setattr(log.History, "log_step", log_step)
         with pytest.raises(StoppedError):
             train(config, tmp_path / "run", progress=False)
     train(config, tmp_path / "run", resume=True, progress=False)

@@ -9,7 +9,7 @@ import timm
 from safetensors.torch import save_file
 
 from botvision.config.recipes import build_config, load_recipe, recipe_names
-from botvision.training.history import read_rows
+from botvision.training.log import read_rows
 from botvision.training.run import train
 
 # Keeps what a recipe is about (model, stem, optimiser, augmentation, precision) and shrinks what costs time.

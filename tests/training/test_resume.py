@@ -14,7 +14,7 @@ from PIL import Image
 
 from botvision.backbones.weights import load_model
 from botvision.config.recipes import ConfigError, load_config, resumed_config
-from botvision.training import checkpoint, history, run
+from botvision.training import log, loop, run
 from botvision.training.checkpoint import read_state
 from tests.training.runs import assert_same_run, tiny
 
@@ -24,17 +24,17 @@ KILLED = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)
-from botvision.training import history, run
+from botvision.training import log, run
 from tests.training.runs import tiny
 
-written = history.History.log_step
+written = log.History.log_step
 
 def log_step(self, step, *rest):
     written(self, step, *rest)
     if step == 9:  # third of the six steps of the second epoch
         os.kill(os.getpid(), signal.SIGKILL)
 
-history.History.log_step = log_step
+log.History.log_step = log_step
 run.train(tiny(), sys.argv[1], progress=False)
 """
 
@@ -66,22 +66,21 @@ class Interrupted(BaseException):
         ("log_step", 1, None),  # before the first checkpoint
         ("log_step", 6, (4, 0, 8)),  # last step of an epoch, before its validation
         ("log_epoch", 1, (4, 0, 8)),  # after the validation, before its checkpoint
-        ("_save", 1, (6, 1, 0)),  # between two epochs
+        ("save_checkpoint", 1, (6, 1, 0)),  # between two epochs
         ("log_step", 9, (8, 1, 4)),  # in the middle of an epoch, with worker processes
-        ("_save", 3, (18, 3, 0)),  # trained, but nothing exported yet
+        ("save_checkpoint", 3, (18, 3, 0)),  # trained, but nothing exported yet
     ],
 )
 def test_interrupted_anywhere(
     whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, at: int, restored: Any
 ):
-    owner: Any = checkpoint.RunKeeper if where == "_save" else history.History
+    owner: Any = loop if where == "save_checkpoint" else log.History
     original = getattr(owner, where)
 
-    def interrupted(self: Any, *arguments: Any, **named: Any) -> None:
-        original(self, *arguments, **named)
-        reached = arguments[0]
-        if where == "_save":
-            reached = self.state.epoch if self.state.batches == 0 else None
+    def interrupted(place: Any, reached: Any, *arguments: Any, **named: Any) -> None:
+        original(place, reached, *arguments, **named)
+        if where == "save_checkpoint":
+            reached = reached.epoch if reached.batches == 0 else None
         elif where == "log_epoch":
             reached = reached["epoch"]
         if reached == at:
@@ -107,18 +106,18 @@ def test_more_epochs_follow_the_schedule_of_the_new_length(whole_run: Path, tmp_
     folder = tmp_path / "run"
     shutil.copytree(whole_run, folder)
     run.train(tiny(train__epochs=4), folder, resume=True, progress=False)
-    steps = history.read_rows(folder / "steps.csv")
+    steps = log.read_rows(folder / "steps.csv")
     assert [int(row["step"]) for row in steps] == list(range(1, 25))
     before, after = float(steps[17]["lr"]), float(steps[18]["lr"])
     assert after > before  # the old cosine had come down; the new one has six steps to go
     assert (folder / "steps.csv").read_text().startswith((whole_run / "steps.csv").read_text())
-    assert len(history.read_rows(folder / "metrics.csv")) == 4
+    assert len(log.read_rows(folder / "metrics.csv")) == 4
     assert read_state(folder / "checkpoints" / "last.ckpt").finished
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, config: Any, folder: Path, at: int, resume: bool) -> None:
     """Trains until the step `at` is logged."""
-    original = history.History.log_step
+    original = log.History.log_step
 
     def interrupted(self: Any, step: int, *rest: Any) -> None:
         original(self, step, *rest)
@@ -126,7 +125,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, config: Any, folder: Path, at: in
             raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(history.History, "log_step", interrupted)
+        patch.setattr(log.History, "log_step", interrupted)
         with pytest.raises(Interrupted):
             run.train(config, folder, resume=resume, progress=False)
 
@@ -152,12 +151,12 @@ def test_an_extension_killed_before_its_first_checkpoint_goes_on(
 def test_keys_that_may_change_have_an_effect_on_a_finished_run(whole_run: Path, tmp_path: Path):
     folder = tmp_path / "run"
     shutil.copytree(whole_run, folder)
-    averaged = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    averaged = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["evaluated"]
     run.train(tiny(train__keep="last"), folder, resume=True, progress=False)
     assert json.loads((folder / "summary.json").read_text())["kept"] == "last"
     assert load_config(folder / "config.yaml").train.keep == "last"
     model, _ = load_model(folder / "model")
-    assert torch.equal(model.state_dict()["fc.weight"], averaged["ema.module.fc.weight"])
+    assert torch.equal(model.state_dict()["fc.weight"], averaged["fc.weight"])
 
 
 def test_a_run_that_stopped_early_goes_on_without_early_stopping(tmp_path: Path):
@@ -265,3 +264,7 @@ def test_a_broken_checkpoint_is_named(whole_run: Path, tmp_path: Path):
     torch.save({"state_dict": {}}, last)
     with pytest.raises(ConfigError, match="not a checkpoint of a botvision run"):
         run.train(tiny(), folder, resume=True, progress=False)
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.0", "botvision": {"step": 18}}, last)
+    with pytest.raises(ConfigError, match=r"last\.ckpt: the checkpoint of an earlier version") as error:
+        run.train(tiny(), folder, resume=True, progress=False)
+    assert "\n" not in str(error.value)

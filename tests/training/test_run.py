@@ -1,5 +1,6 @@
 """What a run leaves behind, how it ends early, and what stops it before the first step."""
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -15,16 +16,18 @@ from torch import nn
 from botvision.backbones.models import create_model
 from botvision.backbones.weights import load_model
 from botvision.config.recipes import ConfigError, build_config, load_config
-from botvision.data.classification import ClassificationDataset, open_splits
+from botvision.data.classification import ClassificationDataset
+from botvision.data.counter_rng import keys
+from botvision.io.progress import CountBar
 from botvision.metrics.predictions import load_predictions
-from botvision.training import classify, run
-from botvision.training.checkpoint import read_state
+from botvision.training import classify, loop, run
+from botvision.training.checkpoint import RunState, read_state
 from botvision.training.classify import Classification
-from botvision.training.history import read_rows
-from botvision.training.learner import DivergedError, LossMeter
-from botvision.training.optim import Schedule
-from botvision.training.progress import epoch_line
-from botvision.training.results import evaluate
+from botvision.training.log import epoch_line, read_rows
+from botvision.training.loop import LossMeter, open_fabric, step_seed
+from botvision.training.optim import update_average
+from botvision.training.run import evaluate
+from botvision.training.task import DivergedError
 from tests.training.runs import tiny
 
 FOLDER = {
@@ -65,13 +68,14 @@ def test_summary_and_evaluation_say_the_same_as_the_best_row(whole_run: Path):
 
 
 def test_exported_weights_are_the_averaged_ones_of_the_best_epoch(whole_run: Path):
-    checkpoint = torch.load(whole_run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    best, last = (
+        torch.load(whole_run / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last")
+    )
     model, description = load_model(whole_run / "model")
     for name, value in model.state_dict().items():
-        assert torch.equal(value, checkpoint[f"ema.module.{name}"]), name
-    assert any(
-        not torch.equal(checkpoint[f"model.{name}"], value) for name, value in model.state_dict().items()
-    )
+        assert torch.equal(value, best["evaluated"][name]), name
+    assert best.keys() == {"state", "evaluated"}
+    assert any(not torch.equal(last["model"][name], value) for name, value in last["evaluated"].items())
     assert description["classes"] == ["disc", "ring", "square", "triangle", "star"]
     assert description["image_size"] == [16, 16]
 
@@ -84,6 +88,22 @@ def test_max_steps_ends_a_run_in_the_middle_of_an_epoch(tmp_path: Path):
     assert len(rows) == 4
     assert float(rows[-1]["lr"]) < 0.5 * 0.05  # the cosine knows that four steps are all
     assert json.loads((folder / "summary.json").read_text())["steps"] == 4
+
+
+def test_a_run_that_ends_by_steps_is_measured_although_no_epoch_was_due(tmp_path: Path):
+    config = tiny(train__max_steps=4, train__eval_every=2)
+    folder = run.train(config, tmp_path / "run", progress=False)
+    (row,) = read_rows(folder / "metrics.csv")
+    assert math.isfinite(float(row["val_loss"]))
+    assert json.loads((folder / "summary.json").read_text())["best_epoch"] == 1
+
+
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They would all train the same run in the same folder."""
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(ConfigError, match="WORLD_SIZE is 8: a run takes one process"):
+        run.train(tiny(), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_early_stopping_counts_epochs_without_a_better_top1(tmp_path: Path):
@@ -111,30 +131,30 @@ def test_a_loss_that_is_not_a_number_stops_with_step_and_images(tmp_path: Path):
 def test_weights_that_are_not_numbers_never_replace_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    original = classify.Classifier.optimizer_step
+    original = loop.update
 
-    def poisoned(self: classify.Classifier, *arguments: object, **named: object) -> None:
-        original(self, *arguments, **named)
-        if self.trainer.global_step == 3:  # the step in hand is the fourth
+    def poisoned(job: loop.Job, learner: nn.Module, step: int) -> None:
+        original(job, learner, step)
+        if step == 3:  # the fourth
             with torch.no_grad():
-                next(p for n, p in self.model.named_parameters() if n == "fc.weight")[0, 0] = math.inf
+                job.model.get_parameter("fc.weight")[0, 0] = math.inf
 
-    monkeypatch.setattr(classify.Classifier, "optimizer_step", poisoned)
+    monkeypatch.setattr(loop, "update", poisoned)
     with pytest.raises(DivergedError, match=r"step 4: fc\.weight is no longer finite"):
         run.train(tiny(), tmp_path / "run", progress=False)
     assert read_state(tmp_path / "run" / "checkpoints" / "last.ckpt").step == 2
 
 
 def test_logits_that_are_not_numbers_never_count_as_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    original = classify.Classifier.on_validation_epoch_start
+    original, batches = classify.Answers.update, []
 
-    def poisoned(self: classify.Classifier) -> None:
-        original(self)
-        if self.current_epoch == 1:
-            with torch.no_grad():
-                next(p for n, p in self.evaluated.named_parameters() if n == "fc.bias")[0] = math.nan
+    def poisoned(self: classify.Answers, model: nn.Module, batch: classify.Batch) -> None:
+        batches.append(batch)
+        if len(batches) > 5:  # of the second epoch
+            model.get_parameter("fc.bias")[0] = math.nan
+        original(self, model, batch)
 
-    monkeypatch.setattr(classify.Classifier, "on_validation_epoch_start", poisoned)
+    monkeypatch.setattr(classify.Answers, "update", poisoned)
     with pytest.raises(DivergedError, match=r"^epoch 2: the logits of 40 validation images are not finite"):
         run.train(tiny(), tmp_path / "run", progress=False)
     assert len(read_rows(tmp_path / "run" / "metrics.csv")) == 1
@@ -156,7 +176,7 @@ def test_the_last_group_of_an_epoch_has_a_whole_gradient(tmp_path: Path):
 
 
 def test_losses_are_weighted_by_images():
-    meter = LossMeter(str)
+    meter = LossMeter(str, RunState())
     meter.add(0, torch.tensor(1.0), torch.arange(6))
     meter.add(0, torch.tensor(4.0), torch.arange(2))
     assert meter.step_loss() == 2.5  # what the gradient is of: the mean of the two batches
@@ -165,22 +185,34 @@ def test_losses_are_weighted_by_images():
     assert meter.step_loss() == 3.0
 
 
+def test_several_processes_share_the_loss_and_draw_for_themselves():
+    state = RunState()
+    meter = LossMeter(str, state, gather=lambda losses: torch.stack([losses, losses + 2]))
+    meter.add(0, torch.tensor(1.0), torch.arange(3))
+    assert (meter.step_loss(), meter.mean(), state.images) == (2.0, 2.0, 6)
+    seeds = {
+        step_seed(3, epoch, batch, rank, world)
+        for world in (2, 3)
+        for rank in range(world)
+        for epoch in range(2)
+        for batch in range(2)
+    }
+    alone = [step_seed(3, epoch, batch) for epoch in range(2) for batch in range(2)]
+    assert alone == [int(keys(3, epoch, batch)[0]) for epoch in range(2) for batch in range(2)]
+    assert len(seeds) == 2 * 6  # each batch of all processes, counted through
+
+
 def test_the_average_follows_its_formula():
-    config = tiny(train__ema_decay=0.5)
     linear, norm = nn.Linear(2, 2, bias=False), nn.BatchNorm1d(2)
-    module = classify.Classifier(
-        nn.Sequential(linear, norm), config, Schedule(peak=0.1, total=1), open_splits(config.data)
-    )
-    averaged: Any = module.evaluated
-    assert module.ema is not None
+    model = nn.Sequential(linear, norm)
+    averaged: Any = copy.deepcopy(model)
     expected = 1.0
     for step, value in ((0, 1.0), (1, 5.0), (2, 9.0), (40, 2.0)):  # the first is copied
         with torch.no_grad():
-            module.ema.n_averaged.fill_(step)
             linear.weight.fill_(value)
             norm.running_mean = torch.full((2,), value)
             norm.num_batches_tracked = torch.tensor(step)
-            module.ema.update_parameters(module.model)
+        update_average(averaged, model, step, 0.5)
         decay = min(0.5, (1 + step) / (10 + step)) if step else 0.0
         expected = decay * expected + (1 - decay) * value
     assert torch.allclose(averaged[0].weight, torch.full((2, 2), expected))
@@ -298,10 +330,12 @@ def test_broken_images_are_found_before_the_folder_is_made(tmp_path: Path, cache
 def test_images_too_many_to_be_read_beforehand_are_mentioned_once(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ClassificationDataset, "verify", lambda self, progress: len(self) < 100)
     lines: list[str] = []
-    run._prepare(tiny(), fresh=True, tell=lines.append)
+    bar = CountBar()
+    monkeypatch.setattr(bar, "say", lines.append)
+    run._prepare(tiny(), open_fabric("cpu"), fresh=True, bar=bar)
     assert len(lines) == 1  # 100 for training, 40 for validation
     assert lines[0].endswith("train: 100 images are not read beforehand; botvision check does it")
-    run._prepare(tiny(), fresh=False, tell=lines.append)
+    run._prepare(tiny(), open_fabric("cpu"), fresh=False, bar=bar)
     assert len(lines) == 1
 
 

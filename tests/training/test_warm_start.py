@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from botvision.config.recipes import ConfigError
+from botvision.io.progress import CountBar
 from botvision.training import run
+from botvision.training.loop import open_fabric
 from tests.training.runs import tiny
 
 
@@ -40,9 +42,9 @@ def test_warm_start_from_a_network_that_timm_has_weights_of(tmp_path: Path, monk
 
     monkeypatch.setattr(timm, "create_model", create)
     config = tiny(model__name="resnet18", model__args={}, model__weights="resnet18.a1_in1k")
-    job = run._prepare(config, fresh=True, tell=run._silent)
-    assert torch.equal(job.learner.model.state_dict()["conv1.weight"], fetched.state_dict()["conv1.weight"])
-    assert "fc.weight, fc.bias" in str(job.warm_start)
+    job, report = run._prepare(config, open_fabric("cpu"), fresh=True, bar=CountBar(shown=False))
+    assert torch.equal(job.model.state_dict()["conv1.weight"], fetched.state_dict()["conv1.weight"])
+    assert "fc.weight, fc.bias" in str(report)
     online = False
     line = r"^model\.weights: timm cannot fetch the weights of resnet18\.a1_in1k: no route to host; a file"
     with pytest.raises(ConfigError, match=line):

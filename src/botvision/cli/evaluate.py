@@ -15,7 +15,8 @@ def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str]) -> None
     from botvision.attention.ablation import Replaced
     from botvision.io.progress import CountBar
     from botvision.training.attention_use import Images, evaluate_replaced, measure_use
-    from botvision.training.results import breakdown_file, evaluate, evaluation_files
+    from botvision.training.classify import breakdown_file
+    from botvision.training.run import evaluate, evaluation_files
 
     folder, split, run = Path(args.run), args.split or "val", shlex.quote(args.run)
     if args.attention == "all":

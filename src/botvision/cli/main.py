@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from botvision.tables.models import ModelCost
 
 EXTRAS = dict.fromkeys(
-    ("lightning", "torchdata", "hotcoco", "matplotlib", "tensorboard", "yaml", "tqdm", "msgspec"), "train"
+    ("lightning", "hotcoco", "matplotlib", "tensorboard", "yaml", "tqdm", "msgspec"), "train"
 )
 
 
@@ -106,10 +106,10 @@ def _dispatch(words: list[str]) -> int:
 def _check(args: argparse.Namespace, overrides: Overrides) -> int:
     _only("data.", overrides, "check")
     _must_exist(args.data)
+    from botvision.cli.data_choice import data_config
     from botvision.data.check import check_data
     from botvision.io.progress import CountBar
     from botvision.tables.data import check_tables
-    from botvision.training.data_choice import data_config
 
     with CountBar() as bar:
         found = check_data(data_config(args.data, overrides) if overrides else args.data, bar)

@@ -1,4 +1,4 @@
-"""Batches in an order that can be resumed in the middle of an epoch, bit for bit.
+"""Batches in an order that can be taken up in the middle of an epoch, bit for bit.
 
 The order of epoch e is a function of (seed, e), the augmentation of image i one of (seed, e, i). The sampler
 hands out pairs (epoch, index), so worker processes need no other news of the epoch, and it makes no
@@ -6,13 +6,11 @@ difference how many there are.
 """
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import Sampler
-from torchdata.stateful_dataloader import StatefulDataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from botvision.data.cache import Progress
 from botvision.io.errors import DataError
@@ -34,11 +32,12 @@ class BatchedDataset(Protocol):
     def __getitems__(self, wanted: Sequence[int | tuple[int, int]]) -> Any: ...  # noqa: ANN401
 
 
-class ResumableSampler(Sampler[tuple[int, int]]):
-    """Pairs (epoch, index); state {"epoch", "done", "length"}, the same on every rank.
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Pairs (epoch, index) of one epoch, from any of them on.
 
-    Every pass starts at its beginning, unless a state was loaded just before. A completed pass moves on to
-    the next epoch; `set_epoch` (called by Lightning) says the same explicitly.
+    Attributes:
+        epoch: that the next pass is of.
+        done: pairs that the next pass leaves out at its beginning.
     """
 
     def __init__(
@@ -65,54 +64,39 @@ class ResumableSampler(Sampler[tuple[int, int]]):
             self._mine = length // world_size // multiple * multiple
         else:
             self._mine = (length - rank + world_size - 1) // world_size
-        self.epoch = 0
-        self.done = 0
-        self._resumed = False
+        self.epoch = self.done = 0
 
     def __len__(self) -> int:
-        return self._mine
+        return self._mine  # of a whole epoch
 
     def order(self, epoch: int) -> list[int]:
-        """This rank's indices in the given epoch."""
+        """Return this rank's indices in the given epoch."""
         if not self.shuffle:
             return list(range(self.rank, self.length, self.world_size))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         whole = torch.randperm(self.length, generator=generator)
         return whole[self.rank :: self.world_size][: self._mine].tolist()
 
-    def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; the epoch under way, or resumed, is left as it is."""
-        if epoch != self.epoch or self.done >= self._mine:
-            self.epoch, self.done, self._resumed = epoch, 0, False
-
-    def state_dict(self) -> dict[str, int]:
-        """Where the pass stands."""
-        return {"epoch": self.epoch, "done": self.done, "length": self.length}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue there with the next pass.
-
-        Raises:
-            DataError: one line, if the state belongs to a data set of another length.
-        """
-        if state["length"] != self.length:
-            raise DataError(
-                f"cannot resume: the checkpoint's data have {state['length']} images, these {self.length}"
-            )
-        self.epoch, self.done = state["epoch"], state["done"]
-        if self.done >= self._mine:
-            self.epoch, self.done = self.epoch + 1, 0
-        self._resumed = True
-
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        if not self._resumed:
-            self.epoch += self.done >= self._mine
-            self.done = 0
-        self._resumed = False
-        epoch, start = self.epoch, self.done
-        for index in self.order(epoch)[start:]:
-            self.done += 1
+        epoch = self.epoch
+        for index in self.order(epoch)[self.done :]:
             yield epoch, index
+
+
+class Loader(DataLoader[Any]):
+    """Batches as the data set makes them: images, targets, indices int64 (B,).
+
+    A plain pass is one of epoch 0, or of the epoch asked for last.
+    """
+
+    # as `build_loader` makes it
+    sampler: EpochSampler  # pyrefly: ignore[bad-override-mutable-attribute]
+    batch_size: int  # pyrefly: ignore[bad-override-mutable-attribute]
+
+    def epoch(self, number: int, done: int = 0) -> Iterator[Any]:
+        """Return the batches of an epoch (0 is the first) that come after `done` of them."""
+        self.sampler.epoch, self.sampler.done = number, done * self.batch_size
+        return iter(self)
 
 
 def _as_is(batch: Any) -> Any:  # noqa: ANN401  the data set's batches are finished; there is nothing to collate
@@ -134,28 +118,26 @@ def build_loader(
     seed: int,
     num_workers: int = 0,
     drop_last: bool | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-) -> StatefulDataLoader[Any]:
-    """Batches as the data set makes them: images, targets, indices int64 (B,).
-
-    Images that fit are decoded into memory first (`prepare`; call it before to see its progress).
-    `state_dict()` / `load_state_dict()` of the loader continue in the middle of an epoch.
+    pin_memory: bool = False,
+    share: tuple[int, int] = (0, 1),
+) -> Loader:
+    """Return a loader of a data set; images that fit are decoded into memory first.
 
     Args:
-        dataset: from `open_splits` or `open_detection`.
+        dataset: from `open_splits` or `open_detection`; call its `prepare` before to see the progress.
         batch_size: images a batch and rank.
         train: shuffle.
         seed: of the order (the augmentation's is the data set's).
         num_workers: processes, at most as many as there are cores; 0 loads in this one.
         drop_last: leave out the last, smaller batch; by default in training only.
-        rank: of this process.
-        world_size: number of processes.
+        pin_memory: batches lie where a GPU reads them faster; not if the data set has placed them there.
+        share: rank of this process, and number of processes.
 
     Raises:
         DataError: one line, if there are fewer training images than one batch needs, or one is broken.
     """
     drop_last = train if drop_last is None else drop_last
+    rank, world_size = share
     dataset.prepare()
     if train and drop_last and len(dataset) < batch_size * world_size:
         raise DataError(
@@ -163,19 +145,17 @@ def build_loader(
         )
     num_workers = min(num_workers, _cores())  # the batches are the same, and more would slow each other down
     multiple = batch_size if drop_last else 1
-    sampler = ResumableSampler(
+    sampler = EpochSampler(
         len(dataset), seed=seed, shuffle=train, multiple=multiple, rank=rank, world_size=world_size
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "'set_vital' is deprecated")  # torchdata 0.11 on torch 2.15
-        return StatefulDataLoader(
-            dataset,  # pyrefly: ignore[bad-argument-type]  asks for torch's class, uses the methods above
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=num_workers,
-            collate_fn=_as_is,
-            drop_last=drop_last,
-            pin_memory=torch.cuda.is_available() and not dataset.placed,
-            generator=torch.Generator(),  # or every pass would draw a base seed from the global one
-            persistent_workers=num_workers > 0,
-        )
+    return Loader(
+        dataset,  # pyrefly: ignore[bad-argument-type]  asks for torch's class, uses the methods above
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=_as_is,
+        drop_last=drop_last,
+        pin_memory=pin_memory and not dataset.placed,
+        generator=torch.Generator(),  # or every pass would draw a base seed from the global one
+        persistent_workers=num_workers > 0,
+    )

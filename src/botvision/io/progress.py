@@ -7,10 +7,16 @@ from tqdm.auto import tqdm
 
 
 class CountBar:
-    """Call it with what is being done, how many are done, and how many there are; it vanishes at the end."""
+    """Call it with what is being done, how many are done, and how many there are; it vanishes at the end.
 
-    def __init__(self) -> None:
+    Args:
+        shown: False keeps bar and lines to itself.
+    """
+
+    def __init__(self, shown: bool = True) -> None:
+        self._shown = shown
         self._bar: tqdm[Any] | None = None
+        self._label = ""
 
     def __enter__(self) -> Self:
         return self
@@ -18,15 +24,24 @@ class CountBar:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
+        self._bar = None
 
-    def __call__(self, label: str, done: int, total: int) -> None:
-        """Move the bar; other work, or another total, has a bar of its own."""
-        if self._bar is not None and (self._bar.total != total or done < self._bar.n):
-            self._bar.close()
-            self._bar = None
-        if self._bar is None:
-            self._bar = tqdm(total=total, desc=label, leave=False, disable=None, dynamic_ncols=True)
+    def __call__(self, label: str, done: int, total: int, text: str = "") -> None:
+        """Move the bar, and set the text beside it; other work, or another total, has a bar of its own."""
+        if self._bar is None or (self._label, self._bar.total) != (label, total) or done < self._bar.n:
+            self.__exit__()
+            self._label, disable = label, None if self._shown else True
+            self._bar = tqdm(total=total, desc=label, leave=False, disable=disable, dynamic_ncols=True)
+        if text:
+            self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(done - self._bar.n)
+        if done >= total:
+            self.__exit__()
+
+    def say(self, line: str) -> None:
+        """Write a line above the bar."""
+        if self._shown:
+            tqdm.write(line, file=sys.stderr)
 
 
 class StatusBar:

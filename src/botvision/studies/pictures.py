@@ -53,7 +53,7 @@ def _draw(run: PlannedRun, count: int, plan: Plan, photos: bool) -> tuple[Pictur
     from botvision.inference.predictor import Predictor
     from botvision.inference.writers import DISTANCE, PICTURES, POSITION, write_attention
     from botvision.plots.attention import distance_text, maps_text, position_text
-    from botvision.training.task import task_of
+    from botvision.training.run import task_of
 
     config = load_config(run.folder / "config.yaml")
     if run.config.data.root is not None:  # where the data are now

@@ -105,7 +105,7 @@ class PlannedRun:
 
     def measured(self, measurement: Measurement) -> Path | None:
         """Returns the JSON in which a finished run was measured elsewhere; None if that was not done yet."""
-        from botvision.training.results import evaluation_files
+        from botvision.training.run import evaluation_files
 
         # before or after the data moved, which the file's name tells
         asked = (measurement.overrides, self._overrides(measurement))

@@ -27,7 +27,7 @@ def rehearse(plan: Plan, states: Mapping[str, State]) -> None:
     import torch
 
     from botvision.inference.attention_maps import find_attention
-    from botvision.training.task import task_of
+    from botvision.training.run import task_of
 
     opened: dict[tuple[Any, ...], Any] = {}
     wanted = None if plan.study.attention is None else plan.study.attention.arm

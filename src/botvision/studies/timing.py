@@ -48,7 +48,8 @@ def measure_steps(plan: Plan, show: Callable[[int, str], None] | None = None) ->
     import torch
 
     from botvision.training import provenance
-    from botvision.training.stepping import Stepper
+    from botvision.training.loop import Stepper
+    from botvision.training.run import task_of
     from botvision.training.task import resolve_device
 
     arms = {arm: plan.of_arm(arm)[0].config for arm in plan.study.arms}
@@ -63,7 +64,7 @@ def measure_steps(plan: Plan, show: Callable[[int, str], None] | None = None) ->
             for arm in group:
                 if show is not None:
                     show(len(seconds) + len(steppers), f"a step of {arm}")
-                steppers[arm] = Stepper(arms[arm])
+                steppers[arm] = Stepper(task_of(arms[arm]))
                 steppers[arm]()  # warms up
             for _ in range(ROUNDS):
                 for arm, step in steppers.items():

@@ -24,7 +24,7 @@ from botvision.metrics.attention_use import (
     save_use,
 )
 from botvision.metrics.bootstrap import ImageSampler
-from botvision.training.results import check_finished, evaluate, evaluation_files
+from botvision.training.run import check_finished, evaluate, evaluation_files
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,29 @@
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
-from botvision.attention.ablation import Replaced
 from botvision.backbones.cost import count
 from botvision.backbones.variants import VARIANTS
 from botvision.backbones.weights import LoadReport
 from botvision.coco.annotations import Category
+from botvision.coco.evaluate import CocoMetrics, evaluate_coco
+from botvision.coco.instances import Instances
 from botvision.coco.masks import encode
-from botvision.coco.matches import save_matches
-from botvision.coco.truth import read_truth
+from botvision.coco.matches import Matches, match_coco, save_matches
+from botvision.coco.results import to_results
+from botvision.coco.sides import SideAccuracy, side_accuracy
+from botvision.coco.truth import CocoTruth, Kind, read_truth
 from botvision.config.detector import needs_weights
-from botvision.config.run import EVALUATION_KEYS, OPTIONS_OF_EVALUATION, DetectionRunConfig
+from botvision.config.run import OPTIONS_OF_EVALUATION, DetectionRunConfig
 from botvision.config.schema import ConfigError
 from botvision.data.cache import Progress
 from botvision.data.detection import (
@@ -36,66 +40,130 @@ from botvision.detection.transform import CANVAS_STEP
 from botvision.detection.weights import load_detector, save_detector, warm_start
 from botvision.io.files import replacing
 from botvision.plots.curves import detection_curves, precision_recall
-from botvision.training.detections import DetectionMetrics, Results
-from botvision.training.history import write_json
-from botvision.training.learner import EpochResult, Learner
-from botvision.training.optim import Schedule
-from botvision.training.task import Task, fit_indices, resolve_device
+from botvision.plots.overlay import Pair, truth_and_prediction_sheet
+from botvision.training.log import write_json
+from botvision.training.task import ADVICE, DivergedError, EpochResult, Task, fit_indices
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
+SHEET_IMAGES = 12
+SHEET_SCORE = 0.5  # detections with lower scores are not drawn
 
 
-class Detector(Learner):
-    """The sum of a detector's losses: objectness and boxes of the proposals, classes, boxes and masks.
+@dataclass(frozen=True)
+class DetectionMetrics:
+    """COCO's numbers for boxes and, where the detector has masks, for masks.
+
+    Attributes:
+        sides: whether left and right are told apart, where they are classes of their own.
+    """
+
+    bbox: CocoMetrics
+    segm: CocoMetrics | None
+    sides: SideAccuracy | None = None
+
+    @property
+    def score(self) -> float:
+        """Mask AP, or box AP where there are no masks; -1 where the ground truth has nothing."""
+        ap = (self.segm or self.bbox).ap
+        return ap if math.isfinite(ap) else -1.0
+
+    def aps(self) -> dict[str, float]:
+        """AP and AP50 by name, e.g. box_ap50; NaN for what there is not."""
+        named = {"box": self.bbox, "mask": self.segm}
+        return {f"{name}_{key}": getattr(found, key, math.nan) for name, found in named.items()
+                for key in ("ap", "ap50")}  # fmt: skip
+
+    def side_numbers(self) -> dict[str, float | int | None]:
+        """Side accuracy and the number of parts that it rests on, for JSON; empty without sides."""
+        if self.sides is None:
+            return {}
+        accuracy = self.sides.accuracy
+        known = accuracy if math.isfinite(accuracy) else None
+        return {"side_accuracy": known, "side_parts": int(self.sides.found.sum())}
+
+    def headline(self) -> str:
+        """The numbers that count, in half a line."""
+        words = [
+            f"{name} AP {100 * found.ap:.1f} (AP50 {100 * found.ap50:.1f})"
+            for name, found in (("box", self.bbox), ("mask", self.segm))
+            if found is not None
+        ]
+        sides = self.side_numbers()
+        if sides.get("side_accuracy") is not None:
+            words.append(f"side accuracy {100 * sides['side_accuracy']:.1f} of {sides['side_parts']} parts")
+        return f"{', '.join(words)} on {self.bbox.images} images"
+
+
+class Results:
+    """Detections as COCO results, collected image by image.
 
     Args:
-        model: as `mask_rcnn` makes it.
-        config: of the run.
-        schedule: learning rate as a function of the optimiser step.
-        splits: images to learn from and to measure on.
+        data: the images that they are of.
+        max_detections: of one class in an image, that count in the evaluation.
+        masks: evaluate masks too.
+        truth: the ground truth of the data, where it has been read before.
     """
 
     def __init__(
-        self, model: nn.Module, config: DetectionRunConfig, schedule: Schedule, splits: DetectionSplits
+        self, data: DetectionDataset, max_detections: int, masks: bool, truth: CocoTruth | None = None
     ) -> None:
-        super().__init__(model, config, schedule, splits.train.name_of)
-        self._val, self._options = splits.val, config.model.detector
-        self._truth = read_truth(splits.val.ground_truth())
-        self._results: Results | None = None
-        self._found: DetectionMetrics | None = None
+        self.data, self.records = data, list[dict[str, Any]]()
+        self._truth = truth or read_truth(data.ground_truth())
+        self._most, self._masks = max_detections, masks
+        self._ids = [category.id for category in data.categories]
 
-    def loss(self, batch: DetectionBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        images, targets, indices = batch
-        parts: dict[str, Tensor] = self.model(images, targets)
-        return torch.stack(list(parts.values())).sum(), indices, parts
-
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
-        self._found = None
-
-    def on_validation_epoch_start(self) -> None:
-        """Forgets the validation before."""
-        self._results = Results(self._val, self._options.detections, self._options.masks, self._truth)
-
-    def validation_step(self, batch: DetectionBatch, batch_idx: int) -> None:
-        """Collects detections."""
+    def update(self, model: nn.Module, batch: DetectionBatch) -> None:
+        """Add what a detector finds in a batch. Raises DivergedError if it is not finite."""
         images, _, indices = batch
-        assert self._results is not None
-        self._results.update(detect(self.evaluated, images, encode), indices)
+        self.add(detect(model, images, encode), indices)
 
-    def on_validation_epoch_end(self) -> None:
-        """Measures."""
-        assert self._results is not None
-        self._found, self._results = self._results.evaluate(), None
+    def result(self) -> EpochResult:
+        """Return mask AP as the score, or box AP without masks."""
+        found = self.evaluate()
+        return EpochResult(found.score, {f"val_{name}": value for name, value in found.aps().items()})
 
-    def result(self) -> EpochResult | None:
-        if self._found is None:
-            return None
-        return EpochResult(self._found.score, {f"val_{k}": v for k, v in self._found.aps().items()})
+    def add(self, detections: Sequence[Mapping[str, Any]], indices: Tensor) -> None:
+        """Add detections, masks as run lengths. Raises DivergedError if they are not finite."""
+        for found, index in zip(detections, indices.tolist(), strict=True):
+            if not bool(found["scores"].isfinite().all() and found["boxes"].isfinite().all()):
+                raise DivergedError(f"the detections of {self.data.name_of(index)} are not finite: {ADVICE}")
+            self.records += to_results(
+                self.data.image_id(index), found["boxes"], found["labels"], found["scores"],
+                found.get("masks") if self._masks else None,
+                category_ids=self._ids,
+            )  # fmt: skip
+
+    def sheet(self) -> Image.Image:
+        """Return ground truth beside detections of a dozen images spread over the data."""
+        found: dict[int, list[dict[str, Any]]] = {}
+        for record in self.records:
+            found.setdefault(record["image_id"], []).append(record)
+        pairs = []
+        for index in range(0, len(self.data), max(1, len(self.data) // SHEET_IMAGES))[:SHEET_IMAGES]:
+            picture = Image.fromarray(self.data.load(index).permute(1, 2, 0).numpy())
+            mine = found.get(self.data.image_id(index), [])
+            detections = Instances.of_records(mine, self._ids).above(SHEET_SCORE)
+            caption = self.data.name_of(index).rpartition("/")[2]
+            if not len(detections):
+                best = max((record["score"] for record in mine), default=0.0)
+                caption += f": nothing found with a score of {SHEET_SCORE:.0%} (best {best:.1%})"
+            pairs.append(Pair(picture, Instances.of(self.data.instances(index)), detections, caption))
+        return truth_and_prediction_sheet(pairs, self.data.classes)
+
+    def evaluate(self) -> DetectionMetrics:
+        """Return COCO's numbers of all that was collected."""
+        boxes = evaluate_coco(self._truth, self.records, "bbox", self._most)
+        masks = evaluate_coco(self._truth, self.records, "segm", self._most) if self._masks else None
+        return DetectionMetrics(boxes, masks, side_accuracy(self._truth, self.records))
+
+    def matches(self) -> dict[Kind, Matches]:
+        """Return which detections match which objects, image by image."""
+        kinds: tuple[Kind, ...] = ("bbox", "segm") if self._masks else ("bbox",)
+        return {kind: match_coco(self._truth, self.records, kind, self._most) for kind in kinds}
 
 
-class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
-    """Boxes and masks of objects.
+class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset, Results]):
+    """Boxes and masks of objects: the sum of torchvision's losses of proposals, boxes, classes and masks.
 
     Args:
         config: of the run.
@@ -103,10 +171,13 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
 
     columns: ClassVar[tuple[str, ...]] = ("val_box_ap", "val_box_ap50", "val_mask_ap", "val_mask_ap50")
     parts: ClassVar[tuple[str, ...]] = LOSSES
-    evaluation_keys: ClassVar[tuple[str, ...]] = EVALUATION_KEYS["detect"]
     picture: ClassVar[str] = "precision_recall"
     same_sizes: ClassVar[bool] = False
     whole_batches: ClassVar[bool] = False  # few images, and no layer that minds a smaller batch but for one
+
+    def __init__(self, config: DetectionRunConfig) -> None:
+        super().__init__(config)
+        self._truth: tuple[DetectionDataset, CocoTruth] | None = None
 
     def open(self) -> DetectionSplits:
         reason = needs_weights(self.config.model.detector)
@@ -120,24 +191,30 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
                 )
         return splits
 
-    def build(self, splits: DetectionSplits) -> nn.Module:
+    def build(self, splits: DetectionSplits, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
         data, model = self.config.data, self.config.model
-        return mask_rcnn(
+        args = dict(model.args)
+        if model.name in VARIANTS:
+            args.setdefault("img_size", list(data.size))
+        detector = mask_rcnn(
             model.name,
             len(splits.classes),
             model.detector,
             image_size=data.size,
             mean=data.mean,
             std=data.std,
-            backbone_args=self._backbone_args(),
+            backbone_args=args,
         )
+        if weights is not None:
+            detector.load_state_dict(weights)
+        return detector
 
     def warm_start(
         self,
         model: nn.Module,
         source: Path | Mapping[str, Tensor],
         splits: DetectionSplits,
-        progress: Progress | None,
+        progress: Progress,
     ) -> LoadReport:
         mean, std = (torch.tensor(v)[:, None, None] for v in (self.config.data.mean, self.config.data.std))
 
@@ -150,8 +227,7 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
                 # whole steps of the canvas, so that no map has padding
                 size = [max(CANVAS_STEP, side // CANVAS_STEP * CANVAS_STEP) for side in image.shape[1:]]
                 yield ((center_crop(image, size) / 255 - mean) / std)[None]
-                if progress is not None:
-                    progress("images for the warm start", done, len(chosen))
+                progress("images for the warm start", done, len(chosen))
 
         how = self.config.model.warm_start
         return warm_start(model, source, how, images() if how == "fit" else None)
@@ -182,8 +258,18 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
         finally:
             model.train()
 
-    def learner(self, model: nn.Module, schedule: Schedule, splits: DetectionSplits) -> Detector:
-        return Detector(model, self.config, schedule, splits)
+    def loss(
+        self, model: nn.Module, batch: DetectionBatch, data: DetectionDataset
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        images, targets, _ = batch
+        parts: dict[str, Tensor] = model(images, targets)
+        return torch.stack(list(parts.values())).sum(), parts
+
+    def measurement(self, data: DetectionDataset) -> Results:
+        if self._truth is None or self._truth[0] is not data:  # read once, not after every epoch
+            self._truth = data, read_truth(data.ground_truth())
+        options = self.config.model.detector
+        return Results(data, options.detections, options.masks, self._truth[1])
 
     def epoch_text(self, row: Mapping[str, float]) -> str:
         words = [
@@ -193,83 +279,44 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset]):
         ]
         return "  ".join(words) or "not evaluated"
 
-    def finish(
-        self, folder: Path, splits: DetectionSplits, weights: dict[str, Tensor], facts: dict[str, Any]
-    ) -> DetectionMetrics:
-        config, model = self.config, self.build(splits)
-        model.load_state_dict(weights)
+    def export(self, model: nn.Module, folder: Path, splits: DetectionSplits) -> None:
         rows = [{"id": category.id, "name": category.name} for category in splits.categories]
-        save_detector(model, folder / "model", classes=splits.classes, categories=rows)
-        files = folder / "eval.json", folder / "precision_recall.png"
-        metrics = self._measure(model, splits.val, files, "val", None)
-        detection_curves(folder / "metrics.csv", folder / "curves.png")
-        summary = {
-            **facts, "box_ar": _known(metrics.bbox.ar_max),
-            **{key: _known(value) for key, value in metrics.aps().items()}, **metrics.side_numbers(),
-            "params": sum(p.numel() for p in model.parameters()),
-            "macs": count(model.backbone, config.data.size).macs,  # pyrefly: ignore[bad-argument-type]
-            "val_held_back": splits.held_back, "max_detections": config.model.detector.detections,
-        }  # fmt: skip
-        write_json(folder / "summary.json", summary)
-        return metrics
+        save_detector(model, folder, classes=splits.classes, categories=rows)
 
-    def evaluate(
-        self,
-        folder: Path,
-        split: str,
-        files: tuple[Path, Path],
-        progress: Progress | None,
-        replaced: Replaced | None = None,
-    ) -> DetectionMetrics:
+    def load(self, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         options = {key: getattr(self.config.model.detector, key) for key in OPTIONS_OF_EVALUATION}
-        model, description = load_detector(folder / "model", **options, image_size=self.config.data.size)
+        return load_detector(folder, **options, image_size=self.config.data.size)
+
+    def open_split(
+        self, split: str, description: Mapping[str, Any], progress: Progress | None
+    ) -> DetectionDataset:
         categories = [Category(row["id"], row["name"]) for row in description["categories"]]
-        seed = self.config.train.seed
-        with nullcontext() if replaced is None else replaced.within(model):
-            chosen = open_detection_split(self.config.data, split, seed, categories, progress)
-            return self._measure(model, chosen, files, split, progress)
+        return open_detection_split(self.config.data, split, self.config.train.seed, categories, progress)
 
-    def _backbone_args(self) -> dict[str, Any]:
-        args = dict(self.config.model.args)
-        if self.config.model.name in VARIANTS:
-            args.setdefault("img_size", list(self.config.data.size))
-        return args
-
-    @torch.inference_mode()
-    def _measure(
-        self,
-        model: nn.Module,
-        data: DetectionDataset,
-        files: tuple[Path, Path],
-        split: str,
-        progress: Progress | None,
-    ) -> DetectionMetrics:
-        """Same order, batch and precision as the validation after each epoch: the same numbers."""
-        config, options = self.config, self.config.model.detector
-        device = resolve_device(config.train.device)
-        layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-        model = model.to(device, memory_format=layout).eval()  # pyrefly: ignore[no-matching-overload]
-        results = Results(data, options.detections, options.masks)
-        loader: Iterable[DetectionBatch] = self.loader(data, train=False)
-        done = 0
-        for images, _, indices in loader:
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16-mixed"):
-                found = detect(model, [image.to(device) for image in images], encode)
-            results.update(found, indices)
-            done += len(indices)
-            if progress is not None:
-                progress("evaluating", done, len(data))
-        metrics = results.evaluate()
+    def write(self, found: Results, files: tuple[Path, Path], split: str) -> DetectionMetrics:
         table, picture = files
-        label = table.stem.removeprefix("eval")
-        write_json(table.with_name(f"results{label}.json"), results.records)
-        save_matches(results.matches(), table.with_name(f"matches{label}.npz"), metrics.sides)
-        parts = {part.kind: part.to_dict() for part in (metrics.bbox, metrics.segm) if part is not None}
-        write_json(table, {"split": split, "data": data.name, **metrics.side_numbers(), **parts})
-        precision_recall([part for part in (metrics.bbox, metrics.segm) if part is not None], picture)
+        metrics, label = found.evaluate(), table.stem.removeprefix("eval")
+        write_json(table.with_name(f"results{label}.json"), found.records)
+        save_matches(found.matches(), table.with_name(f"matches{label}.npz"), metrics.sides)
+        kinds = [part for part in (metrics.bbox, metrics.segm) if part is not None]
+        parts = {part.kind: part.to_dict() for part in kinds}
+        write_json(table, {"split": split, "data": found.data.name, **metrics.side_numbers(), **parts})
+        precision_recall(kinds, picture)
         with replacing(table.with_name(f"sheet{label}.png")) as temporary:
-            results.sheet().save(temporary, "PNG")
+            found.sheet().save(temporary, "PNG")
         return metrics
+
+    def finish(
+        self, folder: Path, splits: DetectionSplits, model: nn.Module, outcome: DetectionMetrics
+    ) -> dict[str, Any]:
+        detection_curves(folder / "metrics.csv", folder / "curves.png")
+        return {
+            "box_ar": _known(outcome.bbox.ar_max),
+            **{key: _known(value) for key, value in outcome.aps().items()}, **outcome.side_numbers(),
+            "params": sum(p.numel() for p in model.parameters()),
+            "macs": count(model.get_submodule("backbone"), self.config.data.size).macs,
+            "max_detections": self.config.model.detector.detections,
+        }  # fmt: skip
 
 
 def _known(value: float) -> float | None:

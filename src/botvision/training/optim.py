@@ -1,17 +1,19 @@
-"""Optimisers and the learning rate as a function of the step.
+"""Optimisers, the learning rate as a function of the step, and the averaged copy of the weights.
 
 The rate is recomputed from the step's number before every step instead of being carried along by a
 scheduler: a resumed run cannot drift, and a run that is extended follows the curve of its new length from
-    there on.
+there on. So is the decay of the average.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from timm.optim import Lamb
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from botvision.config.run import OptimConfig
 
@@ -41,7 +43,7 @@ class Schedule:
     milestones: tuple[float, ...] = ()
 
     def __call__(self, step: int) -> float:
-        """Returns the learning rate of an optimiser step, 0 for the first."""
+        """Return the learning rate of an optimiser step, 0 for the first."""
         if step < self.warmup:
             return self.peak * (step + 1) / self.warmup
         if self.shape == "constant":
@@ -53,7 +55,7 @@ class Schedule:
 
 
 def build_schedule(config: OptimConfig, images_per_step: int, steps_per_epoch: int, total: int) -> Schedule:
-    """Returns the schedule of a run.
+    """Return the schedule of a run.
 
     Args:
         config: peak rate, warm-up, shape.
@@ -67,7 +69,7 @@ def build_schedule(config: OptimConfig, images_per_step: int, steps_per_epoch: i
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Splits the trainable parameters in those that decay and those that do not.
+    """Split the trainable parameters in those that decay and those that do not.
 
     Weight decay is for matrices and convolutions; norms and biases (one dimension) and position tables have
     none.
@@ -82,7 +84,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Returns SGD, AdamW or LAMB over the model's parameter groups (`parameter_groups`)."""
+    """Return SGD, AdamW or LAMB over the model's parameter groups (`parameter_groups`)."""
     groups = parameter_groups(model, config.weight_decay)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
@@ -92,3 +94,26 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
             groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=on_gpu or None
         )
     return Lamb(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
+    """Move averaged weights and buffers towards the current ones, after the optimiser step `step` (from 0).
+
+    The average moves faster at first, when the weights are almost random: by (1 + step) / (10 + step) where
+    that is less than `decay`; the first step is copied. Counters are copied: their average means nothing.
+    """
+    kept = min(decay, (1 + step) / (10 + step)) if step else 0.0
+    pairs = zip(
+        itertools.chain(average.parameters(), average.buffers()),
+        itertools.chain(model.parameters(), model.buffers()),
+        strict=True,
+    )
+    moving: tuple[list[Tensor], list[Tensor]] = [], []
+    for mine, new in pairs:
+        if mine.is_floating_point():
+            moving[0].append(mine)
+            moving[1].append(new)
+        else:
+            mine.copy_(new)
+    get_ema_multi_avg_fn(kept)(*moving, step)

@@ -10,11 +10,11 @@ import torch
 
 import botvision
 
-PACKAGES = ("torch", "torchvision", "timm", "lightning", "torchdata", "safetensors", "numpy")
+PACKAGES = ("torch", "torchvision", "timm", "lightning", "safetensors", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python, botvision and the packages that decide about numbers."""
+    """Return the versions of Python, botvision and the packages that decide about numbers."""
     found = {"python": platform.python_version(), "botvision": botvision.__version__}
     for package in PACKAGES:
         try:
@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware(device: torch.device) -> str:
-    """Returns one line that names the device: GPU, or CPU with its threads."""
+    """Return one line that names the device: GPU, or CPU with its threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -33,7 +33,7 @@ def hardware(device: torch.device) -> str:
 
 
 def commit() -> str | None:
-    """Returns the commit of the checkout this package runs from, with "+changes" where files differ from it.
+    """Return the commit of the checkout this package runs from, with "+changes" where files differ from it.
 
     None if it runs from an installed copy or git is not there.
     """
@@ -47,7 +47,7 @@ def commit() -> str | None:
 
 
 def stretch(from_step: int, device: torch.device, precision: str) -> dict[str, object]:
-    """Returns what a stretch of a run, from optimiser step `from_step` on, is made with."""
+    """Return what a stretch of a run, from optimiser step `from_step` on, is made with."""
     return {
         "from_step": from_step,
         "versions": versions(),

@@ -1,59 +1,66 @@
-"""A configuration to a trained network: checks, Lightning's Trainer, and the run folder.
+"""A configuration to a trained network and its run folder; and that network measured again.
 
 Everything that can be wrong is looked at before the first step and before the folder is made: data, classes,
 the model's arguments, the image size, the device.
 """
 
-import dataclasses
 import json
 import logging
-import math
-from collections.abc import Callable
+import re
+import resource
+import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import timm
 import torch
 import yaml
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from botvision.attention.ablation import Replaced
 from botvision.backbones.weights import LoadReport
-from botvision.config.recipes import config_to_dict, with_absolute_paths
-from botvision.config.run import AnyRunConfig
+from botvision.config.recipes import (
+    build_config,
+    changed_keys,
+    config_to_dict,
+    load_config,
+    value_at,
+    with_absolute_paths,
+)
+from botvision.config.run import EVALUATION_KEYS, AnyRunConfig, DetectionRunConfig
 from botvision.config.schema import ConfigError
-from botvision.data.loaders import ResumableSampler
+from botvision.data.cache import Progress
 from botvision.io.files import write_text
 from botvision.io.progress import CountBar
 from botvision.training import provenance
-from botvision.training.checkpoint import RunKeeper, RunState, check_data_of_run, check_folder
-from botvision.training.history import History, write_json
-from botvision.training.learner import Learner
-from botvision.training.optim import build_schedule
-from botvision.training.progress import EpochBar, quiet, say
-from botvision.training.results import RESULTS, evaluate, finish, is_exported
-from botvision.training.task import Splits, Task, resolve_device, task_of
+from botvision.training.checkpoint import RunState, check_data_of_run, check_folder, evaluated_weights
+from botvision.training.log import write_json
+from botvision.training.loop import Job, assemble, fit, open_fabric
+from botvision.training.task import Outcome, Splits, Task
 
-__all__ = ["evaluate", "train"]
+# What says of a folder that its run is finished.
+RESULTS = ("summary.json", "eval.json")
+# What an evaluation may set otherwise than the run did, without a table of its own.
+WAYS_OF_LOADING = ("num_workers", "cache", "cache_bytes", "download")
 
-Loader = Any  # a StatefulDataLoader of (images, targets, indices)
+AnyTask = Task[Any, Any, Any, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """Everything a run needs, checked."""
+def task_of(config: AnyRunConfig) -> AnyTask:
+    """Return the task of a configuration: a `Classification` or a `Detection`."""
+    if isinstance(config, DetectionRunConfig):
+        from botvision.training.detect import Detection
 
-    task: Task[Any, Any, Any]
-    splits: Splits
-    learner: Learner
-    train_loader: Loader
-    val_loader: Loader
-    warm_start: LoadReport | None
+        return Detection(config)
+    from botvision.training.classify import Classification
+
+    return Classification(config)
 
 
 def train(config: AnyRunConfig, out: str | Path, resume: bool = False, progress: bool = True) -> Path:
-    """Trains a classifier or a detector, as the configuration says.
+    """Train a classifier or a detector, as the configuration says.
 
     Args:
         config: from `build_config`.
@@ -71,135 +78,173 @@ def train(config: AnyRunConfig, out: str | Path, resume: bool = False, progress:
         ValueError: whatever is wrong with configuration, data or folder, in one line, before the first step;
             DivergedError where the loss stops being a number.
     """
-    folder, tell = Path(out), say if progress else _silent
-    config = with_absolute_paths(config)
-    state = check_folder(folder, config, resume)
-    if state is not None and state.finished and is_exported(folder, config, state):
-        more = (
-            "train.early_stop 0 lets it go on" if state.stopped_early else "a larger train.epochs extends it"
-        )
-        tell(f"{folder}: nothing to do, the run is finished ({state.epoch} epochs); {more}")
-        return folder
-    with quiet(), isolate_rng():
-        job = _prepare(config, fresh=state is None, tell=tell)
-        state = _opened(folder, config, job, state)
-        if state.step and not state.finished:
-            tell(f"{folder}: going on after step {state.step} (epoch {state.epoch + 1})")
-        elif resume and not state.step:
-            tell(f"{folder}: no checkpoint yet, starting at the first step")
-        if job.warm_start is not None:
-            tell(f"weights from {config.model.weights}:\n{job.warm_start}")
-        if not state.finished:
-            steps = math.ceil(len(job.train_loader) / config.train.accumulate)
-            tell(
-                f"{folder}: {len(job.splits.train)} images to train on, {len(job.splits.val)} to measure on, "
-                f"{steps} step{'s' * (steps != 1)} an epoch, {config.train.epochs} epochs"
+    folder, config = Path(out), with_absolute_paths(config)
+    with CountBar(shown=progress) as bar:
+        state = check_folder(folder, config, resume)
+        if state is not None and state.finished and _is_exported(folder, config, state):
+            more = (
+                "train.early_stop 0 lets it go on"
+                if state.stopped_early
+                else "a larger train.epochs extends it"
             )
-            _fit(folder, config, job, state, tell)
-        outcome = finish(folder, job.task, config, job.splits, state)
-    tell(f"{folder}: {outcome.headline()} (weights of the {config.train.keep} epoch)")
+            bar.say(f"{folder}: nothing to do, the run is finished ({state.epoch} epochs); {more}")
+            return folder
+        fabric = open_fabric(config.train.device)
+        with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
+            job, warm_start = _prepare(config, fabric, fresh=state is None, bar=bar)
+            state = _opened(folder, job, state, warm_start)
+            if state.step and not state.finished:
+                bar.say(f"{folder}: going on after step {state.step} (epoch {state.epoch + 1})")
+            elif resume and not state.step:
+                bar.say(f"{folder}: no checkpoint yet, starting at the first step")
+            if warm_start is not None:
+                bar.say(f"weights from {config.model.weights}:\n{warm_start}")
+            if not state.finished:
+                images, held = len(job.splits.train), len(job.splits.val)
+                bar.say(
+                    f"{folder}: {images} images to train on, {held} to measure on, "
+                    f"{job.steps} step{'s' * (job.steps != 1)} an epoch, {config.train.epochs} epochs"
+                )
+                fit(folder, job, state, bar)
+            outcome = _finish(folder, job, state)
+        bar.say(f"{folder}: {outcome.headline()} (weights of the {config.train.keep} epoch)")
     return folder
 
 
-def _prepare(config: AnyRunConfig, fresh: bool, tell: Callable[[str], None]) -> Job:
-    """Opens and builds everything.
+def evaluate(
+    run_folder: str | Path,
+    split: str = "val",
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    replaced: Replaced | None = None,
+    out: Path | None = None,
+) -> Any:  # noqa: ANN401  the task decides
+    """Evaluate the weights of a run folder, and write the files that `evaluation_files` names.
+
+    Args:
+        run_folder: of a finished run.
+        split: "val", "test" (classification), or "train" (without augmentation).
+        overrides: dotted keys under `data`, or `train.batch_size`, `train.device`; of a detector
+            `model.detector.detections`, `.score_threshold` and `.nms`, too.
+        progress: called with what is being done, how many images are done and how many there are.
+        replaced: what takes the place of the network's attention meanwhile; nothing unless given.
+        out: folder for the files; the run folder unless given.
+
+    Returns:
+        The task's metrics: `ClassificationMetrics` or `DetectionMetrics`.
+
+    Raises:
+        ValueError: no finished run there, another key, data that cannot be opened or that have other classes,
+            or no such attention.
+    """
+    folder = Path(run_folder)
+    check_finished(folder)
+    own = load_config(folder / "config.yaml")
+    allowed = EVALUATION_KEYS[own.task]
+    for key in overrides or {}:
+        if not key.startswith(allowed):
+            words = [f"{key}*" if key.endswith(".") else key for key in allowed]
+            raise ConfigError(f"{key}: an evaluation takes only {', '.join(words[:-1])} and {words[-1]}")
+    if split not in ("train", "val", "test"):
+        raise ConfigError(f"split: expected train, val or test, got {split!r}")
+    task = task_of(build_config(config_to_dict(own), overrides))
+    files = evaluation_files(folder, split, overrides, replaced)
+    if out is not None:
+        files = out / files[0].name, out / files[1].name
+    fabric = open_fabric(task.config.train.device)
+    model, description = task.load(folder / "model")
+    with nullcontext() if replaced is None else replaced.within(model):
+        data = task.open_split(split, description, progress)
+        model = task.place(model, fabric.device)
+        found = task.measure(model, task.loader(data, False, fabric), fabric, progress)
+        return task.write(found, files, split)
+
+
+def check_finished(folder: Path) -> None:
+    """Raise ConfigError for a folder that holds no finished run."""
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"{folder}: not a run folder, there is no config.yaml")
+    if not (folder / "summary.json").is_file():
+        raise ConfigError(f"{folder}: the run is not finished, there is no summary.json; resume it first")
+
+
+def evaluation_files(
+    folder: Path,
+    split: str = "val",
+    overrides: Mapping[str, Any] | None = None,
+    replaced: Replaced | None = None,
+) -> tuple[Path, Path]:
+    """Return where an evaluation is written: JSON and picture.
+
+    eval.json and confusion.png (precision_recall.png of a detector) are the run's own validation; every other
+    split or data has a name of its own, such as eval-test.json or eval-train-limit-100.json. So has an
+    evaluation with attention replaced: eval-attention-zero.json, or eval-attention-zero-block-2.json.
+    """
+    own = load_config(folder / "config.yaml")
+    config = build_config(config_to_dict(own), overrides)
+    words = [] if split == "val" else [split]
+    for key in changed_keys(own, config):
+        value = value_at(config_to_dict(config), key)
+        name = key.rpartition(".")[2]
+        if key == "data.root":
+            root = Path(str(value)).expanduser().absolute()
+            words += [] if str(root) == own.data.root else [root.stem]
+        elif not key.startswith("train.") and name not in WAYS_OF_LOADING:
+            words.append(f"{name}-{value}")
+    if replaced is not None:
+        words.append(f"attention-{replaced.how}")
+        words += [] if replaced.block is None else [f"block-{replaced.block}"]
+    label = "".join(f"-{re.sub(r'[^0-9A-Za-z._]+', '-', word).strip('-')}" for word in words)
+    return folder / f"eval{label}.json", folder / f"{task_of(config).picture}{label}.png"
+
+
+def _prepare(config: AnyRunConfig, fabric: Any, fresh: bool, bar: CountBar) -> tuple[Job, LoadReport | None]:  # noqa: ANN401
+    """Open and build everything.
 
     Args:
         config: of the run.
+        fabric: of the run.
         fresh: the run begins: it starts from `model.weights`, and its images have not been read before.
-        tell: receives a line where images are too many to be read beforehand.
+        bar: receives a line for each thing that is worth knowing beforehand.
     """
-    device, task = resolve_device(config.train.device), task_of(config)
+    task = task_of(config)
     splits = task.open()
     torch.manual_seed(config.train.seed)
-    model = _build_model(task, config, splits)
-    with CountBar() as bar:
-        source = config.model.weights if fresh else None
-        warm_start = _warm_start(task, model.to(device), source, splits, None if tell is _silent else bar)
-    model.cpu()
-    task.probe(model, splits)
+    model = _build_model(task, splits)
+    source = config.model.weights if fresh else None
+    warm_start = _warm_start(task, model.to(fabric.device), source, splits, bar)
+    task.probe(model.cpu(), splits)
     for split in (splits.train, splits.val):
-        with CountBar() as bar:
-            shown = None if tell is _silent else bar
-            split.prepare(shown)
-            if fresh and not split.verify(shown):
-                tell(f"{split.name}: {len(split)} images are not read beforehand; botvision check does it")
+        split.prepare(bar)
+        if fresh and not split.verify(bar):
+            bar.say(f"{split.name}: {len(split)} images are not read beforehand; botvision check does it")
         for note in getattr(split, "notes", []):
-            tell(f"note: {note}")
+            bar.say(f"note: {note}")
         left_out = getattr(split, "skipped", [])
         if left_out:
-            tell(f"{split.name}: {len(left_out)} problems passed over, the first: {left_out[0].line}")
-    train_loader, val_loader = task.loader(splits.train, train=True), task.loader(splits.val, train=False)
-    for loader, split in ((train_loader, splits.train), (val_loader, splits.val)):
-        loader.pin_memory = device.type == "cuda" and not split.placed
-    waiting = len(splits.train) - len(train_loader) * config.train.batch_size
+            bar.say(f"{split.name}: {len(left_out)} problems passed over, the first: {left_out[0].line}")
+    job = assemble(task, fabric, splits, model)
+    waiting = len(splits.train) - len(job.train_loader) * config.train.batch_size * fabric.world_size
     if waiting > 0.1 * len(splits.train):
-        tell(
+        bar.say(
             f"{waiting} of {len(splits.train)} training images fill no whole batch and sit out each epoch "
             "(others each time); a smaller train.batch_size uses more"
         )
-    steps = math.ceil(len(train_loader) / config.train.accumulate)
-    total = min(steps * config.train.epochs, config.train.max_steps or math.inf)
-    schedule = build_schedule(
-        config.optim, config.train.batch_size * config.train.accumulate, steps, total=int(total)
-    )
-    learner = task.learner(model, schedule, splits)
-    return Job(task, splits, learner, train_loader, val_loader, warm_start)
+    return job, warm_start
 
 
-def _fit(folder: Path, config: AnyRunConfig, job: Job, state: RunState, tell: Callable[[str], None]) -> None:
-    history = History(folder, job.task.columns, job.task.parts, state.step)
-    keeper = RunKeeper(folder, job.task, config.train, state, history, tell)
-    callbacks: list[pl.Callback] = [keeper] if tell is _silent else [keeper, EpochBar(config.train.epochs)]
-    device = resolve_device(config.train.device)
-    trainer = pl.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
-        precision=config.train.precision,
-        max_epochs=config.train.epochs,
-        accumulate_grad_batches=config.train.accumulate,
-        gradient_clip_val=config.optim.clip_norm or None,
-        callbacks=callbacks,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        benchmark=device.type == "cuda" and job.task.same_sizes,
-        default_root_dir=folder,
-    )
-    restored = state.step > 0
-    if restored:
-        # before fit: with worker processes the first batches are ordered as soon as the loader is iterated
-        sampler: ResumableSampler = job.train_loader.sampler
-        done = state.batches * config.train.batch_size
-        sampler.load_state_dict({"epoch": state.epoch, "done": done, "length": len(job.splits.train)})
-    last = folder / "checkpoints" / "last.ckpt"
-    try:
-        trainer.fit(
-            job.learner,
-            job.train_loader,
-            job.val_loader,
-            ckpt_path=str(last) if restored else None,
-            weights_only=True if restored else None,
-        )
-    except SystemExit:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from None
-    finally:
-        history.close()
-
-
-def _build_model(task: Task[Any, Any, Any], config: AnyRunConfig, splits: Splits) -> nn.Module:
+def _build_model(task: AnyTask, splits: Splits) -> nn.Module:
+    config = task.config.model
     try:
         return task.build(splits)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        given = f" with {config.model.args}" if config.model.args else ""
-        raise ConfigError(f"model {config.model.name}{given}: {text}") from None
+        given = f" with {config.args}" if config.args else ""
+        raise ConfigError(f"model {config.name}{given}: {text}") from None
 
 
 def _warm_start(
-    task: Task[Any, Any, Any], model: nn.Module, source: str | None, splits: Splits, bar: CountBar | None
+    task: AnyTask, model: nn.Module, source: str | None, splits: Splits, bar: CountBar
 ) -> LoadReport | None:
     if source is None:
         return None
@@ -231,20 +276,20 @@ def _pretrained(name: str) -> dict[str, Tensor]:
         hub.setLevel(level)
 
 
-def _opened(folder: Path, config: AnyRunConfig, job: Job, state: RunState | None) -> RunState:
-    """Makes the folder and says in it what the run is; config.yaml comes last, it makes the folder a run.
+def _opened(folder: Path, job: Job, state: RunState | None, warm_start: LoadReport | None) -> RunState:
+    """Make the folder and say in it what the run is; config.yaml comes last, it makes the folder a run.
 
     The results of an earlier, shorter stretch go first: a run that goes on must not pass for a finished one.
     """
-    state = RunState() if state is None else state
+    state, config = RunState() if state is None else state, job.config
     check_data_of_run(state, config, job.splits)
     folder.mkdir(parents=True, exist_ok=True)
     for name in RESULTS:
         (folder / name).unlink(missing_ok=True)
-    facts = provenance.stretch(state.step, resolve_device(config.train.device), config.train.precision)
+    facts = provenance.stretch(state.step, job.fabric.device, config.train.precision)
     write_json(folder / "versions.json", [*_earlier_stretches(folder / "versions.json", state.step), facts])
-    if job.warm_start is not None:
-        write_text(folder / "warm_start.txt", f"{job.warm_start}\n")
+    if warm_start is not None:
+        write_text(folder / "warm_start.txt", f"{warm_start}\n")
     text = yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
     write_text(folder / "config.yaml", text)
     return state
@@ -256,9 +301,49 @@ def _earlier_stretches(path: Path, step: int) -> list[dict[str, Any]]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    stretches = found if isinstance(found, list) else [{"from_step": 0, **found}]
-    return [stretch for stretch in stretches if stretch["from_step"] < step]
+    return [stretch for stretch in found if stretch["from_step"] < step]
 
 
-def _silent(text: str) -> None:
-    """In place of `say` for runs without progress."""
+def _finish(folder: Path, job: Job, state: RunState) -> Outcome:
+    """Export the weights to keep, evaluate them, draw; summary.json comes last: the folder is complete."""
+    task, config, splits, device = job.task, job.config, job.splits, job.fabric.device
+    facts = {
+        "task": config.task, "recipe": config.recipe, "model": config.model.name, "data": splits.name,
+        "seed": config.train.seed, "epochs": state.epoch, "steps": state.step,
+        "best_epoch": state.best_epoch, "kept": config.train.keep,
+        "image_size": list(config.data.size),
+        "train_images": len(splits.train), "val_images": len(splits.val),
+        "train_seconds": round(state.seconds, 3), "step_ms": state.step_ms,
+        "peak_memory_mb": _peak_memory_mb(device),
+        "batch_size": config.train.batch_size * config.train.accumulate,
+        "hardware": provenance.hardware(device), "precision": config.train.precision,
+        "commit": provenance.commit(), "versions": provenance.versions(),
+    }  # fmt: skip
+    model = task.build(splits, evaluated_weights(folder / "checkpoints" / f"{config.train.keep}.ckpt"))
+    task.export(model, folder / "model", splits)
+    found = task.measure(task.place(model, device), job.val_loader, job.fabric)
+    outcome = task.write(found, (folder / "eval.json", folder / f"{task.picture}.png"), "val")
+    measured = task.finish(folder, splits, model, outcome)
+    write_json(folder / "summary.json", {**facts, **measured, "val_held_back": splits.held_back})
+    return outcome
+
+
+def _is_exported(folder: Path, config: AnyRunConfig, state: RunState) -> bool:
+    """Whether `_finish` has been here after the last step and with the weights now asked for."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (summary.get("steps"), summary.get("kept")) == (state.step, config.train.keep)
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    """Most memory in MB (1e6 bytes) held so far: of the GPU, or of this process on a CPU."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+    try:  # not what getrusage says on Linux, which a process inherits from the one that started it
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6, 1)
+    return round(int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6, 1)

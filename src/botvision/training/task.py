@@ -2,31 +2,41 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from botvision.attention.ablation import Replaced
 from botvision.backbones.weights import LoadReport
-from botvision.config.run import AnyRunConfig, DetectionRunConfig
+from botvision.config.run import AnyRunConfig
 from botvision.config.schema import ConfigError
 from botvision.data.cache import Progress
-from botvision.data.loaders import BatchedDataset, build_loader
-from botvision.training.learner import Learner
-from botvision.training.optim import Schedule
+from botvision.data.loaders import BatchedDataset, Loader, build_loader
+
+if TYPE_CHECKING:  # seconds that naming an evaluation's files need not wait for
+    from lightning.fabric import Fabric
+
+ADVICE = "lower optim.lr, lengthen optim.warmup_epochs or set optim.clip_norm"
+# A fit of attention to convolutions reads so many training images of this many pixels, and no fewer than the
+# least: more bring little (results/warm_start.md).
+FIT_IMAGES, FIT_PIXELS, LEAST_FIT_IMAGES, FIT_BATCH = 256, 224 * 224, 32, 32
+
+
+class DivergedError(ValueError):
+    """Loss, weights or outputs are no longer finite; the message is one line."""
 
 
 class Dataset(BatchedDataset, Protocol):
     """Images of one split."""
 
     def name_of(self, index: int) -> str:
-        """Name of an image, for errors."""
+        """Return the name of an image, for errors."""
         ...
 
     def verify(self, progress: Progress | None = None) -> bool:
-        """Reads every image once, or says False where that would take too long."""
+        """Read every image once, or return False where that would take too long."""
         ...
 
 
@@ -45,26 +55,53 @@ class Splits(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def held_back(self) -> bool: ...
+
 
 class Outcome(Protocol):
     """The measured result of a finished run."""
 
     def headline(self) -> str:
-        """The numbers that count, in half a line."""
+        """Return the numbers that count, in half a line."""
         ...
 
 
-# A fit of attention to convolutions reads so many training images of this many pixels, and no fewer than the
-# least: more bring little (results/warm_start.md).
-FIT_IMAGES, FIT_PIXELS, LEAST_FIT_IMAGES, FIT_BATCH = 256, 224 * 224, 32, 32
+@dataclass(frozen=True)
+class EpochResult:
+    """What the validation after an epoch found.
+
+    Attributes:
+        score: the number by which epochs are compared, higher is better.
+        values: the task's columns of metrics.csv; NaN where there is no such number.
+    """
+
+    score: float
+    values: dict[str, float]
+
+
+class Measurement(Protocol):
+    """What a network says of the images of a split."""
+
+    def update(self, model: nn.Module, batch: Any) -> None:  # noqa: ANN401
+        """Add a batch. Raises DivergedError where the network's outputs cannot be used."""
+        ...
+
+    def result(self) -> EpochResult:
+        """Return what it is worth. Raises DivergedError for outputs that are not finite."""
+        ...
+
 
 C = TypeVar("C", bound=AnyRunConfig)
 S = TypeVar("S", bound=Splits)
 D = TypeVar("D", bound=Dataset)
+M = TypeVar("M", bound=Measurement)
 
 
-class Task(ABC, Generic[C, S, D]):
-    """Classification or detection, by a configuration C on splits S that hold data sets D.
+class Task(ABC, Generic[C, S, D, M]):
+    """Classification or detection, by a configuration C on splits S of data sets D, measured by M.
+
+    A batch is images, targets, and the indices int64 (B,) of the images.
 
     Args:
         config: of the run.
@@ -72,7 +109,6 @@ class Task(ABC, Generic[C, S, D]):
     Attributes:
         columns: of metrics.csv between train_loss and lr: what a validation finds.
         parts: of the loss, columns of steps.csv.
-        evaluation_keys: beginnings of the keys that an evaluation may set otherwise than the run did.
         picture: name, without suffix, of the picture of an evaluation.
         whole_batches: whether training leaves out the images that fill no batch, others in each epoch.
         same_sizes: whether every step has tensors of the same sizes, so that tuning convolutions pays.
@@ -80,7 +116,6 @@ class Task(ABC, Generic[C, S, D]):
 
     columns: ClassVar[tuple[str, ...]]
     parts: ClassVar[tuple[str, ...]] = ()
-    evaluation_keys: ClassVar[tuple[str, ...]]
     picture: ClassVar[str]
     same_sizes: ClassVar[bool] = True
     whole_batches: ClassVar[bool] = True
@@ -90,28 +125,63 @@ class Task(ABC, Generic[C, S, D]):
 
     @abstractmethod
     def open(self) -> S:
-        """Opens the data. Raises DataError."""
+        """Open the data. Raises DataError."""
 
     @abstractmethod
-    def build(self, splits: S) -> nn.Module:
-        """Builds the network, with random weights. Raises ValueError or what the network's builder raises."""
+    def build(self, splits: S, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """Build the network, with random weights or these.
+
+        Raises:
+            ValueError: or what else the network's builder raises for arguments that do not fit.
+        """
 
     @abstractmethod
     def warm_start(
-        self, model: nn.Module, source: Path | Mapping[str, Tensor], splits: S, progress: Progress | None
+        self, model: nn.Module, source: Path | Mapping[str, Tensor], splits: S, progress: Progress
     ) -> LoadReport:
-        """Loads the weights that fit; attention begins as `model.warm_start` says."""
+        """Load the weights that fit; attention begins as `model.warm_start` says."""
 
     @abstractmethod
     def probe(self, model: nn.Module, splits: S) -> None:
-        """Runs one black image through: sizes and outputs are right or ConfigError is raised."""
+        """Run one black image through. Raises ConfigError unless sizes and outputs are right."""
 
     @abstractmethod
-    def learner(self, model: nn.Module, schedule: Schedule, splits: S) -> Learner:
-        """Returns what trains the network."""
+    def loss(self, model: nn.Module, batch: Any, data: D) -> tuple[Tensor, dict[str, Tensor]]:  # noqa: ANN401
+        """Return the mean loss () of a batch of training data, and its parts by name."""
 
-    def loader(self, data: D, train: bool) -> Any:  # noqa: ANN401  a StatefulDataLoader of the task's batches
-        """Returns batches of a split."""
+    @abstractmethod
+    def measurement(self, data: D) -> M:
+        """Return what collects a network's outputs on a split."""
+
+    @abstractmethod
+    def epoch_text(self, row: Mapping[str, float]) -> str:
+        """Say in half a line what a row of metrics.csv holds of the validation."""
+
+    @abstractmethod
+    def export(self, model: nn.Module, folder: Path, splits: S) -> None:
+        """Write weights and their description, from which `load` and the predictors rebuild the network."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+        """Return the network of such a folder and its description."""
+
+    @abstractmethod
+    def open_split(self, split: str, description: Mapping[str, Any], progress: Progress | None) -> D:
+        """Open one split of data that fit the described network. Raises DataError."""
+
+    @abstractmethod
+    def write(self, found: M, files: tuple[Path, Path], split: str) -> Outcome:
+        """Write table and picture of a measurement, and beside them what was said of each image."""
+
+    @abstractmethod
+    def finish(self, folder: Path, splits: S, model: nn.Module, outcome: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Draw what a finished run shows beside its evaluation; return the task's part of summary.json."""
+
+    def loader(self, data: D, train: bool, fabric: "Fabric") -> Loader:
+        """Return batches of a split: this process's share to train on, or all to measure on.
+
+        Every process measures all images, so that all decide alike which epoch is the best and the last.
+        """
         return build_loader(
             data,
             self.config.train.batch_size,
@@ -119,54 +189,56 @@ class Task(ABC, Generic[C, S, D]):
             seed=self.config.train.seed,
             num_workers=self.config.data.num_workers,
             drop_last=train and self.whole_batches,
+            pin_memory=fabric.device.type == "cuda",
+            share=(fabric.global_rank, fabric.world_size) if train else (0, 1),
         )
 
-    @abstractmethod
-    def epoch_text(self, row: Mapping[str, float]) -> str:
-        """Says in half a line what a row of metrics.csv holds of the validation."""
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Return the context in which the network runs in the run's precision.
 
-    @abstractmethod
-    def finish(self, folder: Path, splits: S, weights: dict[str, Tensor], facts: dict[str, Any]) -> Outcome:
-        """Exports the weights, measures them, draws, and writes summary.json last: the folder is complete.
-
-        Args:
-            folder: of the run.
-            splits: of the run.
-            weights: to keep.
-            facts: of the run, for summary.json.
+        It keeps no casted weights: the gradients of a weight that is used several times add up in float32.
         """
+        mixed = self.config.train.precision == "bf16-mixed"
+        return torch.autocast(device.type, torch.bfloat16, enabled=mixed, cache_enabled=False)
 
-    @abstractmethod
-    def evaluate(
+    def place(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """Return the network on a device, in the run's memory layout."""
+        layout = torch.channels_last if self.config.train.channels_last else torch.contiguous_format
+        return model.to(device, memory_format=layout)  # pyrefly: ignore[no-matching-overload]
+
+    @torch.inference_mode()
+    def measure(
         self,
-        folder: Path,
-        split: str,
-        files: tuple[Path, Path],
-        progress: Progress | None,
-        replaced: Replaced | None = None,
-    ) -> Outcome:
-        """Measures the weights of a run folder, maybe with attention replaced; writes table and picture."""
+        model: nn.Module,
+        loader: Loader,
+        fabric: "Fabric",
+        progress: Progress | None = None,
+        label: str = "evaluating",
+    ) -> M:
+        """Show the network, which is placed, all images of a loader.
+
+        After an epoch as for a finished run: the same order, batches and precision give the same numbers.
+        """
+        model.eval()
+        data: Any = loader.dataset
+        found, done = self.measurement(data), 0
+        for batch in loader:
+            with self.autocast(fabric.device):
+                found.update(model, fabric.to_device(batch))
+            done += len(batch[2])
+            if progress is not None:
+                progress(label, done, len(data))
+        return found
 
 
 def fit_indices(images: int, size: tuple[int, int]) -> list[int]:
-    """Returns which of so many training images of (height, width) pixels a warm start is fitted to."""
+    """Return which of so many training images of (height, width) pixels a warm start is fitted to."""
     most = min(FIT_IMAGES, max(LEAST_FIT_IMAGES, FIT_IMAGES * FIT_PIXELS // (size[0] * size[1])), images)
     return [number * images // most for number in range(most)]
 
 
-def task_of(config: AnyRunConfig) -> Task[Any, Any, Any]:
-    """Returns the task of a configuration."""
-    if isinstance(config, DetectionRunConfig):
-        from botvision.training.detect import Detection
-
-        return Detection(config)
-    from botvision.training.classify import Classification
-
-    return Classification(config)
-
-
 def resolve_device(name: str) -> torch.device:
-    """Returns the device of a run. Raises ConfigError if there is none of that kind."""
+    """Return the device of a run. Raises ConfigError if there is none of that kind."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise ConfigError("train.device: cuda was asked for, but torch sees no GPU; use auto or cpu")

@@ -1,4 +1,4 @@
-"""The written history of a run: metrics.csv (a row an epoch), steps.csv (a row every few steps), TensorBoard.
+"""The log of a run: metrics.csv (a row an epoch), steps.csv (a row every few steps), TensorBoard, lines.
 
 Rows are appended as they come, so that a killed run leaves all it had. A resumed run first drops what lies
 after the restored step: those steps happen again, and no step may be in the file twice.
@@ -9,13 +9,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from botvision.io.files import write_text
 
-BEFORE, AFTER = (
-    ("epoch", "step", "train_loss"),
-    ("lr", "seconds"),
-)  # a task's own columns of metrics.csv go between
+# A task's own columns of metrics.csv go between these.
+BEFORE, AFTER = ("epoch", "step", "train_loss"), ("lr", "seconds")
 STEPS = ("step", "epoch", "loss", "lr")  # followed by the parts of the loss
 
 
@@ -36,14 +36,14 @@ class Table:
         write_text(path, "\n".join(lines) + "\n")
 
     def append(self, row: Mapping[str, object]) -> None:
-        """Writes one row in one write; floats have all their digits, for comparisons bit for bit."""
+        """Write one row in one write; floats have all their digits, for comparisons bit for bit."""
         cells = (repr(row[name]) if isinstance(row[name], float) else str(row[name]) for name in self.columns)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(",".join(cells) + "\n")
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Returns the complete rows of such a file, none where there is no file."""
+    """Return the complete rows of such a file, none where there is no file."""
     if not path.is_file():
         return []
     text = path.read_text(encoding="utf-8")
@@ -65,9 +65,8 @@ class History:
     def __init__(
         self, folder: Path, columns: Sequence[str], parts: Sequence[str] = (), restored_step: int = 0
     ) -> None:
-        from torch.utils.tensorboard import (
-            SummaryWriter,
-        )  # half a second that reading a table need not wait for
+        # half a second that reading a table need not wait for
+        from torch.utils.tensorboard import SummaryWriter
 
         self.metrics = Table(folder / "metrics.csv", (*BEFORE, *columns, *AFTER), restored_step)
         self.steps = Table(folder / "steps.csv", (*STEPS, *parts), restored_step)
@@ -76,25 +75,38 @@ class History:
             str(folder / "tensorboard"), purge_step=restored_step + 1 if restored_step else None
         )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
     def log_step(self, step: int, epoch: int, loss: float, lr: float, **parts: float) -> None:
-        """Writes a row of steps.csv."""
+        """Write a row of steps.csv."""
         self.steps.append({"step": step, "epoch": epoch, "loss": loss, "lr": lr, **parts})
         for name, value in {"loss": loss, "lr": lr, **parts}.items():
             self._writer.add_scalar(f"train/{name}", value, step)
 
     def log_epoch(self, row: Mapping[str, float]) -> None:
-        """Writes a row of metrics.csv; what was not measured is NaN."""
+        """Write a row of metrics.csv; what was not measured is NaN."""
         self.metrics.append(row)
         for name in self.metrics.columns:
             if name not in ("epoch", "step", "lr", "seconds") and math.isfinite(row[name]):
                 self._writer.add_scalar(f"epoch/{name}", row[name], int(row["step"]))
         self._writer.flush()
 
-    def close(self) -> None:
-        """Flushes and closes the event file."""
-        self._writer.close()
+
+def epoch_line(row: Mapping[str, float], found: str, epochs: int, best: bool) -> str:
+    """Return the line of a finished epoch: its row of metrics.csv, and what the validation found."""
+    width = len(str(epochs))
+    return (
+        f"epoch {row['epoch']:>{width}}/{epochs}  loss {row['train_loss']:.4f}  {found}  "
+        f"{row['seconds']:.1f} s" + ("  best" if best else "")
+    )
 
 
 def write_json(path: Path, values: object) -> None:
-    """Writes JSON, all of it or nothing."""
+    """Write JSON, all of it or nothing."""
     write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
