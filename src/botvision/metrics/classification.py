@@ -78,6 +78,15 @@ class ClassificationMetrics:
     breakdown: Breakdown | None = None
     counted: str = "images"
 
+    @property
+    def score(self) -> float:
+        """The number by which epochs of a training are compared, higher is better."""
+        return self.top1
+
+    def numbers(self) -> dict[str, float]:
+        """Loss, top-1 and top-5 by name; not-a-number for what there is not."""
+        return {"loss": self.loss, "top1": self.top1, "top5": self.top5}
+
     def headline(self) -> str:
         """Return the number that counts, in half a line."""
         return f"top-1 {100 * self.top1:.2f} % on {self.count} {self.counted}"

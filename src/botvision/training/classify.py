@@ -28,7 +28,7 @@ from botvision.metrics.predictions import save_predictions
 from botvision.plots.curves import accuracy_by_group, confusion_matrix, learning_curves
 from botvision.plots.overlay import contact_sheet
 from botvision.training.log import write_json
-from botvision.training.task import ADVICE, FIT_BATCH, DivergedError, EpochResult, Task, fit_indices
+from botvision.training.task import ADVICE, FIT_BATCH, DivergedError, Task, fit_indices
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -64,14 +64,12 @@ class Answers:
         values = None if known is None else known.values[indices.cpu()].flatten()
         self.counts.update(self._logits(model, batch), targets.flatten(), values)
 
-    def result(self) -> EpochResult:
-        """Return top-1 as the score. Raises DivergedError for logits that are not finite."""
+    def result(self) -> ClassificationMetrics:
+        """Return what they are worth. Raises DivergedError for logits that are not finite."""
         bad = self.counts.not_finite
         if bad:
             raise DivergedError(f"the logits of {bad} validation images are not finite: {ADVICE}")
-        found = self.counts.compute()
-        values = {"val_loss": found.loss, "val_top1": found.top1, "val_top5": found.top5}
-        return EpochResult(found.top1, values)
+        return self.counts.compute()
 
 
 class Classification(Task[RunConfig, Splits, ClassificationDataset, Answers]):

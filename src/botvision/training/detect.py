@@ -42,7 +42,7 @@ from botvision.io.files import replacing
 from botvision.plots.curves import detection_curves, precision_recall
 from botvision.plots.overlay import Pair, truth_and_prediction_sheet
 from botvision.training.log import write_json
-from botvision.training.task import ADVICE, DivergedError, EpochResult, Task, fit_indices
+from botvision.training.task import ADVICE, DivergedError, Task, fit_indices
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
 SHEET_IMAGES = 12
@@ -67,7 +67,7 @@ class DetectionMetrics:
         ap = (self.segm or self.bbox).ap
         return ap if math.isfinite(ap) else -1.0
 
-    def aps(self) -> dict[str, float]:
+    def numbers(self) -> dict[str, float]:
         """AP and AP50 by name, e.g. box_ap50; NaN for what there is not."""
         named = {"box": self.bbox, "mask": self.segm}
         return {f"{name}_{key}": getattr(found, key, math.nan) for name, found in named.items()
@@ -117,11 +117,6 @@ class Results:
         images, _, indices = batch
         self.add(detect(model, images, encode), indices)
 
-    def result(self) -> EpochResult:
-        """Return mask AP as the score, or box AP without masks."""
-        found = self.evaluate()
-        return EpochResult(found.score, {f"val_{name}": value for name, value in found.aps().items()})
-
     def add(self, detections: Sequence[Mapping[str, Any]], indices: Tensor) -> None:
         """Add detections, masks as run lengths. Raises DivergedError if they are not finite."""
         for found, index in zip(detections, indices.tolist(), strict=True):
@@ -150,7 +145,7 @@ class Results:
             pairs.append(Pair(picture, Instances.of(self.data.instances(index)), detections, caption))
         return truth_and_prediction_sheet(pairs, self.data.classes)
 
-    def evaluate(self) -> DetectionMetrics:
+    def result(self) -> DetectionMetrics:
         """Return COCO's numbers of all that was collected."""
         boxes = evaluate_coco(self._truth, self.records, "bbox", self._most)
         masks = evaluate_coco(self._truth, self.records, "segm", self._most) if self._masks else None
@@ -295,7 +290,7 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset, Resu
 
     def write(self, found: Results, files: tuple[Path, Path], split: str) -> DetectionMetrics:
         table, picture = files
-        metrics, label = found.evaluate(), table.stem.removeprefix("eval")
+        metrics, label = found.result(), table.stem.removeprefix("eval")
         write_json(table.with_name(f"results{label}.json"), found.records)
         save_matches(found.matches(), table.with_name(f"matches{label}.npz"), metrics.sides)
         kinds = [part for part in (metrics.bbox, metrics.segm) if part is not None]
@@ -312,7 +307,7 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset, Resu
         detection_curves(folder / "metrics.csv", folder / "curves.png")
         return {
             "box_ar": _known(outcome.bbox.ar_max),
-            **{key: _known(value) for key, value in outcome.aps().items()}, **outcome.side_numbers(),
+            **{key: _known(value) for key, value in outcome.numbers().items()}, **outcome.side_numbers(),
             "params": sum(p.numel() for p in model.parameters()),
             "macs": count(model.get_submodule("backbone"), self.config.data.size).macs,
             "max_detections": self.config.model.detector.detections,

@@ -26,7 +26,7 @@ from botvision.io.progress import CountBar
 from botvision.training.checkpoint import RunState, restore, save_checkpoint
 from botvision.training.log import History, epoch_line
 from botvision.training.optim import Schedule, build_optimizer, build_schedule, update_average
-from botvision.training.task import ADVICE, DivergedError, EpochResult, Splits, Task, resolve_device
+from botvision.training.task import ADVICE, DivergedError, Outcome, Splits, Task, resolve_device
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -170,17 +170,18 @@ def fit(folder: Path, job: Job, state: RunState, bar: CountBar) -> None:
                 if inside and index + 1 < batches:  # the last batch's validation is part of the epoch
                     _save(checkpoints, job, state, meter, clock)
 
-            result = _validate(job, state, label, bar)
+            outcome = _validate(job, state, label, bar)
             meter.settle()
             clock.tick()
             state.epoch, state.batches = state.epoch + 1, 0
-            best = result is not None and result.score > state.best_score
-            if result is not None and best:
-                state.best_score, state.best_epoch = result.score, state.epoch
+            best = outcome is not None and outcome.score > state.best_score
+            if outcome is not None and best:
+                state.best_score, state.best_epoch = outcome.score, state.epoch
             state.decide(config)
             row = {
                 "epoch": state.epoch, "step": state.step, "train_loss": meter.mean(),
-                **(result.values if result else dict.fromkeys(task.columns, math.nan)),
+                **dict.fromkeys(task.columns, math.nan),
+                **({f"val_{name}": value for name, value in outcome.numbers().items()} if outcome else {}),
                 "lr": job.schedule(max(0, state.step - 1)), "seconds": round(state.epoch_seconds, 3),
             }  # fmt: skip
             if history:
@@ -208,7 +209,7 @@ def update(job: Job, learner: nn.Module, step: int) -> None:
         update_average(job.average, job.model, step, job.config.train.ema_decay)
 
 
-def _validate(job: Job, state: RunState, label: str, bar: CountBar) -> EpochResult | None:
+def _validate(job: Job, state: RunState, label: str, bar: CountBar) -> Outcome | None:
     """Measure after an epoch if it is due; after the last it is."""
     train, epoch = job.config.train, state.epoch + 1
     if epoch % train.eval_every and epoch < train.epochs and not state.out_of_steps(train):

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -28,26 +27,14 @@ class DivergedError(ValueError):
     """Loss, weights or outputs are no longer finite; the message is one line."""
 
 
-class Dataset(BatchedDataset, Protocol):
-    """Images of one split."""
-
-    def name_of(self, index: int) -> str:
-        """Return the name of an image, for errors."""
-        ...
-
-    def verify(self, progress: Progress | None = None) -> bool:
-        """Read every image once, or return False where that would take too long."""
-        ...
-
-
 class Splits(Protocol):
     """Images to train on and images to measure on."""
 
     @property
-    def train(self) -> Dataset: ...
+    def train(self) -> BatchedDataset: ...
 
     @property
-    def val(self) -> Dataset: ...
+    def val(self) -> BatchedDataset: ...
 
     @property
     def classes(self) -> list[str]: ...
@@ -60,24 +47,20 @@ class Splits(Protocol):
 
 
 class Outcome(Protocol):
-    """The measured result of a finished run."""
+    """What a network is worth on the images of a split."""
+
+    @property
+    def score(self) -> float:
+        """The number by which epochs are compared, higher is better."""
+        ...
+
+    def numbers(self) -> dict[str, float]:
+        """Return what metrics.csv holds of it, by name; NaN where there is no such number."""
+        ...
 
     def headline(self) -> str:
         """Return the numbers that count, in half a line."""
         ...
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """What the validation after an epoch found.
-
-    Attributes:
-        score: the number by which epochs are compared, higher is better.
-        values: the task's columns of metrics.csv; NaN where there is no such number.
-    """
-
-    score: float
-    values: dict[str, float]
 
 
 class Measurement(Protocol):
@@ -87,14 +70,14 @@ class Measurement(Protocol):
         """Add a batch. Raises DivergedError where the network's outputs cannot be used."""
         ...
 
-    def result(self) -> EpochResult:
+    def result(self) -> Outcome:
         """Return what it is worth. Raises DivergedError for outputs that are not finite."""
         ...
 
 
 C = TypeVar("C", bound=AnyRunConfig)
 S = TypeVar("S", bound=Splits)
-D = TypeVar("D", bound=Dataset)
+D = TypeVar("D", bound=BatchedDataset)
 M = TypeVar("M", bound=Measurement)
 
 
@@ -107,7 +90,7 @@ class Task(ABC, Generic[C, S, D, M]):
         config: of the run.
 
     Attributes:
-        columns: of metrics.csv between train_loss and lr: what a validation finds.
+        columns: of metrics.csv between train_loss and lr: the outcome's numbers, each after "val_".
         parts: of the loss, columns of steps.csv.
         picture: name, without suffix, of the picture of an evaluation.
         whole_batches: whether training leaves out the images that fill no batch, others in each epoch.
