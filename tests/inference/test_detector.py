@@ -200,7 +200,13 @@ def test_truth_is_found_by_the_end_of_the_path(tmp_path):
         truth.compare([{"id": 1, "name": "square"}])
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"images": [{}], "categories": []}', '{"images": 3}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", '{"images": [{}], "categories": []}', '{"images": 3}'),
+        '{"images": [{"id": 1}], "categories": []}',
+    ],
+)
 def test_a_broken_truth_is_one_line(tmp_path, text):
     path = tmp_path / "truth.json"
     path.write_text(text)

@@ -87,11 +87,11 @@ class CocoMetrics:
     precision: tuple[float, ...]
 
     def numbers(self) -> dict[str, float]:
-        """The twelve by name, in the order of pycocotools."""
+        """Return the twelve by name, in the order of pycocotools."""
         return {name: getattr(self, name) for name in NUMBERS}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; not-a-number, which JSON lacks, becomes None."""
+        """Return plain values for JSON; not-a-number, which JSON lacks, becomes None."""
         values = {**asdict(self), "per_class": [asdict(entry) for entry in self.per_class]}
         return {key: _plain(value) for key, value in values.items()}
 

@@ -157,18 +157,16 @@ def rle_areas(rles: Sequence[Rle]) -> npt.NDArray[np.float64]:
     Raises:
         DataError: one line, if run lengths are broken or do not cover exactly the size they state.
     """
-    if not rles:
-        return np.zeros(0)
     counts = [_text(rle["counts"]) for rle in rles]
     _check_letters(counts)
-    shortened: Rle = {"size": [1, 0], "counts": ""}
     try:
-        areas = codec.area([{"size": rle["size"], "counts": c} for rle, c in zip(rles, counts, strict=True)])
+        areas = codec.area([*rles])
     except (ValueError, OverflowError) as error:  # runs below 0, or too many
         raise DataError(str(error)) from error
-    for rle, text in zip(rles, counts, strict=True):
-        height, width = rle["size"]
-        shortened["size"][1], shortened["counts"] = height * width - 1, text
+    size = [1, 0]
+    shortened: Rle = {"size": size, "counts": ""}
+    for text, (height, width) in zip(counts, (rle["size"] for rle in rles), strict=True):
+        size[1], shortened["counts"] = height * width - 1, text
         try:
             codec.area(shortened)
         except ValueError:
@@ -181,7 +179,9 @@ def rle_areas(rles: Sequence[Rle]) -> npt.NDArray[np.float64]:
 def _check_letters(counts: Sequence[str]) -> None:
     """Raise DataError for what the codec reads in its own way: other letters, and runs that do not end."""
     letters = np.frombuffer("".join(counts).encode("utf-8", "surrogatepass"), dtype=np.uint8)
-    if (letters - _FIRST >= 64).any() or not all(c and ord(c[-1]) < _GOES_ON for c in counts):
+    ends = [text[-1:] for text in counts]
+    others = len(letters) and (letters.min() < _FIRST or letters.max() >= _FIRST + 64)
+    if others or "" in ends or max(ends, default="") >= chr(_GOES_ON):
         raise DataError("run lengths with a letter that is none, or without an end")
     goes_on = letters >= _GOES_ON
     for step in (1, 2, 3):
@@ -204,6 +204,14 @@ def read_rles(
     """
     rles, faults = dict[int, Rle](), dict[int, str]()
     for (place, value), size in zip(values.items(), sizes[[*values]].tolist(), strict=True):
+        if (
+            type(value) is dict
+            and value.get("size") == size
+            and type(text := value.get("counts")) is str
+            and text
+        ):
+            rles[place] = {"size": size, "counts": text}  # nearly all
+            continue
         try:
             rles[place] = _rle(value, size)
         except DataError as error:
@@ -231,9 +239,9 @@ def _rle(value: Any, size: list[int]) -> Rle:  # noqa: ANN401
             return {"size": size, "counts": compress(counts, (size[0], size[1]))}
         except DataError as error:
             raise DataError(f"mask: {error}") from error
-    if not isinstance(counts, str | bytes) or not counts:
+    if not isinstance(counts, bytes) or not counts:
         raise DataError(f"mask: counts are {short(counts)}, expected run lengths")
-    return {"size": size, "counts": counts if isinstance(counts, str) else counts.decode("latin-1")}
+    return {"size": size, "counts": _text(counts)}
 
 
 def polygon_faults(outlines: Mapping[int, Any], sizes: npt.NDArray[np.int64]) -> dict[int, str]:

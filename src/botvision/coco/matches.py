@@ -51,8 +51,8 @@ class Matches:
         """Return COCO's AP of samples of the images.
 
         Args:
-            weights: Whole numbers (S, I): how often each sample has each image. All ones is the data set.
-            iou: Place of one IoU, 0 for AP50; None for the mean over all ten.
+            weights: whole numbers (S, I): how often each sample has each image. All ones is the data set.
+            iou: place of one IoU, 0 for AP50; None for the mean over all ten.
 
         Returns:
             float64 (S,), fractions; not-a-number for a sample without any object.
@@ -126,7 +126,7 @@ def load_matches(path: str | Path, kind: Kind) -> Matches | None:
     """Read what `save_matches` wrote; None if it holds none of that kind.
 
     Raises:
-        ValueError: The file is not such a file.
+        ValueError: the file is not such a file.
     """
     arrays = _load(path, kind, FIELDS)
     return None if arrays is None else Matches(*arrays)
@@ -136,7 +136,7 @@ def load_sides(path: str | Path) -> SideAccuracy | None:
     """Read the sides that `save_matches` wrote; None if there are none.
 
     Raises:
-        ValueError: The file is not such a file.
+        ValueError: the file is not such a file.
     """
     arrays = _load(path, "side", SIDE_FIELDS)
     return None if arrays is None else SideAccuracy(*arrays)

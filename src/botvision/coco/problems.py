@@ -56,7 +56,9 @@ class Records:
     """
 
     def __init__(self, records: Sequence[Any], label: Callable[[int], Label]) -> None:
-        self.records = [record if isinstance(record, Mapping) else {} for record in records]
+        self.records = (
+            records if are_objects(records) else [r if isinstance(r, Mapping) else {} for r in records]
+        )
         self.sound = np.ones(len(records), dtype=bool)
         self._label = label
         self._problems: list[tuple[int, Problem]] = []
@@ -83,6 +85,11 @@ class Records:
             name, image_id, number = self._label(place)
             problem = Problem(kind, f"{name}: {fault(place)}", image_id, number, fatal)
             self._problems.append((place, problem))
+
+
+def are_objects(records: Sequence[object]) -> bool:
+    """Return whether all are mappings; asking a million dicts one by one takes a while."""
+    return set(map(type, records)) <= {dict} or all(isinstance(record, Mapping) for record in records)
 
 
 def whole_numbers(values: Sequence[Any]) -> npt.NDArray[np.int64]:

@@ -103,6 +103,9 @@ def read_images(path: str | Path) -> tuple[list[ImageRecord], list[Category]]:
     """
     file = Lists(read_json(path), str(path), training=False, needed=("images", "categories"))
     file.raise_first()
+    for image in file.images:
+        if not image.file:
+            raise DataError(f"{path}: image {image.id}: no file_name, expected a path")
     return file.images, file.categories
 
 
@@ -118,23 +121,23 @@ def read_json(path: str | Path, kind: Any = Any) -> Any:  # noqa: ANN401
         raise DataError(f"{path}: no such file, expected COCO's JSON") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    collecting = gc.isenabled()
-    gc.disable()  # a million new lists and no garbage: looking for some takes as long as reading
     try:
         return _decoded(content, kind)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON ({error})") from error
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _decoded(content: bytes, kind: Any = Any) -> Any:  # noqa: ANN401
     """What JSON says. What only Python's own reader takes (not-a-number, UTF-16) or explains is its part."""
+    collecting = gc.isenabled()
+    gc.disable()  # a million new lists and no garbage: looking for some takes as long as reading
     try:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return json.loads(content)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class Lists:
@@ -188,9 +191,11 @@ class Lists:
         records.refuse(repeated(ids, records.sound), "image", lambda _: "the id occurs twice")
         unique = records.sound.copy()
         sized = (heights > 0) & (widths > 0)
+        named = [file if isinstance(file, str) else "" for file in files]
         if self.training:
-            nameless = [not isinstance(file, str) or not file for file in files]
-            records.refuse(nameless, "image", lambda k: f"file_name is {files[k]!r}, expected a path")
+            records.refuse(
+                [not file for file in named], "image", lambda k: f"file_name is {files[k]!r}, expected a path"
+            )
             fault = "height x width is {!r} x {!r}, expected two whole numbers above 0"
             records.refuse(~sized, "image", lambda k: fault.format(sides[0][k], sides[1][k]))
             fault = "height x width is {} x {}, too large to be an image"
@@ -201,7 +206,7 @@ class Lists:
         if not self.training:
             sound = sound[np.argsort(ids[sound])]
         size = np.where(sized[:, None], np.stack([heights, widths], axis=1), 0).tolist()
-        return [ImageRecord(int(ids[k]), str(files[k]), *size[k]) for k in sound.tolist()]
+        return [ImageRecord(int(ids[k]), named[k], *size[k]) for k in sound.tolist()]
 
     def _categories(self, raw: Sequence[Any]) -> list[Category]:
         def label(k: int) -> Label:

@@ -12,7 +12,7 @@ from hotcoco import mask as codec
 from torch import Tensor
 
 from botvision.coco.masks import read_rles
-from botvision.coco.problems import Records, boxes, numbers, places, short, whole_numbers
+from botvision.coco.problems import Records, are_objects, boxes, numbers, places, short, whole_numbers
 from botvision.coco.read import read_json
 from botvision.coco.truth import KINDS, CocoTruth, Kind
 from botvision.io.errors import DataError
@@ -30,7 +30,7 @@ def read_results(
     """
     name = str(results) if isinstance(results, str | Path) else "results"
     data = read_json(results) if isinstance(results, str | Path) else results
-    if not isinstance(data, Sequence) or not all(isinstance(record, Mapping) for record in data):
+    if not isinstance(data, Sequence) or not are_objects(data):
         raise DataError(f"{name}: expected a list of objects with image_id, category_id, score, ...")
     return data, name
 
@@ -84,7 +84,9 @@ class FoundObjects:
             sound = np.flatnonzero(records.sound).tolist()
             rles, self._areas, faults = read_rles({k: given[k] for k in sound}, truth.sizes[self.images])
             self._masks = [*rles.values()]
-            records.refuse([k in faults for k in range(len(given))], "segmentation", lambda k: faults[k])
+            broken = np.zeros(len(given), dtype=bool)
+            broken[[*faults]] = True
+            records.refuse(broken, "segmentation", lambda k: faults[k])
         for problem in records.problems:
             raise DataError(problem.line)
 
@@ -121,21 +123,21 @@ def to_results(
     *,
     category_ids: Sequence[int],
 ) -> list[dict[str, Any]]:
-    """Turn the detections of one image into COCO result records, in the order in which they come.
+    """Return the detections of one image as COCO result records, in the order in which they come.
 
     Coordinates are rounded to a hundredth of a pixel, COCO's own precision, so that ground truth survives the
     way through float32; scores are the shortest decimals of their float32, so that no two become equal.
 
     Args:
-        image_id: Of the image in the ground truth.
-        boxes: Float (N, 4), x1, y1, x2, y2 in pixels of the original image.
-        labels: Int (N,), 1..K.
-        scores: Float (N,).
-        masks: Bool or uint8 (N, H, W), or N RLEs; None for boxes alone.
+        image_id: of the image in the ground truth.
+        boxes: float (N, 4), x1, y1, x2, y2 in pixels of the original image.
+        labels: int (N,), 1..K.
+        scores: float (N,).
+        masks: bool or uint8 (N, H, W), or N RLEs; None for boxes alone.
         category_ids: K; that of label k is at k - 1.
 
     Raises:
-        ValueError: Lengths that differ, a label without a category, numbers that are not finite, masks that
+        ValueError: lengths that differ, a label without a category, numbers that are not finite, masks that
             are no truth values.
     """
     corners = _array(boxes).astype(np.float64).reshape(-1, 4)

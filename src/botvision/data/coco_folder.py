@@ -34,7 +34,7 @@ class SplitFiles:
 
 
 def find_split_files(config: DetectionDataConfig, *, need_train: bool = True) -> dict[str, SplitFiles]:
-    """The files of "train" and, where there are any, of "val".
+    """Return the files of "train" and, where there are any, of "val".
 
     Args:
         config: root and, where they are set, the files.
@@ -69,7 +69,7 @@ def find_split_files(config: DetectionDataConfig, *, need_train: bool = True) ->
 
 
 def naming_key(root: Path, annotations: Path, part: str = "") -> tuple[str | None, bool]:
-    """Say how training and `check` come to know of an annotations file.
+    """Return how training and `check` come to know of an annotations file.
 
     Args:
         root: of the data set.
@@ -104,7 +104,7 @@ def is_detection_data(root: Path) -> bool:
 
 
 def image_folder(file: CocoFile, files: SplitFiles, root: Path) -> Path:
-    """The folder that the images' file names are relative to.
+    """Return the folder that the images' file names are relative to.
 
     The usual ones are tried (train2017/ for instances_train2017.json, images/, the annotations' own folder,
     the root); the one with the most of the first images' files is taken, the first of them in a tie.
@@ -146,7 +146,7 @@ def read_split(
 
 
 def missing_files(file: CocoFile, folder: Path) -> list[Problem]:
-    """A problem for every image whose file is not there (asked folder by folder, not file by file)."""
+    """Return a problem for every image whose file is not there (asked folder by folder, not file by file)."""
     listed: dict[Path, set[str]] = {}
     problems = []
     for image in file.images:

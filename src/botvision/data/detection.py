@@ -88,13 +88,13 @@ def open_detection_split(
     Args:
         config: source and treatment.
         split: "train" or "val".
-        seed: as for :func:`open_detection`.
+        seed: as for `open_detection`.
         categories: of the network, where they are known: they decide about labels, and validation data with
             annotations of their own are read without the training data.
         progress: called with what is being read, how many images are done and how many there are.
 
     Raises:
-        DataError: as for :func:`open_detection`; no such split, categories other than the network's.
+        DataError: as for `open_detection`; no such split, categories other than the network's.
     """
     if split not in ("train", "val"):
         raise DataError(f"detection data have no split {split!r}, expected train or val")
@@ -124,7 +124,7 @@ def _without_broken(data: DetectionDataset, progress: Progress | None) -> Detect
 
 
 def resolve_detection(config: DetectionDataConfig) -> str:
-    """The source that "auto" stands for."""
+    """Return the source that "auto" stands for."""
     if config.source == "auto" and config.root is None:
         raise DataError(
             "data.root is not set, expected a folder with COCO annotations "
@@ -181,7 +181,7 @@ def _tell(dataset: DetectionDataset, problems: Sequence[Problem]) -> None:
 
 
 def mirror_note(classes: Sequence[str], config: DetectionDataConfig) -> str | None:
-    """One line if training mirrors images although a mirror turns classes into others; None otherwise."""
+    """Return one line if training mirrors images although a mirror turns classes into others; else None."""
     twins = side_twins(classes)
     if not twins or not config.mirrors:
         return None

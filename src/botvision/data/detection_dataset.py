@@ -31,9 +31,9 @@ class DetectionDataset(Dataset[Any]):
     "masks": uint8 (n, H, W), "image_id": int64 ()}; n may be 0, crowds and what has no area are not in it. In
     training images are views (at most `config.size`, not padded) that depend on (seed, epoch, index) alone.
     Otherwise they are as annotated, and targets in batches hold "image_id" alone: evaluation compares with
-    :meth:`ground_truth`, and :meth:`instances` has the masks of the images that are looked at.
+    `ground_truth`, and `instances` has the masks of the images that are looked at.
 
-    With `config.skip_broken` images that cannot be read are left out by :meth:`prepare` and :meth:`verify`,
+    With `config.skip_broken` images that cannot be read are left out by `prepare` and `verify`,
     the same ones whichever comes first; lengths and indices are final after that.
 
     Attributes:
@@ -50,7 +50,7 @@ class DetectionDataset(Dataset[Any]):
         self, source: CocoSource, indices: Sequence[int], config: DetectionDataConfig, *,
         train: bool, seed: int = 0, name: str = "images",
     ) -> None:  # fmt: skip
-        """Take the parts; :func:`open_detection` has them.
+        """Take the parts; `open_detection` has them.
 
         Args:
             source: of images and instances.
@@ -82,30 +82,30 @@ class DetectionDataset(Dataset[Any]):
         return self.source.has_masks
 
     def name_of(self, index: int) -> str:
-        """File and image id."""
+        """Return the file and the image id."""
         return self.source.name_of(self.indices[index])
 
     def image_id(self, index: int) -> int:
-        """The id that the annotations give the image."""
+        """Return the id that the annotations give the image."""
         return self.source.image(self.indices[index]).id
 
     def size_of(self, index: int) -> tuple[int, int]:
-        """(height, width) of the image as annotated."""
+        """Return (height, width) of the image as annotated."""
         image = self.source.image(self.indices[index])
         return image.height, image.width
 
     def load(self, index: int) -> Tensor:
-        """The picture the way up in which it is annotated, uint8 (3, H, W)."""
+        """Return the picture the way up in which it is annotated, uint8 (3, H, W)."""
         return self.source.load(self.indices[index]) if self._cache is None else self._cache[index]
 
     def instances(self, index: int) -> Target:
-        """The target of the picture as :meth:`load` gives it."""
+        """Return the target of the picture as `load` gives it."""
         target = self.source.instances(self.indices[index])
         target["image_id"] = torch.tensor(self.image_id(index))
         return target
 
     def point_of(self, index: int) -> tuple[int, int] | None:
-        """(y, x) of the pixel in the middle of the largest box of :meth:`load`; None without a box."""
+        """Return (y, x) of the pixel in the middle of the largest box of `load`; None without a box."""
         boxes = self.instances(index)["boxes"]
         if not len(boxes):
             return None
@@ -113,7 +113,7 @@ class DetectionDataset(Dataset[Any]):
         return int((top + bottom) / 2), int((left + right) / 2)
 
     def ground_truth(self) -> dict[str, Any]:
-        """The COCO file of exactly these images, with the ids of the file: what an evaluation compares with.
+        """Return the COCO file of exactly these images, with the ids of the file, to evaluate with.
 
         Crowds, and objects without area, are in it. Where `skip_broken` left annotations out or clipped
         boxes, it is the repaired file, and numbers may differ from those of the file itself.
@@ -182,7 +182,7 @@ class DetectionDataset(Dataset[Any]):
         return images[0], targets[0], int(indices[0])
 
     def __getitems__(self, wanted: Sequence[Key]) -> DetectionBatch:
-        """A whole batch.
+        """Return a whole batch.
 
         Args:
             wanted: B indices, or pairs (epoch, index).
