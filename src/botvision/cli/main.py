@@ -28,6 +28,7 @@ from botvision.cli.parser import (
 )
 
 if TYPE_CHECKING:
+    from botvision.config.data import DataConfig, DetectionDataConfig
     from botvision.tables.models import ModelCost
 
 EXTRAS = dict.fromkeys(
@@ -106,13 +107,12 @@ def _dispatch(words: list[str]) -> int:
 def _check(args: argparse.Namespace, overrides: Overrides) -> int:
     _only("data.", overrides, "check")
     _must_exist(args.data)
-    from botvision.cli.data_choice import data_config
     from botvision.data.check import check_data
     from botvision.io.progress import CountBar
     from botvision.tables.data import check_tables
 
     with CountBar() as bar:
-        found = check_data(data_config(args.data, overrides) if overrides else args.data, bar)
+        found = check_data(_data_config(args.data, overrides) if overrides else args.data, bar)
     for problem in found.problems:
         warn(problem)
     print(check_tables(found))
@@ -128,6 +128,21 @@ def _check(args: argparse.Namespace, overrides: Overrides) -> int:
         given = " ".join(f"--{key} {shlex.quote(value)}" for key, value in keys.items())
         print(f"next: botvision train {recipe} {given}")
     return 0 if found.ok else 2
+
+
+def _data_config(root: str, overrides: Overrides) -> "DataConfig | DetectionDataConfig":
+    """The data configuration of a recipe with these keys; the folder, or they, tell if for detection."""
+    import dataclasses
+
+    from botvision.config.data import DataConfig, DetectionDataConfig
+    from botvision.config.schema import Text, build
+    from botvision.data.coco_folder import is_detection_data
+
+    given = {key.removeprefix("data."): Text(value) for key, value in overrides.items()}
+    of_detection = {field.name for field in dataclasses.fields(DetectionDataConfig)}
+    of_detection -= {field.name for field in dataclasses.fields(DataConfig)}
+    detection = is_detection_data(Path(root)) or bool(of_detection & set(given))
+    return build(DetectionDataConfig if detection else DataConfig, {"root": root, **given}, "data.")
 
 
 def _convert(args: argparse.Namespace, _: Overrides) -> int:
