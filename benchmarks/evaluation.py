@@ -40,10 +40,10 @@ RESULTS = "instances_val2014_fake{}100_results.json"
 COPIES = 20
 MORE = 5  # detections for each published one
 SHIFT = 12  # pixels, standard deviation
-TIMES_FASTER = 10.0
 TOLERANCE = 1e-10  # as in the tests: the same arithmetic, but for the order of a sum
 FROM_FILES = " from files"
-PARTS: tuple[str, ...] = (*(kind + FROM_FILES for kind in KINDS), *KINDS)
+TIMES_FASTER = {"bbox from files": 25.0, "segm from files": 12.0, "bbox": 10.0, "segm": 10.0}
+PARTS: tuple[str, ...] = tuple(TIMES_FASTER)
 MATCHING = "matching alone"
 
 HEAD = """# Evaluation of COCO results, ours and pycocotools
@@ -227,7 +227,7 @@ def body(rows: Sequence[Mapping[str, Any]]) -> str:
         asked(
             f"{row['images']} images, {row['detections']} detections, {row['part']}: times faster",
             row["times faster"],
-            TIMES_FASTER,
+            TIMES_FASTER[row["part"]],
         )
         for row in rows
     ]

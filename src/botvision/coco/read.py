@@ -171,11 +171,10 @@ class Lists:
 
     def raise_first(self, *more: Records) -> None:
         """Raise the first fatal problem, for whoever cannot do with a part of the file."""
-        for problem in chain.from_iterable(
-            r.problems for r in (self.image_records, self.category_records, *more)
-        ):
-            if problem.fatal:
-                raise DataError(problem.line)
+        for records in (self.image_records, self.category_records, *more):
+            for problem in records.problems:
+                if problem.fatal:
+                    raise DataError(problem.line)
 
     def _images(self, raw: Sequence[Any]) -> list[ImageRecord]:
         def label(k: int) -> Label:
@@ -193,9 +192,8 @@ class Lists:
         sized = (heights > 0) & (widths > 0)
         named = [file if isinstance(file, str) else "" for file in files]
         if self.training:
-            records.refuse(
-                [not file for file in named], "image", lambda k: f"file_name is {files[k]!r}, expected a path"
-            )
+            nameless = [not file for file in named]
+            records.refuse(nameless, "image", lambda k: f"file_name is {files[k]!r}, expected a path")
             fault = "height x width is {!r} x {!r}, expected two whole numbers above 0"
             records.refuse(~sized, "image", lambda k: fault.format(sides[0][k], sides[1][k]))
             fault = "height x width is {} x {}, too large to be an image"
@@ -210,11 +208,8 @@ class Lists:
 
     def _categories(self, raw: Sequence[Any]) -> list[Category]:
         def label(k: int) -> Label:
-            return (
-                f"{self.name}: categories[{k}]" if bad[k] else f"{self.name}: category {ids[k]}",
-                None,
-                None,
-            )
+            which = f"categories[{k}]" if bad[k] else f"category {ids[k]}"
+            return f"{self.name}: {which}", None, None
 
         self.category_records = records = Records(raw, label)
         names, ids = records.column("name"), whole_numbers(records.column("id"))
@@ -253,11 +248,8 @@ class Annotations:
         def label(k: int) -> Label:
             number, image = (int(v[k]) if v[k] != NONE else None for v in (self.ids, image_ids))
             which = f"annotations[{k}]" if number is None else f"annotation {number}"
-            return (
-                f"{file.name}: {which}" + (f" of image {image}" if image is not None else ""),
-                image,
-                number,
-            )
+            name = f"{file.name}: {which}" + (f" of image {image}" if image is not None else "")
+            return name, image, number
 
         self.file = file
         self.records = records = Records(file.content["annotations"], label)
@@ -267,9 +259,7 @@ class Annotations:
         self.image_ids = np.array([image.id for image in file.images], dtype=np.int64)
         self.images = places(image_ids, self.image_ids)
         self.categories = places(kinds, np.array([category.id for category in categories], dtype=np.int64))
-        sizes = np.array(
-            [*((r.height, r.width) for r in file.images), (0, 0)], np.int64
-        )  # the last: no image
+        sizes = np.array([*((r.height, r.width) for r in file.images), (0, 0)], np.int64)  # (0, 0): no image
         self.image_sizes, self.sizes = sizes[:-1], sizes[self.images]
         records.sound &= ~np.isin(image_ids, file.broken_images)  # go with it, without a word each
         if file.training:
@@ -334,8 +324,10 @@ class Annotations:
         image = lambda k: self.image_ids[self.images[k]]  # noqa: E731
         self.records.refuse(unknown, "size", lambda k: f"masks need height and width of image {image(k)}")
         outlines, runs, faults = dict[int, Any](), dict[int, Any](), dict[int, str]()
-        for place, value in enumerate(values, start):
-            if not self.records.sound[place]:
+        for place, (value, sound) in enumerate(
+            zip(values, self.records.sound[start:stop], strict=True), start
+        ):
+            if not sound:
                 continue
             if value is None or value in ([], {}):
                 self.bare[place] = True
@@ -354,10 +346,14 @@ class Annotations:
         self.records.refuse(broken & ~self.flat, "segmentation", lambda k: faults[k])
         found = {k: mask for k, mask in (outlines | rles).items() if k not in faults}
         self.covered[[*rles]] = areas
-        for k, outline in outlines.items():
-            if k in found and not self.areas[k] > 0:
-                self.covered[k] = rle_areas(polygons_to_rles([outline], self.sizes[k].tolist()))[0]
+        for k in (np.flatnonzero(~(self.areas[start:stop] > 0)) + start).tolist():
+            if k in outlines and k in found:
+                self.covered[k] = rle_areas(polygons_to_rles([outlines[k]], self.sizes[k].tolist()))[0]
         return [found.get(k) for k in range(start, start + len(values))]
+
+    def forget(self) -> None:
+        """Let go of the JSON; nothing can be read of it, or said about it, after that."""
+        self.records.records, self._segmentations, self._given = [], [], {}
 
     def pack(self) -> CocoAnnotations:
         """Return the sound annotations, masks included, image by image; note what is odd about them."""

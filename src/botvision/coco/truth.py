@@ -78,10 +78,13 @@ class CocoTruth:
 
     @cached_property
     def _segm(self) -> hotcoco.COCO:
+        self._bbox  # noqa: B018  which may ask the masks for areas
         sizes = self._annotations.sizes.tolist()
-        return self._indexed(
-            [mask or empty_rle((h, w)) for mask, (h, w) in zip(self._masks, sizes, strict=True)]
-        )
+        masks = [mask or empty_rle((h, w)) for mask, (h, w) in zip(self._masks, sizes, strict=True)]
+        index = self._indexed(masks)
+        self._masks.clear()  # hotcoco has them
+        self._annotations.forget()
+        return index
 
     def _indexed(self, masks: list[Any] | None) -> hotcoco.COCO:
         own, number = self._annotations, len(self.crowd)
