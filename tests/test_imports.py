@@ -54,7 +54,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "tables": set(),
     "training": CORE | {"lightning", "yaml"},
     "inference": CORE,
-    "studies": {"numpy", "matplotlib", "torch", "PIL", "yaml"},
+    "studies": {"numpy", "matplotlib", "torch", "PIL", "jinja2"},
     "cli": {"torch", "yaml", "PIL"},
 }
 

@@ -20,7 +20,7 @@ from botvision.plots.attention import (
     position_figure,
     position_text,
 )
-from botvision.studies.page import LEAST
+from botvision.studies.report import LEAST
 
 SIZE = (60, 100)  # of an image that is seen from row 0 and column 20 to 80; cells of 20 pixels
 ROW: dict[str, Any] = {

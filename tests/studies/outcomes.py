@@ -7,18 +7,24 @@ from pathlib import Path
 import numpy as np
 
 from botvision.metrics.predictions import Predictions, save_predictions
-from botvision.studies.outcome import Arm, Axis, Claim, Cost, Evaluation, Metric, SeedRun, StudyOutcome
+from botvision.studies.outcome import Arm, Evaluation, Outcome, RunCost, SeedRun
+from botvision.studies.spec import Axis, Claim, Metric
 
 SIZES = (24.0, 32.0, 48.0)
 EDGES = (12.8, 19.2, 25.6, 38.4, 57.6, 76.8, 112.0)  # of the study long-range
 
 
 def run(seed: int, scores: dict[str, float], folder: Path = Path("runs/nowhere"), **changes) -> SeedRun:
-    cost = Cost(1_500_000, 467_000_000, 120.5, 800.0, 3600.0)
+    cost = RunCost(1_500_000, 467_000_000, 120.5, 800.0, 3600.0)
     return replace(SeedRun(seed, folder, scores, cost, images=100), **changes)
 
 
-def cifar(top1: dict[str, list[float]], folder: Path = Path("runs"), **changes) -> StudyOutcome:
+def outcome_of(*arms: Arm, metric: str = "top1", **changes) -> Outcome:
+    """A study of these arms and nothing else."""
+    return Outcome("cifar", "t", "q", "cpu", arms, {metric: Metric(metric)}, **changes)
+
+
+def cifar(top1: dict[str, list[float]], folder: Path = Path("runs"), **changes) -> Outcome:
     """A study of two arms or more; the first one is the baseline, the second one is said to be better."""
     arms = []
     for k, (name, values) in enumerate(top1.items()):
@@ -29,7 +35,9 @@ def cifar(top1: dict[str, list[float]], folder: Path = Path("runs"), **changes) 
                 for e in (1.0, 2.0, 3.0)
             )
             places = tuple(Evaluation("size", at, {"top1": value - abs(at - 32) / 200}, 100) for at in SIZES)
-            cost = Cost(1_500_000 - 400_000 * k, 467_000_000 + 30_000_000 * k, 120.5 + 9 * k, 800.0, 3600.0)
+            cost = RunCost(
+                1_500_000 - 400_000 * k, 467_000_000 + 30_000_000 * k, 120.5 + 9 * k, 800.0, 3600.0
+            )
             runs.append(run(seed, {"top1": value}, folder / f"{name}-s{seed}", curve=curve,
                             evaluations=places, cost=cost))  # fmt: skip
         arms.append(
@@ -45,18 +53,20 @@ def cifar(top1: dict[str, list[float]], folder: Path = Path("runs"), **changes) 
             )
         )
     first, second, *_ = [*top1, *top1]
-    outcome = StudyOutcome(
+    claims = ()
+    if len(top1) > 1:
+        claims = (Claim("BoTNet is slightly better.", second, first, ("top1",), "slides, page 12"),)
+    outcome = Outcome(
         name="cifar", title="BoTNet on CIFAR-10", question="Is it better?", scale="cpu",
-        arms=tuple(arms), metrics=(Metric("top1", "top-1", 0.1),),
-        axes=(Axis("size", "Image size (pixels)"),),
-        claims=(Claim("BoTNet is slightly better.", second, first, ("top1",), "slides, page 12"),),
+        arms=tuple(arms), metrics={"top1": Metric("top-1", 0.1)},
+        axes={"size": Axis("Image size (pixels)", "data.image_size")}, claims=claims,
         common={"data": "cifar10", "epochs": "3"}, environment={"hardware": "a CPU, 1 thread"},
         commands=("botvision study cifar --scale cpu",),
     )  # fmt: skip
     return replace(outcome, **changes)
 
 
-def by_distance(top1: dict[str, list[tuple[float, ...]]], folder: Path) -> StudyOutcome:
+def by_distance(top1: dict[str, list[tuple[float, ...]]], folder: Path) -> Outcome:
     """A study with an axis of intervals, six scores a seed, and files of 100 images for each of them."""
     found = cifar({name: [sum(row) / len(row) for row in rows] for name, rows in top1.items()}, folder)
     groups = len(EDGES) - 1
@@ -75,11 +85,11 @@ def by_distance(top1: dict[str, list[tuple[float, ...]]], folder: Path) -> Study
             )
             runs.append(replace(each, evaluations=places))
         arms.append(replace(arm, runs=tuple(runs), trained_at={}))
-    axis = Axis("distance", "Distance of the two glyphs (pixels)")
-    return replace(found, name="far", arms=tuple(arms), axes=(axis,))
+    axis = Axis("Distance of the two glyphs (pixels)", table="top1_by_distance")
+    return replace(found, name="far", arms=tuple(arms), axes={"distance": axis})
 
 
-def keep_predictions(outcome: StudyOutcome, images: int = 100) -> None:
+def keep_predictions(outcome: Outcome, images: int = 100) -> None:
     """Write predictions.npz of all runs: the first images are the right ones."""
     target = np.arange(images, dtype=np.int32) % 10
     for arm in outcome.arms:

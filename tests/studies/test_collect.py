@@ -1,16 +1,14 @@
 """Run folders to an outcome: every number is where its file has it."""
 
+import hashlib
 import json
 
 import pytest
 
-from botvision.studies.analysis import analyse
-from botvision.studies.bootstrap import Bootstrap
-from botvision.studies.collect import collect
-from botvision.studies.outcome import Cost
-from botvision.studies.plan import missing_measurements
-from botvision.studies.statistics import judge
-from botvision.studies.tables import place_differences_grid, places_grid
+from botvision.metrics.bootstrap import ImageSampler
+from botvision.studies.outcome import RunCost, collect
+from botvision.studies.report import sections
+from botvision.studies.statistics import analyse, judge
 from tests.studies.files import plan_of
 from tests.studies.test_plan import TWO_SEEDS, finish
 
@@ -40,7 +38,7 @@ def run_all(plan, names=tuple(TOP1), **changes):
 def test_everything_is_found(tmp_path):
     outcome = collect(run_all(plan_of(tmp_path, TWO_SEEDS, PLACES)))
     assert (outcome.name, outcome.scale, outcome.question) == ("tiny", "cpu", "Which of two?")
-    assert [metric.chance for metric in outcome.metrics] == [0.5]
+    assert [metric.chance for metric in outcome.metrics.values()] == [0.5]
     r, bot = outcome.arms
     assert (r.baseline, bot.baseline, r.label, bot.label) == (None, "r", "ResNet", "BoTNet")
     assert (bot.published, bot.source, r.published, r.source) == ({"top1": 0.125}, "a table", {}, "")
@@ -48,11 +46,14 @@ def test_everything_is_found(tmp_path):
     assert r.settings == {"model.name": "resnet14_nano", "model.args.attn_drop": "not set"}
     assert r.trained_at == {"image-size": 16}
     assert [(run.seed, run.scores) for run in bot.runs] == [(4, {"top1": 0.75}), (7, {"top1": 0.5})]
-    assert bot.runs[0].cost == Cost(1000, 2000, step_ms=1.5, peak_mb=300, train_seconds=1800)
+    assert bot.runs[0].cost == RunCost(1000, 2000, step_ms=1.5, peak_mb=300, train_seconds=1800)
     assert [row["train_loss"] for row in r.runs[0].curve] == [0.7, 0.5]
     places = [(e.at, e.scores["top1"], e.images) for e in r.runs[0].evaluations]
     assert places == [(16, 0.5, 32), (24, 0.125, 30)]
-    assert [(claim.axis, claim.at) for claim in outcome.claims] == [(None, None), ("image-size", 24)]
+    assert outcome.places("image-size")[-1] == ("image-size", 24)
+    assert judge(outcome, outcome.claims[1], "top1").terms == (
+        *((1, "bot", ("image-size", 24)), (-1, "r", ("image-size", 24))),
+    )
     assert outcome.common["seeds"] == "4, 7"
     assert outcome.environment["hours of training, summed"] == "2.0"
     assert outcome.warnings == ()
@@ -73,12 +74,24 @@ def test_what_is_missing_or_other_is_said(tmp_path):
         "the runs come from different hardware: a CPU, another",
     )
     assert "the runs come from different versions of torch: 2.11, 2.12" in outcome.notes
-    assert [(claim.axis, claim.at) for claim in outcome.claims] == [(None, None), ("image-size", None)]
     verdict = judge(outcome, outcome.claims[1], "top1")
     assert (verdict.word, verdict.sentence) == (
         "not measured yet",
         "top-1: nothing has been measured there yet.",
     )
+
+
+def test_where_things_lie_is_no_deviation(tmp_path):
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(b"weights")
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS, model__weights=str(weights)))
+    outcome = collect(plan)
+    assert outcome.warnings == ()
+    assert outcome.common["weights"] == f"mine.safetensors ({hashlib.sha256(b'weights').hexdigest()[:12]})"
+    assert outcome.commands == ("botvision study tiny.yaml --scale cpu --model.weights mine.safetensors",)
+    named = collect(run_all(plan_of(tmp_path / "named", TWO_SEEDS, model__weights="resnet50.a1_in1k")))
+    assert named.warnings == ("not the study as its file states it: model.weights resnet50.a1_in1k",)
+    assert "weights" not in named.common
 
 
 def test_measurements_that_are_missing_and_other_code_are_said(tmp_path):
@@ -91,15 +104,17 @@ def test_measurements_that_are_missing_and_other_code_are_said(tmp_path):
         "1 measurement is missing: bot-s4 at image-size 24",
         "the runs differ in commit of botvision: abc, def",
     )
-    grid = places_grid(analyse(outcome, Bootstrap(10)), outcome.axes[0], outcome.metrics[0])
-    assert grid is not None
+    places = next(
+        part for part in sections(analyse(outcome, ImageSampler(10)), drawn=False) if "size" in part.title
+    )
+    grid, between = places.grids
     assert [row[-1] for row in grid.rows] == ["12.50 ± 0.00", "12.50 (n 1)"]
-    between = place_differences_grid(analyse(outcome, Bootstrap(10)), outcome.axes[0], outcome.metrics[0])
-    assert between is not None
-    own, other = between.rows
-    assert own[:3] == ("BoTNet (at 16)", "+25.00 ± 0.00", "+25.00 to +25.00")
-    assert other == ("BoTNet (at 24)", "+0.00", "", "", "")  # one pair: no interval over seeds
-    assert between.note.startswith("Points. Difference: against ResNet, mean ± standard deviation over pairs")
+    other, own = (dict(zip(between.header, row, strict=True)) for row in between.rows)
+    assert (own["arm"], own["against"], own["over seeds"]) == ("BoTNet (at 16)", "ResNet", "+25.00 to +25.00")
+    assert own["difference"] == "+25.00 ± 0.00"
+    # one pair: no interval over seeds; the claim speaks of this place
+    assert other == {**own, "arm": "BoTNet (at 24)", "difference": "+0.00", "over seeds": "",
+                     "by seed": "+0.00", "claim": "inconclusive"}  # fmt: skip
     assert between.note.endswith(" No interval over images where the runs kept nothing of single images.")
 
 
@@ -113,13 +128,14 @@ def test_a_measurement_is_found_again_where_its_data_moved(tmp_path):
     here.rename(there)
     plan = plan_of(tmp_path, *changes, data__root=str(there))
     run = plan.runs[0]
-    assert missing_measurements(run) == []
+    assert run.unmeasured() == []
     (run.folder / "eval-image_size-24.json").unlink()
-    ((words,)) = missing_measurements(run)
+    (wanted,) = run.unmeasured()
+    words = run.measuring(wanted)
     assert words[:2] == ["eval", str(run.folder)]
     assert set(words[2:]) == {"--data.image_size=24", f"--data.root={there}"}
     (run.folder / "eval-there-image_size-24.json").write_text(json.dumps({"top1": 0.25, "count": 30}))
-    assert missing_measurements(run) == []
+    assert run.unmeasured() == []
     assert collect(plan).arms[0].runs[0].evaluations[1].scores == {"top1": 0.25}
     without = collect(plan_of(tmp_path, *changes))  # a report needs no data, and says where they were
     assert without.commands == ("botvision study tiny.yaml --scale cpu --data.root here",)

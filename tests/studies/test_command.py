@@ -40,13 +40,13 @@ def test_the_plan_says_what_would_be_run_and_how_long(capsys, tmp_path):
     out = capsys.readouterr().out
     assert table(out, "run")[1:] == [
         ["r-s4", "finished", "ResNet", "1 min", "image-size 24"],
-        ["bot-s4", "begun", "BoTNet", "1 min", "image-size 24"],
+        ["bot-s4", "begun", "BoTNet", "2 min", "image-size 24"],
         ["r-s7", "new", "ResNet", "1 min", "image-size 24"],
-        ["bot-s7", "new", "BoTNet", "1 min", "image-size 24"],
+        ["bot-s7", "new", "BoTNet", "2 min", "image-size 24"],
     ]
     assert out.rstrip().endswith(
-        "study tiny: 3 of 4 runs to do, 1 of them begun, 1 at a time on CPU: about 3 min by the study file, "
-        "corrected by the runs that are finished"
+        "study tiny: 3 of 4 runs to do, 1 of them begun, 1 at a time on CPU: about 5 min by finished runs "
+        "and the study file"
     )
     assert not (plan.folder / "study.lock").exists()
 
@@ -102,7 +102,7 @@ def test_an_interruption_says_how_to_go_on(capsys, tmp_path, monkeypatch):
             "model.args.position: the arms of position differ",
         ),
         (["cifar", "--report-only"], "no run of the study cifar is finished"),
-        (["cifar", "--jobs", "0"], "argument --jobs: expected a number above 0"),
+        (["cifar", "--jobs", "0"], "argument --jobs: expected a whole number above 0"),
     ],
 )
 def test_mistakes_are_one_line(capsys, tmp_path, argv, words):
@@ -192,8 +192,8 @@ def test_a_report_is_written_whatever_becomes_of_step_times_and_pictures(capsys,
         raise RuntimeError("out of\nmemory")  # torch.OutOfMemoryError is one
 
     monkeypatch.setattr("botvision.cli.study.measure_steps", fails)
-    monkeypatch.setattr("botvision.studies.pictures.attention_pictures", fails)
-    monkeypatch.setattr("botvision.studies.use.attention_use", fails)
+    monkeypatch.setattr("botvision.studies.attention.attention_pictures", fails)
+    monkeypatch.setattr("botvision.studies.attention.attention_use", fails)
     words = ["study", str(tmp_path / "tiny.yaml"), "--out", str(plan.folder)]
     assert cli.main(words) == 0
     captured = capsys.readouterr()

@@ -10,8 +10,7 @@ import yaml
 
 from botvision.config.recipes import build_config, config_to_dict, load_recipe, with_absolute_paths
 from botvision.config.schema import ConfigError
-from botvision.studies.estimate import duration, estimate, makespan
-from botvision.studies.plan import Measurement
+from botvision.studies.plan import Measurement, duration, estimate
 from tests.studies.files import plan_of
 
 TWO_SEEDS = ("seeds: [0]", "seeds: [4, 7]")
@@ -206,23 +205,19 @@ def test_data_that_is_missing_is_said_before_anything_runs(tmp_path):
     plan_of(tmp_path).check_data()
 
 
-def test_time_left_by_the_file_by_finished_runs_and_by_both(tmp_path):
+def test_time_left_by_the_file_and_by_finished_runs(tmp_path):
     plan = plan_of(tmp_path, TWO_SEEDS, ("label: BoTNet,", "label: BoTNet, minutes: 3,"))
     assert estimate(plan, plan.states(), 1).left == 2 + 3 + 2 + 3
-    assert estimate(plan, plan.states(), 2).left == 6  # 2 + 2 beside 3 + 3
-    finish(plan.runs[0], 4 * 60)  # twice what the file says, so a BoTNet takes 6
+    assert estimate(plan, plan.states(), 2).left == 5
+    assert estimate(plan, plan.states(), 8).left == 3  # no run is shared out
+    finish(plan.runs[0], 4 * 60)
     found = estimate(plan, plan.states(), 1)
-    assert (found.per_run, found.measured, found.left) == ({"r": 4, "bot": 6}, ("r",), 6 + 4 + 6)
+    assert (found.per_run, found.measured, found.left) == ({"r": 4, "bot": 3}, ["r"], 3 + 4 + 3)
     begin(plan.runs[1])
     (plan.runs[1].folder / "metrics.csv").write_text("epoch\n" + "1\n" * 5)  # 5 of 25 epochs
-    assert estimate(plan, plan.states(), 1).left == pytest.approx(0.8 * 6 + 4 + 6)
+    assert estimate(plan, plan.states(), 1).left == pytest.approx(0.8 * 3 + 4 + 3)
     unknown = plan_of(tmp_path, ("    minutes: 2\n", ""))
     assert estimate(unknown, dict.fromkeys(unknown.states(), "new"), 1).left is None
-
-
-def test_jobs_go_where_it_is_free_first():
-    assert makespan([5, 1, 1, 1, 4], 2) == 7  # 5 beside 1 1 1 4
-    assert makespan([], 3) == 0
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ import yaml
 from botvision.cli import main as cli
 from botvision.config.recipes import config_to_dict
 from botvision.config.schema import ConfigError
-from botvision.studies.collect import collect
-from botvision.studies.reuse import take_over, taken_from
-from botvision.studies.schedule import locked
+from botvision.studies.outcome import collect
+from botvision.studies.schedule import locked, take_over, taken_from
 from tests.studies.files import plan_of
 from tests.studies.test_collect import run_all
 from tests.studies.test_plan import TWO_SEEDS, begin, finish

@@ -17,7 +17,7 @@ import yaml
 from botvision.config.recipes import config_to_dict, with_absolute_paths
 from botvision.config.schema import ConfigError
 from botvision.studies import schedule
-from botvision.studies.collect import collect
+from botvision.studies.outcome import collect
 from botvision.studies.schedule import Slot, locked, run_study, slots_of
 from botvision.training.run import train
 from tests.studies.files import plan_of
@@ -234,7 +234,7 @@ def test_killed_and_started_again_it_repeats_nothing_and_changes_no_number(tmp_p
     finished, interrupted = plan.runs
     study = botvision_study(plan)
     rows = interrupted.folder / "metrics.csv"
-    until = time.monotonic() + 600
+    until = time.monotonic() + 1800
     while not (rows.exists() and rows.read_text().count("\n") > 3):  # in its third epoch or later
         assert study.poll() is None, study.communicate()[1].decode()
         assert time.monotonic() < until
@@ -247,7 +247,7 @@ def test_killed_and_started_again_it_repeats_nothing_and_changes_no_number(tmp_p
     before = stamps(finished.folder)
 
     again = botvision_study(plan)
-    said = again.communicate(timeout=600)[1].decode()
+    said = again.communicate(timeout=1800)[1].decode()
     assert again.returncode == 0, said
     assert "1 of 2 runs to do, 1 of them begun" in said
     assert stamps(finished.folder) == before

@@ -11,9 +11,8 @@ import torch
 from botvision.backbones.surgery import Surgery
 from botvision.config.recipes import config_to_dict, recipe_names, value_at
 from botvision.config.schema import ConfigError
-from botvision.studies.estimate import estimate
-from botvision.studies.plan import make_plan
-from botvision.studies.spec import load_study, study_names
+from botvision.studies.plan import estimate, make_plan
+from botvision.studies.spec import Pair, load_study, study_names
 from botvision.training.run import task_of
 from tests.studies.files import write
 
@@ -119,9 +118,20 @@ def test_every_network_can_be_tried_out_without_memory(name, tmp_path):
         ("axis: image-size, at: highest", "axis: image-size", "claims[1].at: expected axis and at, or"),
         ("axis: image-size, at", "axis: '', at", "claims[1].axis: '' is not known; known: image-size"),
         ("axis: image-size, at", "axis: size, at", "claims[1].axis: 'size' is not known"),
-        ("seeds: [0]", "seeds: [0, 0]", "scales.cpu.seeds: expected different seeds, got [0, 0]"),
+        ("seeds: [0]", "seeds: [0, 0]", "scales.cpu.seeds: expected different values, at least one, got"),
         ("      r: {label: ResNet}\n", "", "scales.cpu.arms: expected all arms, ['r'] among them"),
         ("r: {label: ResNet}", "r: {lable: ResNet}", "unknown key scales.cpu.arms.r.lable"),
+        ("axis: image-size, at: highest", "axis: image-size, from: lowest", "claims[1].at: expected axis"),
+        ("axis: image-size, at: highest", "axis: image-size, from: lowest, to: lowest",
+         "claims[1].to: expected another place than in from, got 'lowest'"),
+        ("axis: image-size, at: highest", "axis: image-size, from: lowest, to: 24",
+         "claims[1].to: expected a place of image-size at which a scale measures (none), got 24"),
+        ("axis: image-size, at: highest", "axis: image-size, from: top, to: 24",
+         "claims[1].from: expected float or one of lowest, highest or null, got 'top'"),
+        ("axis: image-size, at: highest", "than: {better: bot, worse: r}", "claims[1].than: expected"),
+        ("axis: image-size, at: highest", "than: {better: bot, worse: bot}", "claims[1].than.worse: exp"),
+        ("axis: image-size, at: highest", "than: {better: bat, worse: r}", "claims[1].than: 'bat' is not"),
+        ("axis: image-size, at: highest", "than: {better: bot}", "claims[1].than.worse: missing"),
         ("    minutes: 2", "    at: {size: [3]}", "scales.cpu.at: 'size' is not known"),
         ("arms:\n  r:\n", "arms:\n  r:\n  r:\n", "key 'r' is given twice"),
         ("arms:\n  r:\n", "arms:\n  r: [1]\n", "arms.r: expected a mapping of keys to values, got [1]"),
@@ -129,7 +139,7 @@ def test_every_network_can_be_tried_out_without_memory(name, tmp_path):
         ("{top1: {title: top-1, chance: 0.5}}", "{}", "metrics: expected one or more, got {}"),
         ("{top1: {title: top-1, chance: 0.5}}", "[top1]",
          "metrics: expected a mapping of names to values, got ['top1']"),
-        ("chance: 0.5", "chance: 50", "metrics.top1.chance: expected 0 <= chance < 1, got 50"),
+        ("chance: 0.5", "chance: 50", "metrics.top1.chance: expected at least 0 and below 1, got 50"),
         ("top1: 12.5", "top1: 12.5 %", "arms.bot.published.top1: expected float, got '12.5 %'"),
         ("top1: 12.5", "top1:", "arms.bot.published.top1: expected float, got None"),
         ("top1: 12.5", "top1: 1250", "arms.bot.published.top1: expected percent from 0 to 100, got 1250"),
@@ -150,7 +160,7 @@ def test_every_network_can_be_tried_out_without_memory(name, tmp_path):
          "scales.cpu.at.image-size: expected a list of numbers, got 24"),
         ("    minutes: 2", "    at: {image-size: [a]}", "scales.cpu.at.image-size[0]: expected float, got"),
         ("    minutes: 2", "    at: {image-size: [8, 8.0]}",
-         "scales.cpu.at.image-size: expected different places, got [8.0, 8.0]"),
+         "scales.cpu.at.image-size: expected different values, at least one, got [8.0, 8.0]"),
         ("train.epochs: 25", "train: {epochs: 25, seed: 1}",
          "scales.cpu.set.train: expected dotted keys (train.epochs, train.seed), got the mapping {'ep"),
         ("train.epochs: 25", "train.seed: 25", "scales.cpu.set.train.seed: leave it out, the study has"),
@@ -175,6 +185,14 @@ def test_a_claim_may_name_a_place_of_any_scale_or_of_a_table(tmp_path):
         load_study(write(tmp_path / "b.yaml", place, ("minutes: 2", "at: {image-size: [16, 8]}")))
     table = ("key: data.image_size", "table: top1_by_distance")
     assert load_study(write(tmp_path / "c.yaml", place, table)).claims[1].at == 24
+
+
+def test_a_claim_may_be_of_a_larger_lead(tmp_path):
+    along = ("axis: image-size, at: highest", "axis: image-size, from: lowest, to: highest")
+    claim = load_study(write(tmp_path / "a.yaml", along)).claims[1]
+    assert (claim.axis, claim.from_, claim.to) == ("image-size", "lowest", "highest")
+    (gain,) = [claim for claim in load_study("resolution").claims if claim.than]
+    assert (gain.better, gain.worse, gain.than) == ("bot-large", "bot-small", Pair("r-large", "r-small"))
 
 
 def test_a_mapping_of_arguments_may_be_set_as_a_whole(tmp_path):

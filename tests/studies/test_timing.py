@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from botvision.config.recipes import build_config, load_recipe
+from botvision.metrics.bootstrap import ImageSampler
 from botvision.studies import timing
-from botvision.studies.analysis import analyse
-from botvision.studies.bootstrap import Bootstrap
-from botvision.studies.collect import collect
-from botvision.studies.tables import results_grid
+from botvision.studies.outcome import collect
+from botvision.studies.report import sections
+from botvision.studies.statistics import analyse
 from botvision.studies.timing import StepTimes, measure_steps, read_steps
 from botvision.training.loop import Stepper
 from botvision.training.run import task_of
@@ -73,7 +73,7 @@ def test_a_report_takes_them_instead_of_those_of_the_runs(tmp_path):
     outcome = collect(plan)
     assert [arm.step_ms for arm in outcome.arms] == [10.0, 20.0]
     assert [run.cost.step_ms for arm in outcome.arms for run in arm.runs] == [1.5] * 4  # as each was trained
-    grid = results_grid(analyse(outcome, Bootstrap(10)))
+    (grid,) = next(iter(sections(analyse(outcome, ImageSampler(10)), drawn=False))).grids
     assert [row[grid.header.index("step (ms)")] for row in grid.rows] == ["10.0", "20.0"]
     assert "all arms in turn, 10 rounds" in outcome.notes[-1]
     assert "at most 10 %" in outcome.notes[-1]

@@ -1,63 +1,51 @@
-"""What a study found, as plain values: arms, their runs by seed, and the claims that it puts to the test.
+"""What the finished runs of a study found: scores, curves, costs, and what a reader must know beside them.
 
 Scores are fractions 0..1 throughout; percent is the business of whoever prints them.
 """
 
+import csv
+import datetime
+import hashlib
+import json
+import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from botvision.config.recipes import config_to_dict, load_config, value_at
 from botvision.metrics.attention_use import AttentionUse
+from botvision.metrics.runs import MAY_LACK, Run, read_run
+from botvision.studies.plan import INCIDENTAL, Plan, PlannedRun, as_text, shown
+from botvision.studies.schedule import taken_from
+from botvision.studies.spec import Axis, Claim, Metric, Place, Term
+from botvision.studies.timing import StepTimes, read_steps
 
-Place = tuple[str, float]  # axis, position on it
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A score that the arms are compared by.
-
-    Attributes:
-        name: As in summary.json and in `Run.scores`, e.g. "top1", "box_ap", "mask_ap".
-        title: In tables, e.g. "top-1", "box AP".
-        chance: What guessing reaches, drawn as a line; None where that is about zero or not known.
-    """
-
-    name: str
-    title: str
-    chance: float | None = None
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Something that evaluations vary: image size, distance between objects.
-
-    Attributes:
-        name: As in `Evaluation.axis`, e.g. "image-size".
-        title: Under a figure, e.g. "Image size (pixels)".
-    """
-
-    name: str
-    title: str
-
-    @property
-    def words(self) -> str:
-        """The title within a sentence."""
-        return self.title[:1].lower() + self.title[1:]
+# What tables say of all arms at once, where it is the same for all: name to be read, dotted key.
+COMMON = {
+    "epochs": "train.epochs",
+    "image size": "data.image_size",
+    "batch": "train.batch_size",
+    "precision": "train.precision",
+    "weights measured": "train.keep",
+}
+# Keys that say where things lie, which is no deviation from the study's file.
+PATHS = {"data.train_annotations", "data.train_images", "data.val_annotations", "data.val_images"}
+PACKAGES = ("python", "torch", "torchvision", "timm", "lightning")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A finished run measured again, elsewhere on an axis; accuracy by distance is many of these.
+    """A finished run measured elsewhere on an axis; accuracy by distance is many of these.
 
     Attributes:
-        axis: Name of the `Axis`.
-        at: Position on it.
-        scores: By metric name.
-        images: Evaluated; None if it is not known.
-        label: In tables, e.g. "160x160"; empty for `at` as a number.
-        per_image: Its ``matches*.npz`` or ``predictions*.npz``, if there is one, for intervals over images.
-        group: Of the images in that file only those of this interval of a quantity; None for all.
+        at: position on the axis.
+        scores: by metric name.
+        images: evaluated; None if it is not known.
+        label: in tables, e.g. "160x160"; empty for `at` as a number.
+        per_image: its `matches*.npz` or `predictions*.npz`, if there is one, for intervals over images.
+        group: of the images in that file only those of this interval of a quantity; None for all.
     """
 
     axis: str
@@ -70,16 +58,16 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a run costs.
+class RunCost:
+    """What a run costs; None where it was not measured.
 
     Attributes:
-        params: Trainable and frozen weights, without buffers.
-        macs: Multiply-adds of one image; of a detector those of backbone and neck.
-        step_ms: Milliseconds of an optimiser step while it was trained; None where it was not measured.
+        params: trainable and frozen weights, without buffers.
+        macs: multiply-adds of one image; of a detector those of backbone and neck.
+        step_ms: milliseconds of an optimiser step while it was trained.
         peak_mb: MB (1e6 bytes) at most, of the process that finished it: on a GPU what torch allocated, on a
-            CPU all that was resident. None where it was not measured.
-        train_seconds: Of the whole training; None where it is not known.
+            CPU all that was resident.
+        train_seconds: of the whole training.
     """
 
     params: int
@@ -94,21 +82,29 @@ class SeedRun:
     """One finished run of an arm.
 
     Attributes:
-        folder: Of the run. If it holds ``matches.npz`` (detectors) or ``predictions.npz`` (classifiers), the
-            report has intervals over images, too.
-        scores: By metric name.
-        curve: Rows of metrics.csv, not-a-number for what was not measured.
-        images: That it was evaluated on; None if it is not known.
+        folder: with what an evaluation keeps of single images, if it kept it, for intervals over images.
+        scores: by metric name.
+        curve: rows of metrics.csv, not-a-number for what was not measured.
+        images: that it was evaluated on; None if it is not known.
     """
 
     seed: int
     folder: Path
     scores: Mapping[str, float]
-    cost: Cost
+    cost: RunCost
     curve: tuple[Mapping[str, float], ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     images: int | None = None
     hardware: str = ""
+
+    def evaluation(self, place: Place) -> Evaluation | None:
+        """Return its evaluation at a place; None if there is none."""
+        return next((entry for entry in self.evaluations if (entry.axis, entry.at) == place), None)
+
+    def score(self, metric: str, place: Place | None = None) -> float | None:
+        """Return its own score, or that of its evaluation at a place; None if it has none."""
+        found = self if place is None else self.evaluation(place)
+        return None if found is None else found.scores.get(metric)
 
 
 @dataclass(frozen=True)
@@ -116,16 +112,15 @@ class Arm:
     """Runs that differ in the seed alone.
 
     Attributes:
-        name: Short and unique, part of the folders' names.
-        label: In tables and legends.
-        runs: Finished ones, any number; one a seed.
-        baseline: Name of the arm that the differences in its row are taken against; None for a baseline.
-        settings: In which the arms differ, e.g. {"model.name": "botnet14_nano"}.
-        published: What the source reports, by metric name, as fractions; empty if it reports nothing.
-        source: Where the published values stand, e.g. "slides, second results table".
-        trained_at: By axis name, where on the axis it was trained, e.g. {"image-size": 128}.
-        step_ms: Milliseconds of an optimiser step, measured side by side with the other arms; None if it was
-            not.
+        name: part of the folders' names.
+        label: in tables and legends.
+        runs: finished ones, one a seed.
+        baseline: name of the arm that it is compared with; None for a baseline.
+        settings: in which the arms differ, e.g. {"model.name": "botnet14_nano"}.
+        published: what the source reports, by metric name, as fractions; empty if it reports nothing.
+        source: where the published values stand.
+        trained_at: by axis name, where on the axis it was trained.
+        step_ms: milliseconds of an optimiser step, measured side by side with the other arms.
     """
 
     name: str
@@ -140,42 +135,8 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One arm is said to be better than another.
-
-    Attributes:
-        text: A sentence, e.g. "Relative position encodings beat absolute ones."
-        better: Name of the arm that is said to score higher.
-        worse: Name of the other.
-        metrics: Names of the metrics that decide, one verdict each.
-        source: Who says so, and where.
-        axis: Compare at one place of this axis; None for the runs' own scores.
-        at: Place on the axis; None with an axis as long as nothing has been measured there.
-    """
-
-    text: str
-    better: str
-    worse: str
-    metrics: tuple[str, ...]
-    source: str
-    axis: str | None = None
-    at: float | None = None
-
-    @property
-    def place(self) -> Place | None:
-        """Where on an axis it is judged; None for the runs' own scores, or as long as `at` is not known."""
-        return None if self.axis is None or self.at is None else (self.axis, self.at)
-
-
-@dataclass(frozen=True)
 class Picture:
-    """A picture to be shown, e.g. of attention.
-
-    Attributes:
-        caption: Below it.
-        path: PNG.
-        alt: What is to be seen, for those who cannot see it; the caption if it is empty.
-    """
+    """A PNG to be shown, with its caption and words for those who cannot see it (the caption if empty)."""
 
     caption: str
     path: Path
@@ -183,40 +144,19 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Use:
-    """How much one run relies on its attention.
-
-    Attributes:
-        arm: Name.
-        seed: Of the run.
-        use: Its evaluations with attention replaced.
-    """
-
-    arm: str
-    seed: int
-    use: AttentionUse
-
-
-@dataclass(frozen=True)
-class StudyOutcome:
+class Outcome:
     """A study as far as it has been run.
 
     Attributes:
-        name: Of the study and of the report's files, e.g. "position".
-        title: A headline.
-        question: What the study asks, in a sentence or two.
-        scale: "cpu" or "paper".
-        arms: In the order of the tables.
-        metrics: The first one counts most.
-        axes: Of the evaluations; none if there are none beside the runs' own.
-        claims: Put to the test, in the order of the verdicts.
-        common: What all arms share, by a name to be read, e.g. {"data": "dsb2018", "epochs": "16"}.
-        environment: By a name to be read: hardware, threads, versions, commit, date.
-        commands: To run it again, in order.
-        warnings: What makes the comparison unfair or incomplete ("2 of 9 runs missing"), a line each.
-        notes: What a reader should know beside.
-        pictures: Of attention, if there are any.
-        uses: Of attention, of the finished runs of the arm that the study looks at; all of one arm.
+        arms: in the order of the tables.
+        metrics: by name; the first one counts most.
+        common: what all arms share, by a name to be read.
+        environment: hardware, versions, commit, date, by a name to be read.
+        commands: to run it again, in order.
+        warnings: what makes the comparison unfair or incomplete, a line each.
+        notes: what a reader should know beside.
+        pictures: of attention.
+        uses: of attention, by arm and seed; all of one arm.
     """
 
     name: str
@@ -224,8 +164,8 @@ class StudyOutcome:
     question: str
     scale: str
     arms: tuple[Arm, ...]
-    metrics: tuple[Metric, ...]
-    axes: tuple[Axis, ...] = ()
+    metrics: Mapping[str, Metric]
+    axes: Mapping[str, Axis] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     common: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -233,99 +173,300 @@ class StudyOutcome:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
-    uses: tuple[Use, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Check that names refer to something. Raises ValueError: one line that says which does not."""
-        names = [arm.name for arm in self.arms]
-        if not names or not self.metrics:
-            raise ValueError(f"{self.name}: a study needs at least one arm and one metric")
-        _once(names, f"{self.name}: arm")
-        metrics, axes = [metric.name for metric in self.metrics], [axis.name for axis in self.axes]
-        _once(metrics, f"{self.name}: metric")
-        for arm in self.arms:
-            where = f"{self.name}: arm {arm.name}"
-            _once([run.seed for run in arm.runs], f"{where}: seed")
-            _known([arm.baseline] if arm.baseline else [], names, f"{where}: baseline")
-            _known(arm.published, metrics, f"{where}: published metric")
-            _known(arm.trained_at, axes, f"{where}: axis")
-            for run in arm.runs:
-                _known([entry.axis for entry in run.evaluations], axes, f"{where}: axis")
-        for claim in self.claims:
-            where = f"{self.name}: claim {claim.text!r}"
-            _known([claim.better, claim.worse], names, f"{where}: arm")
-            _known(claim.metrics, metrics, f"{where}: metric")
-            _known([claim.axis] if claim.axis else [], axes, f"{where}: axis")
+    uses: Mapping[tuple[str, int], AttentionUse] = field(default_factory=dict)
 
     def arm(self, name: str) -> Arm:
-        """Return the arm of that name. Raises KeyError: there is none."""
+        """Return the arm of that name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def evaluations(self) -> Iterator[Evaluation]:
+        """Yield what any run was measured as, elsewhere."""
         for arm in self.arms:
-            if arm.name == name:
-                return arm
-        raise KeyError(name)
+            for run in arm.runs:
+                yield from run.evaluations
 
-    def axis(self, name: str) -> Axis:
-        """Return the axis of that name. Raises KeyError: there is none."""
-        for axis in self.axes:
-            if axis.name == name:
-                return axis
-        raise KeyError(name)
+    def places(self, axis: str) -> list[Place]:
+        """Return where on an axis any run was measured, ascending."""
+        return sorted({(axis, entry.at) for entry in self.evaluations() if entry.axis == axis})
 
-    def metric(self, name: str) -> Metric:
-        """Return the metric of that name. Raises KeyError: there is none."""
-        for metric in self.metrics:
-            if metric.name == name:
-                return metric
-        raise KeyError(name)
+    def label_of(self, place: Place) -> str:
+        """Return how a place on an axis is called in tables."""
+        labels = (entry.label for entry in self.evaluations() if (entry.axis, entry.at) == place)
+        return next(filter(None, labels), f"{place[1]:g}")
 
+    def published(self, terms: Sequence[Term], metric: str) -> float | None:
+        """Return a difference by what the source prints; None if it prints not all of it."""
+        found = [(sign, self.arm(arm).published.get(metric)) for sign, arm, place in terms if place is None]
+        if len(found) < len(terms) or any(value is None for _, value in found):
+            return None
+        return sum(sign * (value or 0.0) for sign, value in found)
 
-def score_of(run: SeedRun, metric: str, place: Place | None = None) -> float | None:
-    """Return a run's own score, or that of its evaluation at a place; None if it has none."""
-    if place is None:
-        return run.scores.get(metric)
-    found = evaluation_at(run, place)
-    return None if found is None else found.scores.get(metric)
+    def cost_of(self, arm: Arm) -> RunCost | None:
+        """Return what an arm costs; None without a run.
 
-
-def evaluation_at(run: SeedRun, place: Place) -> Evaluation | None:
-    """Return the run's evaluation at a place; None if there is none."""
-    return next((entry for entry in run.evaluations if (entry.axis, entry.at) == place), None)
-
-
-def label_of(outcome: StudyOutcome, place: Place) -> str:
-    """Return how a place on an axis is called in tables."""
-    for arm in outcome.arms:
-        for run in arm.runs:
-            found = evaluation_at(run, place)
-            if found is not None and found.label:
-                return found.label
-    return f"{place[1]:g}"
+        Steps are those measured side by side if all arms have one, and the median of the runs otherwise: a
+        column of both kinds would mislead. Peak memory is the mean of the runs.
+        """
+        if not arm.runs:
+            return None
+        costs = [run.cost for run in arm.runs]
+        step = arm.step_ms
+        if any(each.step_ms is None for each in self.arms):
+            steps = [cost.step_ms for cost in costs if cost.step_ms is not None]
+            step = statistics.median(steps) if steps else None
+        peaks = [cost.peak_mb for cost in costs if cost.peak_mb is not None]
+        return RunCost(costs[0].params, costs[0].macs, step, statistics.fmean(peaks) if peaks else None)
 
 
-def cost_of(outcome: StudyOutcome, arm: Arm) -> Cost | None:
-    """Return what an arm costs; None without a run.
+def collect(plan: Plan) -> Outcome:
+    """Read the finished runs of a study.
 
-    Steps are those measured side by side if all arms have one, and the median of the runs otherwise: a column
-    of both kinds would mislead. Peak memory is the mean of the runs.
+    Args:
+        plan: of the study; `data.root` may be missing.
+
+    Returns:
+        What has been found so far; runs that are not there yet are named in a warning.
+
+    Raises:
+        ValueError: no run is finished, one is of another configuration, or its files cannot be read.
     """
-    costs = [run.cost for run in arm.runs]
-    if not costs:
-        return None
-    step = arm.step_ms
-    if any(each.step_ms is None for each in outcome.arms):
-        steps = [cost.step_ms for cost in costs if cost.step_ms is not None]
-        step = statistics.median(steps) if steps else None
-    peaks = [cost.peak_mb for cost in costs if cost.peak_mb is not None]
-    return Cost(costs[0].params, costs[0].macs, step, statistics.fmean(peaks) if peaks else None)
+    study, states = plan.study, plan.states()
+    runs = {run.name: read_run(run.folder) for run in plan.runs if states[run.name] == "finished"}
+    if not runs:
+        raise ValueError(f"{plan.folder}: no run of the study {study.name} is finished")
+    steps = read_steps(plan)
+    return Outcome(
+        name=study.name,
+        title=study.title,
+        question=" ".join(study.question.split()),
+        scale=plan.scale_name,
+        arms=tuple(_arm(plan, arm, runs, steps) for arm in study.arms),
+        metrics=study.metrics,
+        axes=study.axes,
+        claims=tuple(
+            replace(claim, metrics=claim.metrics or tuple(study.metrics), source=claim.source or study.source)
+            for claim in study.claims
+        ),
+        common=_common(plan, list(runs.values())),
+        environment=_environment(plan, list(runs.values())),
+        commands=(_command(plan, runs.values()),),
+        warnings=tuple(_warnings(plan, runs)),
+        notes=tuple(_notes(plan, list(runs.values()), steps)),
+    )
 
 
-def _once(names: Sequence[str | int], where: str) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{where} {name} is there twice")
+def _arm(plan: Plan, name: str, found: Mapping[str, Run], steps: StepTimes | None) -> Arm:
+    study, runs = plan.study, plan.of_arm(name)
+    spec, values = study.arms[name], config_to_dict(runs[0].config)
+    baseline = spec.baseline or study.baseline
+    settings = {key: value_at(values, key) for key in plan.varied()}
+    trained = {axis: value_at(values, each.key) for axis, each in study.axes.items() if each.key is not None}
+    return Arm(
+        name=name,
+        label=plan.scale.arms[name].label,
+        runs=tuple(_seed_run(plan, run, found[run.name]) for run in runs if run.name in found),
+        baseline=None if baseline == name else baseline,
+        settings={key: "not set" if value is None else as_text(value) for key, value in settings.items()},
+        published={metric: value / 100 for metric, value in spec.published.items()},
+        source=(spec.source or study.source) if spec.published else "",
+        trained_at={axis: at for axis, at in trained.items() if isinstance(at, int | float)},
+        step_ms=None if steps is None else steps.median[name],
+    )
 
 
-def _known(names: Iterable[str], known: Sequence[str], where: str) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{where} {name} is unknown, expected one of {', '.join(known) or 'none'}")
+def _seed_run(plan: Plan, run: PlannedRun, found: Run) -> SeedRun:
+    facts = run.summary()
+    scores = _scores({name: facts[name] for name in plan.study.metrics if name in facts}, plan, run.folder)
+    peak, seconds = facts.get("peak_memory_mb"), facts.get("train_seconds")
+    return SeedRun(
+        seed=run.seed,
+        folder=run.folder,
+        scores=scores,
+        cost=RunCost(found.params, found.macs, found.step_ms, peak, seconds),
+        curve=tuple(_curve(run.folder / "metrics.csv")),
+        evaluations=tuple(_evaluations(plan, run, scores, found.val_images)),
+        images=found.val_images,
+        hardware=found.hardware,
+    )
+
+
+def _curve(path: Path) -> Iterator[dict[str, float]]:
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if None not in row.values():  # the last one of a run that was killed may be cut off
+                yield {key: float(value) for key, value in row.items()}
+
+
+def _evaluations(
+    plan: Plan, run: PlannedRun, scores: Mapping[str, float], images: int | None
+) -> Iterator[Evaluation]:
+    """Places on the axes: the run's own, those measured afterwards, those that its evaluation tells apart."""
+    own = run.folder / "eval.json"
+    measured = {(wanted.axis, wanted.at): run.measured(wanted) for wanted in run.measurements}
+    for axis, at in ((axis, at) for axis, places in plan.scale.at.items() for at in places):
+        path = measured.get((axis, at), own)
+        if path == own:
+            yield Evaluation(axis, at, scores, images, per_image=_per_image(own))
+        elif path is not None:
+            found = _json(path)
+            there = _scores({name: _found(found, name) for name in plan.study.metrics}, plan, path)
+            yield Evaluation(axis, at, there, found.get("count", images), per_image=_per_image(path))
+    for axis, spec in plan.study.axes.items():
+        if spec.table is None:
+            continue
+        table = _json(own).get(spec.table)
+        if not isinstance(table, dict):
+            raise ValueError(f"{own}: there is no {spec.table}, by which the study compares")
+        edges = table["edges"]
+        rows = zip(edges[:-1], edges[1:], table["count"], table["top1"], strict=True)
+        for group, (low, high, count, top1) in enumerate(rows):
+            if top1 is not None:
+                middle, label = (low + high) / 2, f"{low:g} to {high:g}"
+                yield Evaluation(axis, middle, {"top1": top1}, count, label, _per_image(own), group)
+
+
+def _per_image(table: Path) -> Path | None:
+    """What an evaluation kept of single images, beside its eval*.json; None if it kept nothing."""
+    label = table.stem.removeprefix("eval")
+    files = (table.with_name(f"{kind}{label}.npz") for kind in ("matches", "predictions"))
+    return next((path for path in files if path.is_file()), None)
+
+
+def _found(values: Mapping[str, Any], metric: str) -> object:
+    """A score in an eval.json: of a classifier by its name, of a detector box_ap as bbox.ap."""
+    kind, _, name = metric.partition("_")
+    part = {"box": "bbox", "mask": "segm"}.get(kind)
+    return values.get(metric) if part is None else values.get(part, {}).get(name)
+
+
+def _scores(values: Mapping[str, object], plan: Plan, path: Path) -> dict[str, float]:
+    """All metrics of the study, but for those that are known not to be there."""
+    scores = {}
+    for name in plan.study.metrics:
+        value = values.get(name)
+        if name in MAY_LACK and name in values and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{path}: {name} is {value!r}, expected a number")
+        scores[name] = float(value)
+    return scores
+
+
+def _common(plan: Plan, runs: Sequence[Run]) -> dict[str, str]:
+    images = {f"{run.train_images} to train on, {run.val_images} to measure on" for run in runs}
+    found = {
+        "data": _listed(run.data for run in runs),
+        "images": _listed(images),
+        "seeds": ", ".join(str(seed) for seed in plan.scale.seeds),
+    }
+    for name, key in COMMON.items():
+        values = {as_text(value_at(config_to_dict(run.config), key)) for run in plan.runs}
+        if len(values) == 1:
+            found[name] = values.pop()
+    weights = {run.config.model.weights for run in plan.runs}
+    path = Path(weights.pop() or "").expanduser()
+    if not weights and path.is_file():
+        with path.open("rb") as file:
+            found["weights"] = f"{path.name} ({hashlib.file_digest(file, 'sha256').hexdigest()[:12]})"
+    return found
+
+
+def _environment(plan: Plan, runs: Sequence[Run]) -> dict[str, str]:
+    newest = max((Path(run.folder) / "summary.json").stat().st_mtime for run in runs)
+    seconds = sum(run.summary().get("train_seconds") or 0 for run in plan.runs)
+    packages = {
+        package: _listed(run.versions[package] for run in runs if package in run.versions)
+        for package in PACKAGES
+    }
+    return {
+        "hardware": _listed(run.hardware for run in runs if run.hardware),
+        "botvision": _listed(str(run.versions.get("botvision", "unknown")) for run in runs),
+        "commit": _listed(run.commit or "unknown" for run in runs),
+        **{package: version for package, version in packages.items() if version},
+        "hours of training, summed": f"{seconds / 3600:.1f}",
+        "date": datetime.datetime.fromtimestamp(newest, datetime.UTC).date().isoformat(),
+    }
+
+
+def _command(plan: Plan, runs: Iterable[Run]) -> str:
+    """What makes it all again; of paths only the last part, the rest is this machine's."""
+    roots = (load_config(Path(run.folder) / "config.yaml").data.root for run in runs)
+    root = next(filter(None, roots), None)
+    keys = {"data.root": root} if root else {}
+    keys |= {key: value for key, value in plan.overrides.items() if key != "data.root"}
+    words = [
+        word
+        for key, value in keys.items()
+        for word in (f"--{key}", Path(value).name if key == "data.root" or _lies(key, value) else value)
+    ]
+    return shown(["study", plan.study.called, "--scale", plan.scale_name, *words])
+
+
+def _lies(key: str, value: str) -> bool:
+    """Whether a key says where something lies."""
+    path = value.endswith(".safetensors") or "/" in value or Path(value).exists()  # else a name of timm
+    return key in PATHS or (key == "model.weights" and path)
+
+
+def _warnings(plan: Plan, found: Mapping[str, Run]) -> Iterator[str]:
+    missing = [run.name for run in plan.runs if run.name not in found]
+    if missing:
+        yield f"{len(missing)} of {len(plan.runs)} runs are missing: {', '.join(missing)}"
+    measured = [
+        f"{run.name} at {wanted.axis} {wanted.at:g}"
+        for run in plan.runs
+        if run.name in found
+        for wanted in run.unmeasured()
+    ]
+    if measured:
+        verb = "measurement is" if len(measured) == 1 else "measurements are"
+        yield f"{len(measured)} {verb} missing: {', '.join(measured)}"
+    runs = found.values()
+    for what, values in (
+        ("data", {run.data for run in runs}),
+        ("commit of botvision", {str(run.commit) for run in runs}),
+        ("number of images", {str((run.train_images, run.val_images)) for run in runs}),
+    ):
+        if len(values) > 1:
+            yield f"the runs differ in {what}: {_listed(values)}"
+    for key, value in plan.overrides.items():
+        if key not in INCIDENTAL and not _lies(key, value):
+            yield f"not the study as its file states it: {key} {value}"
+    hardware = {run.hardware for run in runs if run.hardware}
+    if len(hardware) > 1:
+        yield f"the runs come from different hardware: {_listed(hardware)}"
+
+
+def _notes(plan: Plan, runs: Sequence[Run], steps: StepTimes | None) -> Iterator[str]:
+    if plan.scale.note:
+        yield " ".join(plan.scale.note.split())
+    for package in sorted({package for run in runs for package in run.versions}):
+        versions = {run.versions.get(package, "unknown") for run in runs}
+        if len(versions) > 1:
+            yield f"the runs come from different versions of {package}: {_listed(versions)}"
+    copies = [f"{run.name} ({whose})" for run in plan.runs if (whose := taken_from(run.folder))]
+    if copies:
+        yield f"Trained for another study, with the same configuration and data: {', '.join(copies)}."
+    if steps is not None:
+        yield str(steps)
+    else:
+        yield (
+            "Step times are medians of the runs, loading of data included; what else ran on the machine "
+            "meanwhile slowed them."
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected an object, found {type(values).__name__}")
+    return values
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(sorted(set(values)))

@@ -4,17 +4,25 @@ Nothing here imports torch. Keys that are not known are refused, as in recipes.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from botvision.config.recipes import read_yaml
-from botvision.config.schema import ConfigError, build, nearest, require
+from botvision.config.schema import ConfigError, Fraction, Positive, Rate, Rule, build, nearest, require
+
+Place = tuple[str, float]  # axis, position on it
+Term = tuple[int, str, Place | None]  # of a difference: sign, arm, place (None: by the runs' own scores)
+DIFFERENT = Rule("different values, at least one", lambda values: len(values) == len(set(values)) > 0)
+SOME = Rule("one or more", bool)
+SEEDS = Rule("whole numbers, 0 <= seed < 2**32", lambda seeds: all(0 <= seed < 2**32 for seed in seeds))
+Percent = Annotated[float, Rule("percent from 0 to 100", lambda percent: 0 <= percent <= 100)]
+Position = float | Literal["lowest", "highest"]  # ends of the axis, wherever they are at a scale
 
 
 @dataclasses.dataclass(frozen=True)
-class AxisSpec:
+class Axis:
     """Something that finished runs are measured along.
 
     Attributes:
@@ -31,9 +39,14 @@ class AxisSpec:
     def __post_init__(self) -> None:
         require((self.key is None) != (self.table is None), "key", self.key, "either key or table")
 
+    @property
+    def words(self) -> str:
+        """The title within a sentence."""
+        return self.title[:1].lower() + self.title[1:]
+
 
 @dataclasses.dataclass(frozen=True)
-class MetricSpec:
+class Metric:
     """A score of summary.json.
 
     Attributes:
@@ -42,21 +55,27 @@ class MetricSpec:
     """
 
     title: str
-    chance: float | None = None
-
-    def __post_init__(self) -> None:
-        require(self.chance is None or 0 <= self.chance < 1, "chance", self.chance, "0 <= chance < 1")
+    chance: Fraction | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class ClaimSpec:
-    """One arm is said to be better than another; see `botvision.studies.outcome.Claim`.
+class Pair:
+    """Two arms, of which the first is ahead."""
+
+    better: str
+    worse: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """One arm is said to be better than another, or its lead to be larger than another lead.
 
     Attributes:
-        metrics: those of the study unless given.
+        metrics: those of the study unless given; each has a verdict.
         source: that of the study unless given.
-        axis: compare at one place of it, not by the runs' own scores.
-        at: the place; "lowest" or "highest" for the end of the axis, wherever that is at a scale.
+        axis: compare at one place of it (`at`), or at two; without, by the runs' own scores.
+        than: the lead is said to be larger than that of this pair.
+        from_: the lead is said to be larger at `to` than here; `from` in the file.
     """
 
     text: str
@@ -65,11 +84,21 @@ class ClaimSpec:
     metrics: tuple[str, ...] = ()
     source: str | None = None
     axis: str | None = None
-    at: float | Literal["lowest", "highest"] | None = None
+    at: Position | None = None
+    than: Pair | None = None
+    from_: Position | None = None
+    to: Position | None = None
 
     def __post_init__(self) -> None:
-        require((self.axis is None) == (self.at is None), "at", self.at, "axis and at, or neither")
+        given = tuple(place is not None for place in (self.at, self.from_, self.to))
+        allowed = [(False,) * 3] if self.axis is None else [(True, False, False), (False, True, True)]
+        require(given in allowed, "at", self.at, "axis and at, or axis, from and to, or none of them")
+        require(self.to is None or self.to != self.from_, "to", self.to, "another place than in from")
+        require(self.to is None or self.than is None, "than", self.than, "either than, or from and to")
         require(self.better != self.worse, "worse", self.worse, "another arm than in better")
+        if self.than is not None:
+            require(self.than.better != self.than.worse, "than.worse", self.than.worse, "another arm")
+            require(self.than != Pair(self.better, self.worse), "than", self.better, "another pair of arms")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +111,9 @@ class ArmSpec:
         baseline: arm that it is compared with; the study's unless given.
     """
 
-    published: dict[str, float] = dataclasses.field(default_factory=dict)
+    published: dict[str, Percent] = dataclasses.field(default_factory=dict)
     source: str | None = None
     baseline: str | None = None
-
-    def __post_init__(self) -> None:
-        for name, percent in self.published.items():
-            require(0 <= percent <= 100, f"published.{name}", percent, "percent from 0 to 100")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,10 +126,7 @@ class AttentionSpec:
     """
 
     arm: str
-    images: int = 5
-
-    def __post_init__(self) -> None:
-        require(self.images > 0, "images", self.images, "a number above 0")
+    images: Positive = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,10 +143,10 @@ class ScaledArm:
     label: str
     recipe: str | None = None
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
-    minutes: float | None = None
+    minutes: Rate | None = None
 
     def __post_init__(self) -> None:
-        _check_common(self.set, self.minutes)
+        _check_set(self.set)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,29 +168,23 @@ class Scale:
 
     data: str
     arms: dict[str, ScaledArm]
-    seeds: tuple[int, ...]
+    seeds: Annotated[tuple[int, ...], DIFFERENT, SEEDS]
     note: str = ""
     recipe: str | None = None
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
-    threads: int = 1
-    minutes: float | None = None
+    threads: Positive = 1
+    minutes: Rate | None = None
     measured: str = ""
-    at: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    at: dict[str, Annotated[list[float], DIFFERENT]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_common(self.set, self.minutes)
-        require(len(self.seeds) == len(set(self.seeds)) > 0, "seeds", list(self.seeds), "different seeds")
-        possible = all(0 <= seed < 2**32 for seed in self.seeds)
-        require(possible, "seeds", list(self.seeds), "whole numbers, 0 <= seed < 2**32")
-        require(self.threads > 0, "threads", self.threads, "a number above 0")
+        _check_set(self.set)
         for name in self.arms:
             usable = name.replace("-", "").replace("_", "").isalnum()
             require(usable, "arms", name, "letters, digits, - and _ (it becomes a folder)")
-        for axis, places in self.at.items():
-            require(len(places) == len(set(places)) > 0, f"at.{axis}", places, "different places")
 
     def minutes_of(self, arm: str) -> float | None:
-        """Returns how long a run of an arm takes by the file; None if it does not say."""
+        """Return how long a run of an arm takes by the file; None if it does not say."""
         own = self.arms[arm].minutes
         return self.minutes if own is None else own
 
@@ -195,55 +211,57 @@ class Study:
     question: str
     source: str
     baseline: str
-    metrics: dict[str, MetricSpec]
-    arms: dict[str, ArmSpec]
-    scales: dict[str, Scale]
-    claims: tuple[ClaimSpec, ...] = ()
-    axes: dict[str, AxisSpec] = dataclasses.field(default_factory=dict)
+    metrics: Annotated[dict[str, Metric], SOME]
+    arms: Annotated[dict[str, ArmSpec], SOME]
+    scales: Annotated[dict[str, Scale], SOME]
+    claims: tuple[Claim, ...] = ()
+    axes: dict[str, Axis] = dataclasses.field(default_factory=dict)
     attention: AttentionSpec | None = None
     name: str = ""
     folder: str = ""
+
+    def __post_init__(self) -> None:
+        _known([self.baseline], self.arms, "baseline")
+        for name, arm in self.arms.items():
+            _known([arm.baseline or self.baseline], self.arms, f"arms.{name}.baseline")
+            _known(arm.published, self.metrics, f"arms.{name}.published")
+        _known([self.attention.arm] if self.attention else [], self.arms, "attention.arm")
+        for i, claim in enumerate(self.claims):
+            self._check_claim(claim, f"claims[{i}]")
+        for name, scale in self.scales.items():
+            where = f"scales.{name}"
+            _known(scale.arms, self.arms, f"{where}.arms")
+            missing = [arm for arm in self.arms if arm not in scale.arms]
+            require(not missing, f"{where}.arms", list(scale.arms), f"all arms, {missing} among them")
+            _known(scale.at, [axis for axis, spec in self.axes.items() if spec.key], f"{where}.at")
+
+    def _check_claim(self, claim: Claim, where: str) -> None:
+        _known([claim.better, claim.worse], self.arms, where)
+        _known([claim.than.better, claim.than.worse] if claim.than else [], self.arms, f"{where}.than")
+        _known(claim.metrics, self.metrics, f"{where}.metrics")
+        if claim.axis is None:
+            return
+        _known([claim.axis], self.axes, f"{where}.axis")
+        places = sorted({at for scale in self.scales.values() for at in scale.at.get(claim.axis, ())})
+        listed = ", ".join(f"{at:g}" for at in places) or "none"
+        expected = f"a place of {claim.axis} at which a scale measures ({listed})"
+        for key, at in (("at", claim.at), ("from", claim.from_), ("to", claim.to)):
+            elsewhere = self.axes[claim.axis].table is not None or at is None or isinstance(at, str)
+            require(elsewhere or at in places, f"{where}.{key}", at, expected)
 
     @property
     def called(self) -> str:
         """The word after `botvision study`: the name of one that comes with botvision, else the file's."""
         return self.name if Path(self.folder) == _shipped().resolve() else f"{self.name}.yaml"
 
-    def __post_init__(self) -> None:
-        for key in ("metrics", "arms", "scales"):
-            require(bool(getattr(self, key)), key, {}, "one or more")
-        _known([self.baseline], self.arms, "baseline")
-        for name, arm in self.arms.items():
-            _known([arm.baseline or self.baseline], self.arms, f"arms.{name}.baseline")
-            _known(arm.published, self.metrics, f"arms.{name}.published")
-        keyed = [axis for axis, spec in self.axes.items() if spec.key]
-        for i, claim in enumerate(self.claims):
-            _known([claim.better, claim.worse], self.arms, f"claims[{i}]")
-            _known(claim.metrics, self.metrics, f"claims[{i}].metrics")
-            _known([] if claim.axis is None else [claim.axis], self.axes, f"claims[{i}].axis")
-            if claim.axis in keyed and not isinstance(claim.at, str):
-                places = sorted({at for scale in self.scales.values() for at in scale.at.get(claim.axis, ())})
-                expected = f"a place of {claim.axis} at which a scale measures ({_listed(places)})"
-                require(claim.at in places, f"claims[{i}].at", claim.at, expected)
-        _known([self.attention.arm] if self.attention else [], self.arms, "attention.arm")
-        for name, scale in self.scales.items():
-            where = f"scales.{name}"
-            _known(scale.arms, self.arms, f"{where}.arms")
-            missing = [arm for arm in self.arms if arm not in scale.arms]
-            require(not missing, f"{where}.arms", list(scale.arms), f"all arms, {missing} among them")
-            _known(scale.at, keyed, f"{where}.at")
-
 
 def study_names() -> list[str]:
-    """Returns the names of the studies that come with botvision, sorted."""
-    folder = resources.files("botvision") / "studies"
-    return sorted(
-        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
-    )
+    """Return the names of the studies that come with botvision, sorted."""
+    return sorted(path.stem for path in _shipped().glob("*.yaml"))
 
 
 def load_study(name_or_path: str) -> Study:
-    """Reads a study.
+    """Read a study.
 
     Args:
         name_or_path: a name of `study_names()`, or the path of a YAML file.
@@ -262,7 +280,7 @@ def load_study(name_or_path: str) -> Study:
     try:
         return _build_study(read_yaml(path), path)
     except ConfigError as error:
-        text = str(error)
+        text = str(error).replace("from_", "from")
         raise ConfigError(text if text.startswith(str(path)) else f"{path}: {text}") from None
 
 
@@ -277,12 +295,18 @@ def _build_study(values: Mapping[str, Any], path: Path) -> Study:
     values = {**values, "name": path.stem, "folder": str(path.resolve().parent)}
     if isinstance(values.get("arms"), Mapping):  # of an arm there may be nothing to say
         values["arms"] = {name: {} if arm is None else arm for name, arm in values["arms"].items()}
+    if isinstance(values.get("claims"), list):  # `from` is a word of Python
+        values["claims"] = [
+            {("from_" if key == "from" else key): value for key, value in claim.items()}
+            if isinstance(claim, Mapping)
+            else claim
+            for claim in values["claims"]
+        ]
     return build(Study, values, "")
 
 
-def _check_common(values: Mapping[str, Any], minutes: float | None) -> None:
-    """What `set` and `minutes` of a scale and of an arm may be."""
-    require(minutes is None or minutes > 0, "minutes", minutes, "a number above 0")
+def _check_set(values: Mapping[str, Any]) -> None:
+    """Check what `set` of a scale and of an arm may be."""
     for key, value in values.items():
         if key == "train.seed":
             raise ConfigError("set.train.seed: leave it out, the study has seeds of its own (scales.*.seeds)")
@@ -300,10 +324,6 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, Mapping):
         return all(isinstance(name, str) and _is_plain(inner) for name, inner in value.items())
     return value is None or isinstance(value, str | int | float)
-
-
-def _listed(places: Sequence[float]) -> str:
-    return ", ".join(f"{at:g}" for at in places) or "none"
 
 
 def _known(names: Iterable[str], known: Iterable[str], where: str) -> None:

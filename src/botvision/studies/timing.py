@@ -32,9 +32,21 @@ class StepTimes:
     commit: str | None
     together: bool = True
 
+    def __str__(self) -> str:
+        """A line for the report."""
+        spread = max(100 * self.spread[arm] / median for arm, median in self.median.items())
+        how = f"one arm after the other, {self.rounds} steps of each"
+        if self.together:
+            how = f"all arms in turn, {self.rounds} rounds"
+        return (
+            f"Step times: {how}, loading of data left out, on {self.hardware} "
+            f"(commit {self.commit or 'unknown'}); medians, half the distance of the quartiles is at most "
+            f"{spread:.0f} %."
+        )
+
 
 def measure_steps(plan: Plan, show: Callable[[int, str], None] | None = None) -> StepTimes:
-    """Measures the first run of every arm, in turn, in this process; writes step_times.json.
+    """Measure the first run of every arm, in turn, in this process; write step_times.json.
 
     On a GPU one arm comes after the other, as all of them at once may not fit in its memory.
 
@@ -52,29 +64,30 @@ def measure_steps(plan: Plan, show: Callable[[int, str], None] | None = None) ->
     from botvision.training.run import task_of
     from botvision.training.task import resolve_device
 
-    arms = {arm: plan.of_arm(arm)[0].config for arm in plan.study.arms}
-    devices = {arm: resolve_device(config.train.device) for arm, config in arms.items()}
+    configs = {arm: plan.of_arm(arm)[0].config for arm in plan.study.arms}
+    devices = {arm: resolve_device(config.train.device) for arm, config in configs.items()}
     together = all(device.type == "cpu" for device in devices.values())
     threads = torch.get_num_threads()
     torch.set_num_threads(plan.scale.threads)
-    seconds: dict[str, list[float]] = {}
+    ms: dict[str, list[float]] = {arm: [] for arm in configs}
     try:
-        for group in [list(arms)] if together else [[arm] for arm in arms]:
+        for group in [list(configs)] if together else [[arm] for arm in configs]:
             steppers = {}
             for arm in group:
                 if show is not None:
-                    show(len(seconds) + len(steppers), f"a step of {arm}")
-                steppers[arm] = Stepper(task_of(arms[arm]))
+                    show(list(configs).index(arm), f"a step of {arm}")
+                steppers[arm] = Stepper(task_of(configs[arm]))
                 steppers[arm]()  # warms up
             for _ in range(ROUNDS):
                 for arm, step in steppers.items():
-                    seconds.setdefault(arm, []).append(step())
+                    ms[arm].append(1000 * step())
         hardware = provenance.hardware(next(iter(devices.values())))
     finally:
         torch.set_num_threads(threads)
+    quartiles = {arm: statistics.quantiles(values, n=4) for arm, values in ms.items()}
     found = StepTimes(
-        {arm: round(1000 * statistics.median(values), 3) for arm, values in seconds.items()},
-        {arm: round(1000 * _spread(values), 3) for arm, values in seconds.items()},
+        {arm: round(statistics.median(values), 3) for arm, values in ms.items()},
+        {arm: round((high - low) / 2, 3) for arm, (low, _, high) in quartiles.items()},
         ROUNDS,
         hardware,
         provenance.commit(),
@@ -85,7 +98,7 @@ def measure_steps(plan: Plan, show: Callable[[int, str], None] | None = None) ->
 
 
 def read_steps(plan: Plan) -> StepTimes | None:
-    """Returns what was measured; None if nothing was, it cannot be read, or an arm of the study is missing.
+    """Return what was measured; None if nothing was, it cannot be read, or an arm of the study is missing.
 
     Beside times that the others' runs took, in other hours and with loading, those of some would mislead.
     """
@@ -94,8 +107,3 @@ def read_steps(plan: Plan) -> StepTimes | None:
     except (OSError, ValueError, TypeError):
         return None
     return found if set(plan.study.arms) <= found.median.keys() else None
-
-
-def _spread(values: list[float]) -> float:
-    low, _, high = statistics.quantiles(values, n=4)
-    return (high - low) / 2

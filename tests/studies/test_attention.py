@@ -15,7 +15,7 @@ from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.config.schema import ConfigError
 from botvision.data.classification import open_splits
 from botvision.data.detection import open_detection
-from botvision.studies.pictures import attention_pictures
+from botvision.studies.attention import attention_pictures
 from botvision.studies.plan import Plan, make_plan
 from botvision.studies.spec import load_study, study_names
 from botvision.training.run import train
@@ -40,7 +40,7 @@ def test_a_report_shows_the_first_finished_run_of_the_arm(tmp_path, capsys):
     names = [entry["file"] for entry in looked["images"]]
     assert len(set(names)) == 2
     assert looked["images"][0]["queries"] == [[8, 8]]
-    _check_words(re.findall(r'<img [^>]*alt="(.*?)"', page), looked)
+    _check_words(re.findall(r'<img src="data:image/png[^>]*alt="(.*?)"', page), looked)
     drawn = plan.folder / "attention" / "pictures" / f"{names[0]}.png"
     assert len(_ground(drawn)) > 10
     assert cli.main([*words, "--no-photos"]) == 0
@@ -51,7 +51,7 @@ def test_a_report_shows_the_first_finished_run_of_the_arm(tmp_path, capsys):
     _check_use(plan)
     capsys.readouterr()
     assert cli.main([*words, "--no-pictures"]) == 0
-    assert "base64" not in (plan.folder / "tiny-cpu.html").read_text()
+    assert "image/png" not in (plan.folder / "tiny-cpu.html").read_text()
 
 
 def _check_use(plan: Plan) -> None:
