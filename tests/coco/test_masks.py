@@ -60,14 +60,14 @@ def test_polygons_are_rasterised_as_cocos_tools_do_also_outside_the_frame() -> N
             [(draws.random(2 * draws.integers(3, 8)) * 90 - 30).tolist() for _ in range(draws.integers(1, 4))]
             for _ in range(3)
         ]
-        found = masks.rasterise(objects, (37, 29))
+        found = masks.decode(masks.polygons_to_rles(objects, (37, 29)), (37, 29))
         for polygons, mask in zip(objects, found, strict=True):
             expected = oracle.decode(oracle.merge(oracle.frPyObjects(polygons, 37, 29)))
             assert (mask == expected).all()
 
 
 def test_a_box_given_as_a_polygon_covers_exactly_its_pixels() -> None:
-    (mask,) = masks.rasterise([[[2, 1, 6, 1, 6, 4, 2, 4]]], (5, 8))
+    (mask,) = masks.decode(masks.polygons_to_rles([[[2, 1, 6, 1, 6, 4, 2, 4]]], (5, 8)), (5, 8))
     expected = np.zeros((5, 8))
     expected[1:4, 2:6] = 1
     assert (mask == expected).all()

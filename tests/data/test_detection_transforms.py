@@ -115,7 +115,8 @@ def test_masks_are_those_of_the_whole_image_scaled_and_cut(view: View) -> None:
 def test_polygons_boxes_and_masks_go_to_the_same_place(view: View) -> None:
     corners = np.array([[20.0, 15.0, 50.0, 45.0]])
     outline = np.array([[20, 15], [50, 15], [50, 45], [20, 45]], dtype=np.float32)
-    mask = torch.from_numpy(masks.rasterise([[view.polygon(outline)]], view.size).copy())
+    rles = masks.polygons_to_rles([[view.polygon(outline)]], view.size)
+    mask = torch.from_numpy(masks.decode(rles, view.size).copy())
     out = np.zeros((1, *view.size), dtype=np.uint8)
     whole = torch.zeros(1, *SOURCE, dtype=torch.uint8)
     whole[0, 15:45, 20:50] = 1

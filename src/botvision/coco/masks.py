@@ -104,21 +104,16 @@ def decode_into(rles: Sequence[Rle], out: Masks, places: npt.NDArray[np.int64]) 
     return boxes
 
 
-def rasterise(objects: Sequence[Sequence[Sequence[float]]], size: tuple[int, int]) -> Masks:
-    """Return the pixels of polygons; what lies outside the frame is cut off.
+def polygons_to_rles(objects: Sequence[Sequence[Sequence[float]]], size: tuple[int, int]) -> list[Rle]:
+    """Return polygons as compressed run lengths; what lies outside the frame is cut off.
 
     Args:
         objects: for each of N instances its polygons, each flat: x1, y1, x2, y2, x3, y3, ...; in pixels.
         size: (H, W) of the frame.
 
     Returns:
-        uint8 (N, H, W) of 0 and 1; not contiguous.
+        N records.
     """
-    return decode(polygons_to_rles(objects, size), size)
-
-
-def polygons_to_rles(objects: Sequence[Sequence[Sequence[float]]], size: tuple[int, int]) -> list[Rle]:
-    """Return compressed run lengths, one record for each instance; arguments as for `rasterise`."""
     flat = [polygon for polygons in objects for polygon in polygons]
     if not flat:
         return []

@@ -22,7 +22,6 @@ class CocoTruth:
     """I images with A annotations of K categories; made by `read_truth`.
 
     Attributes:
-        name: for messages.
         images: int64 (I), ids, ascending.
         sizes: int64 (I, 2), height and width of each image; 0 where the file does not say.
         categories: ascending by id.
@@ -31,8 +30,8 @@ class CocoTruth:
         crowd: bool (A).
     """
 
-    def __init__(self, name: str, annotations: Annotations, categories: list[Category]) -> None:
-        self.name, self.images, self.categories = name, annotations.image_ids, categories
+    def __init__(self, annotations: Annotations, categories: list[Category]) -> None:
+        self.images, self.categories = annotations.image_ids, categories
         self.sizes = annotations.image_sizes
         self.places = np.stack([annotations.images, annotations.categories])
         self.boxes, self.crowd = annotations.boxes, annotations.crowd
@@ -128,4 +127,4 @@ def read_truth(truth: CocoTruth | Mapping[str, Any] | str | Path) -> CocoTruth:
     if not content["categories"]:
         raise DataError(f"{name}: no categories, expected at least one")
     lists.raise_first(annotations.records)
-    return CocoTruth(name, annotations, lists.categories)
+    return CocoTruth(annotations, lists.categories)

@@ -57,7 +57,7 @@ def open_detection(config: DetectionDataConfig, seed: int = 0) -> DetectionSplit
         DataError: one line naming what is missing or wrong: the first problem and how many there are (unless
             `skip_broken`), no annotated images, no validation images.
     """
-    opened = _generated(config) if resolve_detection(config) == "generated" else _coco(config)
+    opened = _generated(config) if config.source == "generated" else _coco(config)
     (train_source, chosen, skipped), name = opened["train"], _name_of(config)
     held_back = "val" not in opened and not config.val_is_train
     if held_back:
@@ -121,16 +121,6 @@ def _without_broken(data: DetectionDataset, progress: Progress | None) -> Detect
     if data.config.skip_broken:
         data.verify(progress)
     return data
-
-
-def resolve_detection(config: DetectionDataConfig) -> str:
-    """Return the source that "auto" stands for."""
-    if config.source == "auto" and config.root is None:
-        raise DataError(
-            "data.root is not set, expected a folder with COCO annotations "
-            "(or data.source generated, which needs none)"
-        )
-    return "coco" if config.source == "auto" else config.source
 
 
 Opened = tuple[CocoSource, list[int], list[Problem]]
