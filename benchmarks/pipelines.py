@@ -25,7 +25,7 @@ from torchvision.transforms import v2
 
 from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.data.classification import ClassificationDataset
-from botvision.data.detection_dataset import DetectionDataset
+from botvision.data.detection import DetectionDataset
 from botvision.data.loaders import build_loader
 
 Target = dict[str, Tensor]

@@ -18,7 +18,7 @@ from botvision.coco.masks import boxes_of
 from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.data.classification import open_splits
 from botvision.data.counter_rng import uniform
-from botvision.data.detection_dataset import DetectionDataset
+from botvision.data.detection import DetectionDataset
 from botvision.data.detection_transforms import DRAWS, View, choose_view
 from botvision.data.transforms import normalise, windows
 from input_pipeline import FULL, SMOKE, body, cifar, coco, members_of

@@ -14,7 +14,8 @@ from botvision.coco.evaluate import evaluate_coco
 from botvision.coco.masks import encode
 from botvision.coco.read import parse_coco
 from botvision.coco.truth import KINDS, read_truth
-from botvision.data.detection import DetectionDataConfig, DetectionDataset, open_detection
+from botvision.config.data import DetectionDataConfig
+from botvision.data.detection import DetectionDataset, open_detection
 
 SIDE = 120
 ODD: list[dict[str, Any]] = [
