@@ -22,7 +22,7 @@ MASK_LOSSES = {"loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness"
 @pytest.mark.parametrize("neck", ["fpn", "c5"])
 def test_a_training_step_reaches_every_parameter(heads, neck):
     model = detector(heads=heads, neck=neck)
-    assert type(model) is MaskRCNN
+    assert isinstance(model, MaskRCNN)
     losses = model(*scene())
     assert set(losses) == MASK_LOSSES
     total(losses).backward()
@@ -78,16 +78,23 @@ def test_padding_takes_no_part_in_the_anchors_of_training():
 
     model.rpn.compute_loss = note
     model(images, targets)
-    inside = model.rpn._inside
-    assert not inside.all()
-    for of_image, valid in zip(labels, inside, strict=True):
+    batch, _ = model.transform(images)
+    strides, grids = model.backbone.strides, [x.shape[-2:] for x in model.backbone(batch.tensors).values()]
+    count = model.rpn.anchor_generator.num_anchors_per_location()[0]
+    for of_image, (height, width) in zip(labels, batch.image_sizes, strict=True):
+        cells = [torch.zeros(grid, dtype=torch.bool) for grid in grids]
+        for stride, own in zip(strides, cells, strict=True):
+            own[: -(-height // stride), : -(-width // stride)] = True
+        valid = torch.cat([own.flatten().repeat_interleave(count) for own in cells])
+        assert not valid.all()
         assert (of_image[~valid] == -1).all()
         assert (of_image[valid] == 1).any()
 
 
 def test_boxes_only():
     model = faster_rcnn("resnet14_nano", 2, DetectorOptions(**SMALL))
-    assert type(model) is FasterRCNN
+    assert isinstance(model, FasterRCNN)
+    assert not isinstance(model, MaskRCNN)
     images, targets = scene()
     boxes_only = [{"boxes": t["boxes"], "labels": t["labels"].clamp(max=2)} for t in targets]
     assert set(model(images, boxes_only)) == MASK_LOSSES - {"loss_mask"}

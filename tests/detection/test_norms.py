@@ -157,6 +157,19 @@ def test_recomputation_gives_the_same_gradients(norm):
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-5, msg=name)
 
 
+def test_recomputation_knows_the_sizes_of_each_batch():
+    """Two batches of other sizes before one backward pass, as in accumulation over summed losses."""
+    gradients = []
+    for checkpointing in (False, True):
+        model: Any = detector(heads="light", norm="group", checkpointing=checkpointing).backbone
+        x = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+        maps = [model(x, sizes) for sizes in ([(64, 128), (96, 50)], [(96, 30), (40, 128)])]
+        torch.stack([level.square().mean() for each in maps for level in each.values()]).sum().backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
 def test_recomputation_saves_memory():
     sizes = []
     for checkpointing in (False, True):

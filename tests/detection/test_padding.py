@@ -64,7 +64,8 @@ def trained_on(model: Any, canvas_step: int, dtype: torch.dtype = torch.float32)
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         losses = model(*scene())
     total(losses).backward()
-    assert model.transform.padding.canvas == ((96, 64) if canvas_step == 32 else (128, 128))
+    canvas = model.transform(*scene())[0].tensors.shape[-2:]
+    assert canvas == ((96, 64) if canvas_step == 32 else (128, 128))
     return losses, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -122,6 +123,48 @@ def test_without_hooks_the_detections_differ():
         module._forward_pre_hooks.clear()
     with pytest.raises(AssertionError):
         check(model)
+
+
+def test_a_batch_leaves_nothing_behind():
+    """What a part of the detector gives is the same before and after a padded batch, also one that failed."""
+    model = detector(heads="light", masks=False).eval()
+    x = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+
+    def parts() -> list[torch.Tensor]:
+        with torch.no_grad():
+            maps = list(model.backbone(x).values())
+            logits, deltas = model.rpn.head(maps)
+            return [*maps, *model.backbone.body(x), *logits, *deltas]
+
+    def fails(*_args: object) -> None:
+        raise RuntimeError("heads")
+
+    before, batch = parts(), [image(40, 50), image(96, 128)]
+    with torch.no_grad():
+        model(batch)
+    assert all(map(torch.equal, parts(), before))
+    model.roi_heads.register_forward_pre_hook(fails)
+    model.backbone.fpn.register_forward_hook(fails)
+    with pytest.raises(RuntimeError, match="heads"):
+        model(batch)
+    model.backbone.fpn._forward_hooks.clear()
+    assert all(map(torch.equal, parts(), before))
+
+
+@torch.no_grad()
+def test_the_backbone_takes_the_sizes():
+    model = detector(heads="light", masks=False).eval()
+    sizes = [(40, 50), (96, 128)]
+    images = [image(*size) for size in sizes]
+    x = torch.stack([nn.functional.pad(i, (0, 128 - i.shape[2], 0, 96 - i.shape[1])) for i in images])
+    for level, of_batch in model.backbone(x, sizes).items():
+        stride = model.backbone.strides[int(level) if level.isdigit() else -1]
+        for index, (height, width) in enumerate(sizes):
+            canvas = x[index : index + 1, :, : -(-height // 32) * 32, : -(-width // 32) * 32]
+            alone = model.backbone(canvas, [(height, width)])[level][0]
+            rows, columns = -(-height // stride), -(-width // stride)
+            found = of_batch[index, :, :rows, :columns]
+            torch.testing.assert_close(found, alone[:, :rows, :columns], rtol=1e-4, atol=1e-5)
 
 
 def test_scaled_images_too():

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from botvision.data.transforms import resize_and_crop
-from botvision.detection.padding import Padding
 from botvision.detection.transform import FitTransform
 from botvision.inference.view import View
 
@@ -54,11 +53,9 @@ def test_what_a_classifier_sees(size, crop):
 
 @pytest.mark.parametrize("size", [(480, 640), (333, 250), (64, 64), (50, 77)])
 def test_what_a_detector_sees(size):
-    padding = Padding()
-    transform = FitTransform((160, 128), (0.0,) * 3, (1.0,) * 3, 2, padding).eval()
+    transform = FitTransform((160, 128), (0.0,) * 3, (1.0,) * 3, 2).eval()
     batch, _ = transform([ramps(*size)])
-    view = View.fitted(size, padding.sizes[0], padding.canvas)
-    assert view.canvas == tuple(batch.tensors.shape[-2:])
+    view = View.fitted(size, batch.image_sizes[0], tuple(batch.tensors.shape[-2:]))
     assert_input_shows(view, 255 * batch.tensors[0], size)
 
 

@@ -4,27 +4,53 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, cast
 
-from torch import nn
-from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torch import Tensor, nn
+from torchvision.models import detection
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPHead
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from botvision.backbones.surgery import image_hw
 from botvision.config.detector import DetectorOptions
 from botvision.detection.norms import norm_layer
-from botvision.detection.padding import Padding
-from botvision.detection.proposals import FloatPredictor, FloatRPNHead, RegionProposals, StridedAnchors
 from botvision.detection.pyramid import Pyramid, adopt_body, create_body, prepare_body
 from botvision.detection.roi_align import RoIAlign
-from botvision.detection.roi_heads import RegionHeads
+from botvision.detection.roi_heads import FloatPredictor, RegionHeads
+from botvision.detection.rpn import LOWEST_SCORE, FloatRPNHead, RegionProposals, StridedAnchors
 from botvision.detection.transform import FitTransform
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 ANCHOR_SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
 BOX_CELLS, MASK_CELLS = 7, 14  # sides of what is cropped from a map for one RoI
+
+
+class FasterRCNN(detection.FasterRCNN):
+    """torchvision's detector of finished parts, which tells its backbone the sizes of a batch's images."""
+
+    def __init__(
+        self, backbone: Pyramid, rpn: RegionProposals, heads: RegionHeads, transform: FitTransform
+    ) -> None:
+        GeneralizedRCNN.__init__(self, backbone, rpn, heads, transform)  # not that which makes parts
+
+    def forward(  # pyrefly: ignore[bad-override]
+        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Return the losses in training, else the detections of each image in its own pixels."""
+        if self.training and targets is None:
+            raise ValueError("training needs targets, got none")
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        batch, targets = self.transform(images, targets)
+        features = self.backbone(batch.tensors, batch.image_sizes)
+        proposals, of_proposals = self.rpn(batch, features, targets)
+        results, of_regions = self.roi_heads(features, proposals, batch.image_sizes, targets)
+        if self.training:
+            return of_regions | of_proposals
+        return cast(FitTransform, self.transform).postprocess(results, batch.image_sizes, sizes)
+
+
+class MaskRCNN(FasterRCNN, detection.MaskRCNN):
+    """`FasterRCNN` with masks."""
 
 
 def mask_rcnn(
@@ -80,14 +106,13 @@ def mask_rcnn(
     else:
         body, kwargs = adopt_body(backbone, options), {}
     pyramid = Pyramid(prepare_body(body, options), options)
-    padding = Padding()
-    model = _assemble(pyramid, num_classes, options, padding)
-    model.transform = FitTransform(frame, mean, std, num_classes, padding)
-    model.rpn = RegionProposals(cast(RegionProposalNetwork, model.rpn), padding)
-    model.roi_heads = RegionHeads(cast(RoIHeads, model.roi_heads))
-    padding.watch(model.backbone)
-    padding.watch(model.rpn.head)
-    recipe = {
+    model = (MaskRCNN if options.masks else FasterRCNN)(
+        pyramid,
+        _region_proposals(pyramid, options),
+        _region_heads(pyramid, options, num_classes),
+        FitTransform(frame, mean, std, num_classes),
+    )
+    model.recipe = {  # pyrefly: ignore[bad-argument-type]
         "name": backbone if isinstance(backbone, str) else None,
         "kwargs": kwargs,
         "num_classes": num_classes,
@@ -96,7 +121,6 @@ def mask_rcnn(
         "mean": mean,
         "std": std,
     }
-    model.recipe = recipe  # pyrefly: ignore[bad-argument-type]
     return model
 
 
@@ -118,37 +142,50 @@ def _changed(options: DetectorOptions, changes: Mapping[str, Any]) -> DetectorOp
     return dataclasses.replace(options, **changes)
 
 
-def _assemble(pyramid: Pyramid, num_classes: int, options: DetectorOptions, padding: Padding) -> FasterRCNN:
-    """torchvision's class with our parts handed in."""
+def _region_proposals(pyramid: Pyramid, options: DetectorOptions) -> RegionProposals:
     anchors = _anchors(pyramid, options)
     depth = 2 if options.heads == "v2" else 1
-    parts: dict[str, Any] = {
-        "rpn_anchor_generator": anchors,
-        "rpn_head": FloatRPNHead(pyramid.out_channels, anchors.num_anchors_per_location()[0], depth),
-        "rpn_pre_nms_top_n_train": options.rpn_pre_nms_train,
-        "rpn_pre_nms_top_n_test": options.rpn_pre_nms_test,
-        "rpn_post_nms_top_n_train": options.rpn_post_nms_train,
-        "rpn_post_nms_top_n_test": options.rpn_post_nms_test,
-        "rpn_batch_size_per_image": options.rpn_batch,
-        "box_roi_pool": _roi_align(pyramid, BOX_CELLS, padding),
-        "box_head": _box_head(pyramid.out_channels, options),
-        "box_predictor": FloatPredictor(options.box_channels, num_classes + 1),
-        "box_score_thresh": options.score_threshold,
-        "box_nms_thresh": options.nms,
-        "box_detections_per_img": options.detections,
-        "box_batch_size_per_image": options.roi_batch,
-    }
-    if not options.masks:
-        return FasterRCNN(pyramid, **parts)
+    return RegionProposals(
+        anchors,
+        FloatRPNHead(pyramid.out_channels, anchors.num_anchors_per_location()[0], depth),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=options.rpn_batch,
+        positive_fraction=0.5,
+        pre_nms_top_n={"training": options.rpn_pre_nms_train, "testing": options.rpn_pre_nms_test},
+        post_nms_top_n={"training": options.rpn_post_nms_train, "testing": options.rpn_post_nms_test},
+        nms_thresh=0.7,
+        score_thresh=LOWEST_SCORE,
+    )
+
+
+def _region_heads(pyramid: Pyramid, options: DetectorOptions, num_classes: int) -> RegionHeads:
     norm = norm_layer(options.norm) if options.heads == "v2" else None
-    widths = [options.channels] * options.mask_convs
-    width = options.channels if options.mask_convs else pyramid.out_channels
-    return MaskRCNN(
-        pyramid,
-        **parts,
-        mask_roi_pool=_roi_align(pyramid, MASK_CELLS, padding),
-        mask_head=MaskRCNNHeads(pyramid.out_channels, widths, 1, norm),
-        mask_predictor=MaskRCNNPredictor(width, options.channels, num_classes + 1),
+    box_head = _box_head(pyramid.out_channels, options)
+    box_predictor = FloatPredictor(options.box_channels, num_classes + 1)
+    masks: dict[str, nn.Module] = {}
+    if options.masks:
+        width = options.channels if options.mask_convs else pyramid.out_channels
+        masks = {
+            "mask_roi_pool": RoIAlign(pyramid.pooled, pyramid.strides, MASK_CELLS),
+            "mask_head": MaskRCNNHeads(
+                pyramid.out_channels, [options.channels] * options.mask_convs, 1, norm
+            ),
+            "mask_predictor": MaskRCNNPredictor(width, options.channels, num_classes + 1),
+        }
+    return RegionHeads(
+        RoIAlign(pyramid.pooled, pyramid.strides, BOX_CELLS),
+        box_head,
+        box_predictor,
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=options.roi_batch,
+        positive_fraction=0.25,
+        bbox_reg_weights=None,
+        score_thresh=options.score_threshold,
+        nms_thresh=options.nms,
+        detections_per_img=options.detections,
+        **masks,
     )
 
 
@@ -166,10 +203,6 @@ def _anchors(pyramid: Pyramid, options: DetectorOptions) -> StridedAnchors:
     return StridedAnchors(
         tuple((size,) for size in sizes), (options.aspect_ratios,) * levels, pyramid.strides
     )
-
-
-def _roi_align(pyramid: Pyramid, cells: int, padding: Padding) -> RoIAlign:
-    return RoIAlign(pyramid.pooled, pyramid.strides[: len(pyramid.pooled)], cells, padding)
 
 
 def _box_head(channels: int, options: DetectorOptions) -> nn.Module:

@@ -43,7 +43,7 @@ def detect(
     parts: Any = model
     sizes = [(image.shape[-2], image.shape[-1]) for image in images]
     batch, _ = parts.transform(list(images))
-    features = parts.backbone(batch.tensors)
+    features = parts.backbone(batch.tensors, batch.image_sizes)
     proposals, _ = parts.rpn(batch, features)
     results, _ = parts.roi_heads(features, proposals, batch.image_sizes)
     for result, fitted, size in zip(results, batch.image_sizes, sizes, strict=True):

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
-import torch
 from timm.layers.norm_act import convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
 
+from botvision.attention.reference import valid_cells
 from botvision.backbones.block import AttentionConv2d
 from botvision.config.detector import Norm
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class GroupNorm2d(nn.GroupNorm):
@@ -30,9 +32,7 @@ class GroupNorm2d(nn.GroupNorm):
         """Normalise (B, C, H, W) over the (B, 2) sizes in cells, or over all cells."""
         if sizes is None:
             return self.act(super().forward(x))
-        rows = torch.arange(x.shape[2], device=x.device) < sizes[:, :1]
-        columns = torch.arange(x.shape[3], device=x.device) < sizes[:, 1:]
-        valid = (rows.unsqueeze(2) & columns.unsqueeze(1))[:, None, None]  # B 1 1 H W
+        valid = valid_cells((x.shape[2], x.shape[3]), sizes)[:, None, None]  # B 1 1 H W
         grouped = x.unflatten(1, (self.num_groups, -1)).float()
         count = sizes.prod(1).view(-1, 1, 1, 1, 1) * grouped.shape[2]
         mean = (grouped * valid).sum((2, 3, 4), keepdim=True) / count
@@ -43,12 +43,12 @@ class GroupNorm2d(nn.GroupNorm):
 
 
 def norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
-    """Norm of a detector's own layers, by number of channels."""
+    """Return what makes the norm of a detector's own layers from their number of channels."""
     return {"batch": nn.BatchNorm2d, "sync": nn.SyncBatchNorm}.get(norm, GroupNorm2d)
 
 
 def convert(backbone: nn.Module, norm: Norm) -> nn.Module:
-    """A backbone with its batch norms turned into `norm`; scales and shifts stay, and so do their names.
+    """Turn a backbone's batch norms into `norm`; scales and shifts stay, and so do their names.
 
     "frozen" leaves norms behind attention as batch norm that trains: a ResNet's statistics are of the
     convolutions that stood there.
@@ -56,9 +56,9 @@ def convert(backbone: nn.Module, norm: Norm) -> nn.Module:
     if norm == "frozen":
         exempt = after_attention(backbone)
         for name, module in list(backbone.named_modules()):
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and name and name not in exempt:
+            if isinstance(module, BATCH_NORMS) and name and name not in exempt:
                 backbone.set_submodule(name, freeze(module))
-        return freeze(backbone) if isinstance(backbone, nn.modules.batchnorm._BatchNorm) else backbone
+        return freeze(backbone) if isinstance(backbone, BATCH_NORMS) else backbone
     if norm == "sync":
         return convert_sync_batchnorm(backbone)
     if norm == "group":
@@ -69,7 +69,7 @@ def convert(backbone: nn.Module, norm: Norm) -> nn.Module:
 
 
 def freeze(network: nn.Module) -> nn.Module:
-    """A network that never trains: batch norms become constants, parameters get no gradient.
+    """Make a network one that never trains: batch norms become constants, parameters get no gradient.
 
     A fresh ResNet has scales of 0 at the end of its blocks, which are to grow. Frozen they would make the
     blocks constant for ever, so that they become 1 here; norms that have seen data keep what they have.
@@ -85,7 +85,7 @@ def freeze(network: nn.Module) -> nn.Module:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module is a batch norm, frozen or not, or a group norm."""
+    """Return whether a module is a batch norm, frozen or not, or a group norm."""
     return isinstance(module, nn.GroupNorm) or hasattr(module, "running_mean")
 
 
@@ -97,7 +97,7 @@ def _has_seen_data(norm: nn.Module) -> bool:
 
 
 def after_attention(network: nn.Module) -> dict[str, str]:
-    """Names of the norms of what attention layers give, with the names of these layers."""
+    """Return the names of the norms of what attention layers give, with the names of these layers."""
     pairs: dict[str, str] = {}
     for prefix, parent in network.named_modules():
         attention = None

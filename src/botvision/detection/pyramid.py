@@ -1,12 +1,14 @@
 """From images to a detector's maps: a backbone, then a feature pyramid or the last map alone."""
 
+import functools
 import inspect
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from timm.models import FeatureInfo, FeatureListNet
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
@@ -14,6 +16,7 @@ from botvision.backbones.models import create_model
 from botvision.backbones.variants import VARIANTS
 from botvision.config.detector import DetectorOptions
 from botvision.detection.norms import convert, freeze, norm_layer
+from botvision.detection.padding import padded, recomputed, watch
 
 LEVELS = 4  # c2..c5
 
@@ -47,10 +50,19 @@ class Pyramid(nn.Module):
             self.out_channels = options.channels
             self.strides = [*self.strides, 2 * self.strides[-1]]
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) to (B, out_channels, H/stride, W/stride) by name, the largest map first."""
-        maps = OrderedDict(zip(self.pooled, self.body(x)[-self.levels :], strict=True))
-        return maps if self.fpn is None else self.fpn(maps)
+        watch(self)
+
+    def forward(self, x: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> dict[str, Tensor]:
+        """Return the maps (B, out_channels, H/stride, W/stride) of a batch by name, the largest first.
+
+        Args:
+            x: (B, 3, H, W) normalised.
+            sizes: (height, width) in pixels of each image, where some do not fill the batch: each gets the
+                maps that it has alone; None if all fill it.
+        """
+        with padded(sizes, (x.shape[-2], x.shape[-1])):
+            maps = OrderedDict(zip(self.pooled, self.body(x)[-self.levels :], strict=True))
+            return maps if self.fpn is None else self.fpn(maps)
 
 
 def create_body(
@@ -140,8 +152,25 @@ def prepare_body(body: nn.Module, options: DetectorOptions) -> nn.Module:
             raise ValueError(
                 f"model.detector.checkpointing: {type(body).__name__} cannot recompute its stages"
             )
-        body.set_grad_checkpointing(True)  # pyrefly: ignore[not-callable]
+        _recompute(body)
     return body
+
+
+def _recompute(body: nn.Module) -> None:
+    """Make all but the first and the last part again in the backward pass, with the sizes of their batch.
+
+    timm's own recomputation runs where the sizes are no longer known. The parts are the same: the first one's
+    input has no gradient, and what changes its input in place cannot be made again.
+    """
+    parts: list[nn.Module] = []
+    for child in body.children():
+        stages = isinstance(child, nn.Sequential) and all(isinstance(c, nn.Sequential) for c in child)
+        parts += child.children() if stages else [child]
+    for part in parts[1:-1]:
+        if getattr(part, "inplace", False) is not True:
+            part.forward = functools.partial(  # pyrefly: ignore[bad-assignment]
+                checkpoint, part.forward, use_reentrant=False, context_fn=recomputed
+            )
 
 
 def _stages(body: nn.Module) -> list[list[str]]:

@@ -11,8 +11,6 @@ from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
-from botvision.detection.padding import Padding
-
 SAMPLES = 2  # per cell and axis
 # A sample may lie up to a cell behind a map's end, and is interpolated with the cell after that.
 MARGIN = 2
@@ -26,36 +24,49 @@ class RoIAlign(MultiScaleRoIAlign):
 
     Args:
         names: of the maps that are used, the largest first.
-        strides: pixels per cell of these, each a power of 2.
+        strides: pixels per cell of these, each a power of 2; further ones are left out.
         cells: side of what comes out.
-        padding: knows which cells belong to which image.
     """
 
-    def __init__(self, names: list[str], strides: list[int], cells: int, padding: Padding) -> None:
+    def __init__(self, names: list[str], strides: list[int], cells: int) -> None:
         super().__init__(names, cells, SAMPLES)
-        lowest = strides[0].bit_length() - 1
+        lowest, strides = strides[0].bit_length() - 1, strides[: len(names)]
+        self.strides = strides
         self.scales = [1 / stride for stride in strides]
         self.map_levels = initLevelMapper(lowest, lowest + len(strides) - 1)
-        self.padding = padding
 
     def forward(
         self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> Tensor:
         """(R, C, cells, cells) float32 crops of all boxes x1, y1, x2, y2 in pixels, image by image."""
-        ready = self.prepare(x)
+        ready = self.prepare(x, image_shapes)
         if isinstance(ready, Extended):
             return super().forward(ready, boxes, image_shapes)
         levels = [ready[name].float() for name in self.featmap_names]
-        return self._sparse(levels, [part.float() for part in boxes])
+        return self._sparse(levels, [part.float() for part in boxes], image_shapes)
 
-    def prepare(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+    def prepare(self, x: dict[str, Tensor], image_shapes: list[tuple[int, int]]) -> dict[str, Tensor]:
         """The maps as `forward` needs them, for one that crops from the same maps more than once."""
         maps = {name: x[name] for name in self.featmap_names}
         if isinstance(x, Extended) or all(level.device.type == "cpu" for level in maps.values()):
             return x
-        return Extended({name: extend(level, self.padding.extents(level)) for name, level in maps.items()})
+        extents = self._extents(list(maps.values()), image_shapes)
+        return Extended(
+            {name: extend(x, of_images) for (name, x), of_images in zip(maps.items(), extents, strict=True)}
+        )
 
-    def _sparse(self, levels: list[Tensor], boxes: list[Tensor]) -> Tensor:
+    def _extents(
+        self, levels: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> list[list[tuple[int, int]]]:
+        """(height, width) in cells of each image, by level."""
+        return [
+            [(min(-(-h // stride), x.shape[-2]), min(-(-w // stride), x.shape[-1])) for h, w in image_shapes]
+            for stride, x in zip(self.strides, levels, strict=True)
+        ]
+
+    def _sparse(
+        self, levels: list[Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> Tensor:
         """The same as a product of a sparse matrix with the cells of all levels, (cells, C)."""
         joint = torch.cat(boxes)
         counts = torch.tensor([len(part) for part in boxes])
@@ -64,7 +75,7 @@ class RoIAlign(MultiScaleRoIAlign):
         level = self.map_levels(boxes) if len(levels) > 1 else torch.zeros_like(image)
         sides = torch.tensor([x.shape[-2:] for x in levels])  # L 2
         starts = F.pad((sides.prod(1) * levels[0].shape[0]).cumsum(0)[:-1], (1, 0))
-        extents = torch.tensor([self.padding.extents(x) for x in levels])[level, image]  # R 2
+        extents = torch.tensor(self._extents(levels, image_shapes))[level, image]  # R 2
         corners = joint * torch.tensor(self.scales)[level].unsqueeze(1)
         cells = self.output_size[0]
         rows, row_weights = _axis(corners[:, 1], corners[:, 3], extents[:, 0], cells)

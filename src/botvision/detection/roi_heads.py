@@ -4,40 +4,28 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 
 from botvision.detection.masks import mask_loss
 from botvision.detection.roi_align import RoIAlign
 
 
+class FloatPredictor(FastRCNNPredictor):
+    """torchvision's box predictor; what becomes coordinates is float32 under autocast too."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return class logits (R, K+1) and deltas (R, 4(K+1)) of R boxes."""
+        logits, deltas = super().forward(x)
+        return logits.float(), deltas.float()
+
+
 class RegionHeads(RoIHeads):
-    """torchvision's: equal values, names and draws.
+    """torchvision's: equal values, names and draws; its crops are made by our `RoIAlign`.
 
     Maps are made ready for cropping once, not for boxes and masks each, and the masks of the ground truth
     are not all turned into float32 at once.
-
-    Args:
-        heads: whose parts and values are taken over; its crops are made by our `RoIAlign`.
     """
-
-    def __init__(self, heads: RoIHeads) -> None:
-        matcher, sampler = heads.proposal_matcher, heads.fg_bg_sampler
-        super().__init__(
-            heads.box_roi_pool,
-            heads.box_head,
-            heads.box_predictor,
-            matcher.high_threshold,
-            matcher.low_threshold,
-            sampler.batch_size_per_image,
-            sampler.positive_fraction,
-            heads.box_coder.weights,
-            heads.score_thresh,
-            heads.nms_thresh,
-            heads.detections_per_img,
-            heads.mask_roi_pool,
-            heads.mask_head,
-            heads.mask_predictor,
-        )
 
     def forward(
         self,
@@ -46,8 +34,8 @@ class RegionHeads(RoIHeads):
         image_shapes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Detections of each image, or in training the losses."""
-        ready = cast(RoIAlign, self.box_roi_pool).prepare(features)
+        """Return the detections of each image, or in training the losses."""
+        ready = cast(RoIAlign, self.box_roi_pool).prepare(features, image_shapes)
         if not self.training or targets is None or not self.has_mask():
             return super().forward(ready, proposals, image_shapes, targets)
         for target in targets:

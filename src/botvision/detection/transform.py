@@ -6,8 +6,6 @@ from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
-from botvision.detection.padding import Padding
-
 CANVAS_STEP = 32  # pixels of which a canvas is a multiple
 
 
@@ -20,7 +18,6 @@ class FitTransform(GeneralizedRCNNTransform):
         mean: by channel, for values 0..1.
         std: by channel.
         num_classes: K; labels of targets are 1..K.
-        padding: told the sizes of every batch.
     """
 
     def __init__(
@@ -29,13 +26,11 @@ class FitTransform(GeneralizedRCNNTransform):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         num_classes: int,
-        padding: Padding,
     ) -> None:
         sides = image_size or (1, 1)
         super().__init__(min(sides), max(sides), list(mean), list(std), CANVAS_STEP)
         self.image_size = image_size
         self.num_classes = num_classes
-        self.padding = padding
 
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
@@ -53,9 +48,7 @@ class FitTransform(GeneralizedRCNNTransform):
                 raise ValueError(f"image {index} of the batch is {tuple(image.shape)}, expected {expected}")
         for index, target in enumerate(targets or ()):
             _refuse(index, target, self.num_classes)
-        batch, targets = super().forward(images, targets)
-        self.padding.begin(batch.image_sizes, (batch.tensors.shape[-2], batch.tensors.shape[-1]))
-        return batch, targets
+        return super().forward(images, targets)
 
     def normalize(self, image: Tensor) -> Tensor:
         """One image to zero mean and unit standard deviation; uint8 counts to 255."""

@@ -1,6 +1,5 @@
 """Detectors in and out: warm starts of the backbone with a report, folders that rebuild a detector."""
 
-import dataclasses
 import json
 import pickle
 import zipfile
@@ -10,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN
 
 from botvision.backbones.warm_start import WarmStart, chosen_start
 from botvision.backbones.weights import (
@@ -23,7 +21,7 @@ from botvision.backbones.weights import (
     save_model,
 )
 from botvision.config.detector import DetectorOptions
-from botvision.detection.mask_rcnn import mask_rcnn
+from botvision.detection.mask_rcnn import FasterRCNN, mask_rcnn
 from botvision.detection.norms import after_attention
 
 TASK = "detect"
@@ -31,14 +29,6 @@ _BODY = "backbone.body"
 _PARTS = (f"{_BODY}.", "backbone.fpn.", "rpn.", "roi_heads.")  # of a detector's names
 _OF_BATCH_NORM = ("num_batches_tracked", "running_mean", "running_var")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Attention:
-    """How attention begins where the source has convolutions; see `load_weights`."""
-
-    how: WarmStart
-    images: Iterable[Tensor] | None
 
 
 def warm_start(
@@ -73,18 +63,15 @@ def warm_start(
     """
     how = chosen_start(how, images)
     stored, where = _tensors(source)
-    body, attention = detector.get_submodule(_BODY), _Attention(how, images)
-    padding: Any = getattr(getattr(detector, "transform", None), "padding", None)
-    if padding is not None:
-        padding.begin([], (1, 1))  # the images of a fit are not those of the last prediction
+    body = detector.get_submodule(_BODY)
     if not any(name.startswith(_PARTS) for name in stored):
-        return _load(body, stored, where, "backbone", attention)
+        return _load(body, stored, where, "backbone", how, images)
     own = set(body.state_dict())
     named = {}
     for name, value in stored.items():
         inner = name.removeprefix(f"{_BODY}.")
         named[name if inner == name else f"{_BODY}.{_name_in(own, inner)}"] = value
-    return _load(detector, named, where, "detector", attention)
+    return _load(detector, named, where, "detector", how, images)
 
 
 def load_backbone(
@@ -107,8 +94,7 @@ def load_backbone(
     """
     stored, where = _tensors(source)
     inner = {n.removeprefix(f"{_BODY}."): v for n, v in stored.items() if n.startswith(f"{_BODY}.")}
-    attention = _Attention(how, None)
-    return _load(detector.get_submodule(_BODY), inner or stored, where, "backbone", attention)
+    return _load(detector.get_submodule(_BODY), inner or stored, where, "backbone", how)
 
 
 def save_detector(
@@ -148,16 +134,13 @@ def save_detector(
         task=TASK,
         classes=list(classes),
         categories=[{"id": row["id"], "name": row["name"]} for row in rows],
-        detector=recipe["detector"],
-        image_size=recipe["image_size"],
-        mean=recipe["mean"],
-        std=recipe["std"],
+        **{key: recipe[key] for key in ("detector", "image_size", "mean", "std")},
         **extra,
     )
 
 
 def load_detector(folder: str | Path, **changes: Any) -> tuple[FasterRCNN, dict[str, Any]]:  # noqa: ANN401
-    """The detector of a folder written by `save_detector`, in eval mode on the CPU, and its description.
+    """Return the detector of a `save_detector` folder, in eval mode on the CPU, and its description.
 
     Args:
         folder: with `model.json` and `model.safetensors`.
@@ -194,26 +177,27 @@ def _tensors(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tenso
     """State dict of a source, and what errors call it."""
     if isinstance(source, Mapping):
         return dict(source), "the weights"
-    return _read(Path(source)), str(source)
+    return (
+        (dict(source), "the weights") if isinstance(source, Mapping) else (_read(Path(source)), str(source))
+    )
 
 
 def _load(
-    network: nn.Module, stored: dict[str, Tensor], where: str, role: str, attention: _Attention
+    network: nn.Module,
+    stored: dict[str, Tensor],
+    where: str,
+    role: str,
+    how: WarmStart,
+    images: Iterable[Tensor] | None = None,
 ) -> LoadReport:
     own = set(network.state_dict())
     stored = {_name_in(own, name): value for name, value in stored.items()}
-    begun = replaced_convolutions(network, stored) if attention.how in ("fit", "taps") else {}
+    begun = replaced_convolutions(network, stored) if how in ("fit", "taps") else {}
     stored = {n: v for n, v in stored.items() if n in own or n.rpartition(".")[2] not in _OF_BATCH_NORM}
     _drop_norms_of_new_attention(network, stored, where, begun)
     body: Any = network if role == "backbone" else network.get_submodule(_BODY)
     try:
-        return load_weights(
-            network,
-            stored,
-            warm_start=attention.how,
-            images=attention.images,
-            run=body,
-        )
+        return load_weights(network, stored, warm_start=how, images=images, run=body)
     except ValueError as error:
         if "no tensor fits" not in str(error):
             raise

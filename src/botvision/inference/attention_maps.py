@@ -139,8 +139,9 @@ def attention_maps(
         seen, squares = _watch_layers(network, hooks), _watch_branches(network, hooks)
         if isinstance(network, GeneralizedRCNN):
             transform: Any = network.transform
-            network([pixels.to(_device_of(network))])
-            view = View.fitted(size, transform.padding.sizes[0], transform.padding.canvas)
+            batch, _ = transform([pixels.to(_device_of(network))])
+            network.backbone(batch.tensors, batch.image_sizes)
+            view = View.fitted(size, batch.image_sizes[0], (batch.tensors.shape[-2], batch.tensors.shape[-1]))
         else:
             network(pixels[None].to(_device_of(network)))
         points = (view.middle,) if asked is None else asked

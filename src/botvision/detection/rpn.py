@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from botvision.detection.padding import Padding
+from botvision.detection.padding import current, padded, watch
 
 LOWEST_SCORE = 1e-37  # of a proposal; those beyond an image have none
 
@@ -46,45 +45,18 @@ class StridedAnchors(AnchorGenerator):
 class FloatRPNHead(RPNHead):
     """torchvision's head; what becomes coordinates is float32 under autocast too."""
 
+    def __init__(self, in_channels: int, num_anchors: int, conv_depth: int) -> None:
+        super().__init__(in_channels, num_anchors, conv_depth)
+        watch(self)
+
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Objectness (B, A, H, W) and deltas (B, 4A, H, W) of every map."""
+        """Return objectness (B, A, H, W) and deltas (B, 4A, H, W) of every map."""
         logits, deltas = super().forward(x)
         return [part.float() for part in logits], [part.float() for part in deltas]
 
 
-class FloatPredictor(FastRCNNPredictor):
-    """torchvision's box predictor; what becomes coordinates is float32 under autocast too."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits (R, K+1) and deltas (R, 4(K+1)) of R boxes."""
-        logits, deltas = super().forward(x)
-        return logits.float(), deltas.float()
-
-
 class RegionProposals(RegionProposalNetwork):
-    """torchvision's region proposal network in which anchors beyond an image take no part.
-
-    Args:
-        rpn: the network whose parts and values are taken over.
-        padding: knows which cells belong to which image.
-    """
-
-    def __init__(self, rpn: RegionProposalNetwork, padding: Padding) -> None:
-        sampler, matcher = rpn.fg_bg_sampler, rpn.proposal_matcher
-        super().__init__(
-            rpn.anchor_generator,
-            rpn.head,
-            matcher.high_threshold,
-            matcher.low_threshold,
-            sampler.batch_size_per_image,
-            sampler.positive_fraction,
-            rpn._pre_nms_top_n,
-            rpn._post_nms_top_n,
-            rpn.nms_thresh,
-            LOWEST_SCORE,
-        )
-        self.padding = padding
-        self._inside: Tensor | None = None
+    """torchvision's region proposal network in which anchors beyond an image take no part."""
 
     def forward(
         self,
@@ -92,18 +64,16 @@ class RegionProposals(RegionProposalNetwork):
         features: dict[str, Tensor],
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Proposals of each image, and in training the losses."""
-        self._inside = None
-        if self.padding.applies(images.tensors):
-            anchors = self.anchor_generator.num_anchors_per_location()
-            self._inside = torch.cat(
-                [
-                    ~self.padding.beyond(x).flatten(1).repeat_interleave(count, 1)
-                    for x, count in zip(features.values(), anchors, strict=True)
-                ],
-                1,
-            )
-        return super().forward(images, features, targets)
+        """Return the proposals of each image, and in training the losses."""
+        with padded(images.image_sizes, (images.tensors.shape[-2], images.tensors.shape[-1])) as batch:
+            if batch is not None:
+                counts = self.anchor_generator.num_anchors_per_location()
+                beyond = [
+                    batch.beyond(x).flatten(1).repeat_interleave(count, 1)
+                    for x, count in zip(features.values(), counts, strict=True)
+                ]
+                batch.anchors_inside = ~torch.cat(beyond, 1)
+            return super().forward(images, features, targets)
 
     def filter_proposals(
         self,
@@ -112,24 +82,23 @@ class RegionProposals(RegionProposalNetwork):
         image_shapes: list[tuple[int, int]],
         num_anchors_per_level: list[int],
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Best boxes of each image, by anchors inside it."""
-        if self._inside is not None:
-            objectness = objectness.view_as(self._inside).masked_fill(~self._inside, float("-inf"))
+        """Return the best boxes of each image, by anchors inside it."""
+        if (batch := current()) is not None:
+            inside = batch.anchors_inside
+            objectness = objectness.view_as(inside).masked_fill(~inside, float("-inf"))
         return super().filter_proposals(proposals, objectness, image_shapes, num_anchors_per_level)
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Label and box of every anchor; those beyond the image are neither positive nor negative."""
-        if self._inside is None:
+        """Return label and box of every anchor; those beyond the image are neither positive nor negative."""
+        if (batch := current()) is None:
             return super().assign_targets_to_anchors(anchors, targets)
-        kept = [boxes[inside] for boxes, inside in zip(anchors, self._inside, strict=True)]
-        labels, boxes = super().assign_targets_to_anchors(kept, targets)
-        all_labels, all_boxes = [], []
-        for index, inside in enumerate(self._inside):
-            label = labels[index].new_full(inside.shape, -1.0)
-            box = anchors[index].clone()
-            label[inside], box[inside] = labels[index], boxes[index].to(box.dtype)
-            all_labels.append(label)
-            all_boxes.append(box)
-        return all_labels, all_boxes
+        kept = [boxes[inside] for boxes, inside in zip(anchors, batch.anchors_inside, strict=True)]
+        labels, matched = super().assign_targets_to_anchors(kept, targets)
+        all_labels = [labels[0].new_full((len(boxes),), -1.0) for boxes in anchors]
+        all_matched = [boxes.clone() for boxes in anchors]
+        for index, inside in enumerate(batch.anchors_inside):
+            all_labels[index][inside] = labels[index]
+            all_matched[index][inside] = matched[index].to(all_matched[index].dtype)
+        return all_labels, all_matched
