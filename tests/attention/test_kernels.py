@@ -1,5 +1,6 @@
 """Every fast kernel against the reference: outputs and all gradients."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -110,6 +111,30 @@ def test_tiles_by_single_products(mode: Position, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("botvision.attention.tiled_cpu._TILE_LOGITS", 3 * 5 * 35)
     rounded = make_case(mode, (7, 5)).to(torch.float32)
     assert_equal(run(rounded, "tiled"), run(rounded.to(torch.float64), "reference"), torch.float32)
+
+
+@pytest.mark.parametrize("gone", tiled.PRIVATE)
+@pytest.mark.parametrize("mode", ["content", "relative"])
+def test_without_a_private_function_of_torch(
+    gone: str, mode: Position, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a torch that never had it or drops it: the same outputs and gradients."""
+    monkeypatch.setattr("botvision.attention.tiled_cpu._SINGLE_CELLS", 1)
+    rounded = make_case(mode, (7, 5), padded=True).to(torch.float32)
+    exact = run(rounded.to(torch.float64), "reference")
+    place, _, name = gone.rpartition(".")
+    if place == "ops.mkldnn":
+        monkeypatch.setattr(torch.ops, "mkldnn", object())  # its namespace looks up what was deleted
+    else:
+        monkeypatch.delattr(operator.attrgetter(place)(torch) if place else torch, name)
+    tiled.available.cache_clear()
+    try:
+        assert [tiled.available(each) for each in tiled.PRIVATE] == [each != gone for each in tiled.PRIVATE]
+        found = run(rounded, "tiled")
+    finally:
+        monkeypatch.undo()
+        tiled.available.cache_clear()
+    assert_equal(found, exact, torch.float32)
 
 
 @pytest.mark.parametrize(("grid", "kept"), [((8, 8), True), ((5, 13), False)])

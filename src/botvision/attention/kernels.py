@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from botvision.attention.position import PositionRows
 from botvision.attention.reference import Terms, attend_reference, valid_cells
-from botvision.attention.tiled_cpu import attend_tiled
+from botvision.attention.tiled_cpu import attend_tiled, transforms_active
 
 KernelName = Literal["auto", "reference", "mask", "folded", "chunked", "tiled"]
 KERNELS: tuple[KernelName, ...] = ("auto", "reference", "mask", "folded", "chunked", "tiled")
@@ -114,8 +114,7 @@ def choose(
 def _rewritten() -> bool:
     """Whether somebody follows the computation who knows torch's own operations alone: compilers, exporters,
     tracers, and the transforms of torch.func."""
-    transformed = torch._C._are_functorch_transforms_active()
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or transforms_active()
 
 
 def _fixed(v: Tensor, terms: Terms) -> Tensor:
@@ -123,9 +122,7 @@ def _fixed(v: Tensor, terms: Terms) -> Tensor:
     if terms.fixed == "own":
         return v
     if terms.sizes is None:
-        return (
-            v.mean(2, keepdim=True).expand_as(v).contiguous()
-        )  # summed in fp32 also where v is in half precision
+        return v.mean(2, keepdim=True).expand_as(v).contiguous()  # torch sums half precision in fp32
     valid = valid_cells(terms.grid, terms.sizes).flatten(1)[:, None, :, None]
     count = terms.sizes.prod(1)[:, None, None, None]
     total = v.masked_fill(~valid, 0).sum(2, keepdim=True, dtype=torch.promote_types(v.dtype, torch.float32))

@@ -9,7 +9,9 @@ Shape legend: B batch, N heads, H W key row and column, L = H*W cells, D head wi
 table; a tile has G matrices (heads of images), T query rows, M = T*W queries.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,6 +20,13 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from botvision.attention.reference import Terms
+
+# Private functions of torch, by their names below `torch`, and what takes the place of one that is not there.
+PRIVATE = {
+    "_C._are_functorch_transforms_active": "other kernels: a transform of torch.func could be at work",
+    "_softmax_backward_data": "its formula, written out",
+    "ops.mkldnn._linear_pointwise": "torch's own products, which leave half of an AMD core unused in fp32",
+}
 
 # Logits of one tile: few enough for the caches, enough for products at full speed.
 _TILE_LOGITS = 1 << 21
@@ -45,6 +54,22 @@ def attend_tiled(q: Tensor, k: Tensor, v: Tensor, terms: Terms) -> Tensor:
     keep = torch.is_grad_enabled() and q.shape[2] <= 8 * q.shape[3]
     tables = () if rows is None else (rows.height.to(inside), rows.width.to(inside))
     return _Tiled.apply(spec, keep, q.to(inside), k.to(inside), v.to(inside), *tables).to(dtype)
+
+
+@functools.cache
+def available(name: str) -> bool:
+    """Return whether this torch has a function of `PRIVATE`."""
+    assert name in PRIVATE, name
+    try:
+        return callable(operator.attrgetter(name)(torch))
+    except AttributeError:
+        return False
+
+
+def transforms_active() -> bool:
+    """Return whether a transform of torch.func, which cannot follow the tiles, is or could be at work."""
+    known = available("_C._are_functorch_transforms_active")
+    return torch._C._are_functorch_transforms_active() if known else True
 
 
 class _Spec(NamedTuple):
@@ -138,7 +163,7 @@ def _backward(
             weights = next(weights_kept) if kept else logits.weights(tile, queries, keys, rooms[0])
             sums[1].add(_times(upstream.mT, weights.mT))
             of_logits = _times(upstream, values, rooms[1])
-            torch._softmax_backward_data(of_logits, weights, -1, q.dtype, grad_input=of_logits)
+            _to_logits(of_logits, weights)
             if logits.spec.content:
                 sums[0].add(_times(queries.mT, of_logits.mT))
             tile.write(of_q, logits.backward(tile, of_logits, queries, keys, of_tables))
@@ -146,6 +171,14 @@ def _backward(
             tiles[0].write_keys(of_k, sums[0].total.mT)
         tiles[0].write_keys(of_v, sums[1].total.mT)
     return of_q, of_k if logits.spec.content else None, of_v, *(t.to(q.dtype) for t in of_tables.tables)
+
+
+def _to_logits(grad: Tensor, weights: Tensor) -> None:
+    """Turn the gradient of a softmax's weights into that of its logits, in place."""
+    if available("_softmax_backward_data"):
+        torch._softmax_backward_data(grad, weights, -1, weights.dtype, grad_input=grad)
+    else:
+        grad.sub_(torch.linalg.vecdot(grad, weights).unsqueeze(-1)).mul_(weights)
 
 
 class _Room:
@@ -339,8 +372,7 @@ def _times(left: Tensor, right: Tensor, room: _Room | None = None) -> Tensor:
 
 
 def _onednn(x: Tensor) -> bool:
-    """Whether single products of `x` go to oneDNN: torch's own in fp32 are MKL's, which leave half of an AMD
-    core's vector width unused."""
+    """Whether single products of `x` go to oneDNN: torch's own in fp32 are MKL's."""
     usable = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
     suits = x.dtype == torch.float32 and x.device.type == "cpu"
-    return suits and usable and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return suits and usable and available("ops.mkldnn._linear_pointwise")
