@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from botvision.backbones.moments import Moments
-from botvision.backbones.warm_start import _take_over_norm
+from botvision.backbones.warm_start import Moments, _take_over_norm
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import GroupNormAct
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from botvision.backbones import warm_start as module
 from botvision.backbones.block import AttentionConv2d
@@ -223,6 +224,54 @@ def test_taps_of_a_c5_without_stride_lie_two_cells_apart():
     new = from_resnet(resnet, warm_start="new", c5_stride=1, img_size=64)
     unseen = photos(8, seed=7)
     assert missed(botnet, dilated, unseen) < 0.6 * missed(new, dilated, unseen)
+
+
+def test_taps_of_a_dilated_resnet_lie_as_far_apart_as_its_convolutions(monkeypatch: pytest.MonkeyPatch):
+    """With an output stride of 16 or 8, as dense prediction has it, also where weights come from a file."""
+    monkeypatch.setattr(module, "RANDOM_PART", 0.0)
+    errors = {}
+    for stride, dilations in ((32, [1, 1, 1]), (16, [1, 2, 2]), (8, [2, 4, 4])):
+        resnet, size = trained_resnet(output_stride=stride), 8 * 32
+        assert [block.conv2.dilation[0] for block in resnet.layer4] == dilations
+        botnet = from_resnet(resnet, warm_start="new", img_size=size)
+        load_weights(botnet, resnet.state_dict(), warm_start="taps")
+        by_surgery = from_resnet(resnet, warm_start="taps", img_size=size).state_dict()
+        assert all(torch.equal(value, by_surgery[name]) for name, value in botnet.state_dict().items())
+        errors[stride] = missed(botnet, resnet, photos(2, size, seed=7))
+    assert max(errors.values()) < 1.2 * errors[32]
+
+
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that any operation made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return out
+
+
+@torch.no_grad()
+def test_a_fit_holds_no_map_of_weights():
+    """What heads average on a large map is that of the maps of their weights, of which none is made."""
+    torch.manual_seed(0)
+    attention, x = AttentionConv2d(8, heads=2, grid=(40, 44)), torch.randn(3, 8, 40, 44)
+    target = module._Target(attention, torch.randn(8, 8, 3, 3), nn.BatchNorm2d(8), nn.BatchNorm2d(8))
+    with Largest() as largest:
+        fitted, held_out = module._moments(target, [x[:2], x[2:]])
+    assert largest.elements < (40 * 44) ** 2
+    weights, cells = attention.attention.attention_map(x), x.flatten(2).mT
+    outputs = target.convolve(x).flatten(2).mT.chunk(2, 2)
+    for head in range(2):
+        averages = weights[:, head] @ cells
+        for images, found in ((slice(2), fitted[head]), (slice(2, 3), held_out[head])):
+            whole = module.Moments.of(averages[images].flatten(0, 1), outputs[head][images].flatten(0, 1))
+            assert found.cells == whole.cells
+            torch.testing.assert_close(found.squares, whole.squares, rtol=1e-4, atol=1e-2)
+            torch.testing.assert_close(found.products, whole.products, rtol=1e-4, atol=1e-1)
 
 
 def test_grouped_convolutions_are_written_out():

@@ -21,21 +21,29 @@ class AttentionConv2d(nn.Module):
     Args:
         dim: channels in and out; a multiple of the number of heads.
         stride: 1 or 2.
+        spacing: cells between two taps of the convolution whose place it takes; warm starts ask for it.
         **attention: arguments of `MHSA2d` (heads, grid, position, convention, dropout, kernel).
     """
 
-    def __init__(self, dim: int, *, stride: int = 1, **attention: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        dim: int,
+        *,
+        stride: int = 1,
+        spacing: int = 1,
+        **attention: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__()
         if stride not in (1, 2):
             raise ValueError(f"a BoT block has stride 1 or 2, got {stride}")
-        self.stride = stride
+        self.stride, self.spacing = stride, spacing
         self.attention = MHSA2d(dim, **attention)
         self.pool = (
             nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False) if stride == 2 else nn.Identity()
         )
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride)), in the dtype of x.
+        """Return (B, C, ceil(H/stride), ceil(W/stride)) of (B, C, H, W), in the dtype of x.
 
         With `sizes`, (B, 2) valid (height, width) in cells, attention sees these cells only; the pool
         averages what it finds.

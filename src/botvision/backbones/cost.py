@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from botvision.attention.layer import MHSA2d
 from botvision.backbones.block import AttentionConv2d
-from botvision.backbones.surgery import image_hw, meta_twin, probe_input
+from botvision.backbones.probe import image_hw, meta_copy, probe_input
 
 STAGES = (
     ("c1", "conv1"),
@@ -30,12 +30,11 @@ STAGES = (
     ("c5", "layer4"),
     ("head", "fc"),
 )
-NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of one image.
+    """What one image costs.
 
     Attributes:
         image_size: (height, width) in pixels.
@@ -85,7 +84,7 @@ class StepTime:
 
 
 def count(model: nn.Module, image_size: int | tuple[int, int] = 224) -> Cost:
-    """Parameters and multiply-adds of a model for one image of `image_size` (height, width) or side.
+    """Count parameters and multiply-adds of a model for one image of `image_size` (height, width) or side.
 
     Raises:
         ValueError: an impossible size.
@@ -97,13 +96,13 @@ def count(model: nn.Module, image_size: int | tuple[int, int] = 224) -> Cost:
         image_size=hw,
         params=_values(model),
         position_params=sum(_values(table) for table in positions),
-        norm_params=sum(_values(m) for m in model.modules() if isinstance(m, NORMS)),
+        norm_params=sum(_values(m) for m in model.modules() if _is_norm(m)),
         macs=macs["Global"],
     )
 
 
 def stage_table(model: nn.Module, image_size: int | tuple[int, int] = 224) -> list[StageCost]:
-    """The slides' table of a ResNet or BoTNet, stage by stage; the parts add up to `count`.
+    """Return the slides' table of a ResNet or BoTNet, stage by stage; the parts add up to `count`.
 
     Raises:
         ValueError: a model without conv1 and layer1 to layer4.
@@ -185,16 +184,16 @@ def step_time(
 
 def _counted(model: nn.Module, hw: tuple[int, int]) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:
     """Multiply-adds by module name (and "Global"), and output cells of the stages; one pass on shapes."""
-    twin = meta_twin(model)
+    shapes = meta_copy(model)
     outputs: dict[str, tuple[int, int]] = {}
-    for module in twin.modules():
+    for module in shapes.modules():
         if isinstance(module, MHSA2d):
             module.kernel = "reference"  # fused kernels hide or change their products
-    for name, module in twin.named_children():
+    for name, module in shapes.named_children():
         module.register_forward_hook(lambda _m, _args, out, name=name: outputs.__setitem__(name, _cells(out)))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        twin(probe_input(twin, hw))
-    root = type(twin).__name__ + "."
+        shapes(probe_input(shapes, hw))
+    root = type(shapes).__name__ + "."
     counts = {
         name.removeprefix(root): sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()
     }
@@ -204,6 +203,10 @@ def _counted(model: nn.Module, hw: tuple[int, int]) -> tuple[dict[str, int], dic
 def _cells(out: Any) -> tuple[int, int]:  # noqa: ANN401
     """(height, width) of a feature map, (1, 1) of logits."""
     return (out.shape[-2], out.shape[-1]) if isinstance(out, Tensor) and out.ndim == 4 else (1, 1)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.GroupNorm | nn.LayerNorm) or hasattr(module, "running_mean")
 
 
 def _values(module: nn.Module) -> int:

@@ -7,16 +7,15 @@ every norm.
 
 import copy
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
 from timm.layers.norm_act import BatchNormAct2d, FrozenBatchNormAct2d, SyncBatchNormAct
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
-from botvision.backbones.surgery import meta_twin, probe_input
+from botvision.backbones.probe import meta_copy, probe_input
 
 M = TypeVar("M", bound=nn.Module)
 # Exactly these: a subclass may compute something else.
@@ -51,10 +50,9 @@ def fold_batch_norm(model: M, example: Any = None, *, inplace: bool = False) -> 
     for conv, norm in pairs.items():
         _merge(model.get_submodule(conv), model.get_submodule(norm))
     rests = {id(norm): _rest(norm) for norm in map(model.get_submodule, pairs.values())}
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):  # a norm may have several names
-            if id(child) in rests:
-                setattr(parent, name, rests[id(child)])
+    for name, module in list(model.named_modules(remove_duplicate=False)):  # a norm may have several names
+        if id(module) in rests:
+            model.set_submodule(name, rests[id(module)])
     return model
 
 
@@ -78,15 +76,15 @@ class _Watch(TorchFunctionMode):
         self, func: Callable[..., object], types: object, args: tuple = (), kwargs: dict | None = None
     ) -> object:
         out = func(*args, **(kwargs or {}))
-        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(out)):  # else it asks for a shape or the like
+        if any(True for _ in _tensors(out)):  # else it asks for a shape or the like
             self.take((args, kwargs))
         return out
 
     def take(self, values: Any) -> None:  # noqa: ANN401
         """Somebody uses these tensors, in any structure."""
-        for leaf in tree_leaves(values):
-            if id(leaf) in self._made:
-                self.takers[self._made[id(leaf)][0]].add(self._inside)
+        for tensor in _tensors(values):
+            if id(tensor) in self._made:
+                self.takers[self._made[id(tensor)][0]].add(self._inside)
 
     def _give(self, name: str, out: Tensor) -> None:
         self.takers.setdefault(name, set())
@@ -101,14 +99,22 @@ class _Watch(TorchFunctionMode):
         self._inside = None
 
 
+def _tensors(values: Any) -> Iterator[Tensor]:  # noqa: ANN401
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, dict | list | tuple):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _tensors(value)
+
+
 def _pairs(model: nn.Module, example: Any) -> dict[str, str]:  # noqa: ANN401
     """Names of the convolutions that a norm alone follows, with the norm's."""
-    twin = meta_twin(model)
-    example = probe_input(twin, (64, 64)) if example is None else example
-    watch = _Watch(twin)
+    shapes = meta_copy(model)
+    example = probe_input(shapes, (64, 64)) if example is None else example
+    watch = _Watch(shapes)
     try:
         with torch.no_grad(), watch:
-            out = twin(example)
+            out = shapes(example)
     except Exception as error:  # networks fail on shapes in any way
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{type(model).__name__} does not run on the example: {reason}") from None

@@ -19,7 +19,8 @@ from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
 from botvision.attention.layer import MHSA2d
-from botvision.backbones.surgery import Surgery, from_resnet, image_hw
+from botvision.backbones.probe import image_hw
+from botvision.backbones.surgery import Surgery, from_resnet
 from botvision.backbones.variants import VARIANTS, Variant, unknown_model
 
 M = TypeVar("M", bound=nn.Module)

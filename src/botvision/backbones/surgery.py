@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from botvision.attention.kernels import KernelName
 from botvision.attention.layer import Convention, Position
 from botvision.backbones.block import AttentionConv2d
+from botvision.backbones.probe import image_hw, meta_copy, probe_input
 from botvision.backbones.warm_start import (
     StartedBlock,
     WarmStart,
@@ -65,7 +66,7 @@ class Surgery:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> "Surgery":
-        """Surgery from keywords. Raises ValueError that names an unknown one."""
+        """Return the surgery of keywords. Raises ValueError that names an unknown one."""
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = sorted(set(options) - set(known))
         if unknown:
@@ -73,7 +74,7 @@ class Surgery:
         return cls(**options)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an impossible stride, size or squeeze-excite choice."""
+        """Refuse an impossible stride, size, squeeze-excite choice or argument of the attention."""
         if self.c5_stride not in (None, 1, 2):
             raise ValueError(f"c5_stride must be 1, 2 or None (as the ResNet has it), got {self.c5_stride!r}")
         if self.se not in ("all", "conv"):
@@ -87,11 +88,14 @@ class Surgery:
             raise ValueError(f"key_init must be a number, got {self.key_init!r}")
         self.attention(self.heads, (1, 1))  # the layer is the judge of its own arguments
 
-    def attention(self, dim: int, grid: tuple[int, int], stride: int = 1) -> AttentionConv2d:
-        """The layer for `dim` channels, with position tables for `grid`."""
+    def attention(
+        self, dim: int, grid: tuple[int, int], stride: int = 1, spacing: int = 1
+    ) -> AttentionConv2d:
+        """Return the layer for `dim` channels, with position tables for `grid`."""
         return AttentionConv2d(
             dim,
             stride=stride,
+            spacing=spacing,
             heads=self.heads,
             grid=grid,
             position=self.position,
@@ -121,7 +125,7 @@ class SurgeryReport:
     started: tuple[StartedBlock, ...] = ()
 
     def __str__(self) -> str:
-        """A table of tensors and values kept, adapted, new and dropped, and where; then how blocks began."""
+        """Return a table of the tensors and values by what became of them; then how blocks began."""
         lines = [f"{'weights':<9}{'tensors':>8}{'values':>13}  where"]
         for kind in ("kept", "adapted", "new", "dropped"):
             names: dict[str, int] = getattr(self, kind)
@@ -205,21 +209,21 @@ def from_resnet(
     convolutions: dict[str, Any] = {f"{n}.conv2": model.get_submodule(f"{n}.conv2") for n in chosen}
     warm_start = chosen_start(warm_start, images, is_trained(model, convolutions))
     finer = surgery.c5_stride == 1 and _block_stride(model.get_submodule("layer4.0")) == 2
+    spacings = {
+        # where the stride is taken out, the map is twice as fine behind the first block
+        name: conv.dilation[0] * (2 if finer and re.match(r"layer4\.[1-9]", name) else 1)
+        for name, conv in convolutions.items()
+    }
     before = {name: p.numel() for name, p in model.named_parameters()}
     grids = _conv2_grids(model, chosen, surgery)  # what can fail fails here, before the model is touched
     if surgery.c5_stride is not None:
         _set_stage_stride(model, surgery.c5_stride)
     for name in chosen:
-        _replace(model.get_submodule(name), grids[name], surgery)
+        _replace(model.get_submodule(name), grids[name], surgery, spacings[f"{name}.conv2"])
     started: list[StartedBlock] = []
     if warm_start in ("fit", "taps"):
         kernels = {name: conv.weight for name, conv in convolutions.items()}
-        spacings = {
-            # where the stride is taken out, the map is twice as fine behind the first block
-            name: conv.dilation[0] * (2 if finer and re.search(r"layer4\.[1-9]", name) else 1)
-            for name, conv in convolutions.items()
-        }
-        started = start_as_convolutions(model, kernels, images, spacings=spacings)
+        started = start_as_convolutions(model, kernels, images)
     elif warm_start == "zero":
         zero_last_norms(model, convolutions)
     after = {name: p.numel() for name, p in model.named_parameters()}
@@ -236,32 +240,6 @@ def from_resnet(
     )
     model.surgery_report = report  # pyrefly: ignore[bad-argument-type]
     return (model, report) if return_report else model
-
-
-def image_hw(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) in pixels of a side or a pair. Raises ValueError for anything else or below 1."""
-    hw = (size, size) if isinstance(size, int) else tuple(size)
-    if len(hw) != 2 or not all(isinstance(side, int) and side > 0 for side in hw):
-        raise ValueError(f"an image size is one positive integer or (height, width), got {size!r}")
-    return hw[0], hw[1]
-
-
-def meta_twin(model: M) -> M:
-    """A copy on the meta device, in eval mode: shapes and operations without memory or time."""
-    memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
-    for buffer in model.buffers():
-        memo[id(buffer)] = buffer.detach().to("meta")
-    return copy.deepcopy(model, memo).eval()
-
-
-def probe_input(model: nn.Module, hw: tuple[int, int], batch: int = 1) -> Tensor:
-    """(batch, C, H, W) meta tensor of the channels and dtype that the model's first convolution takes."""
-    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is None:
-        raise ValueError(f"{type(model).__name__} has no convolution, so the input it takes is unknown")
-    return torch.empty(batch, first.in_channels, *hw, device="meta", dtype=first.weight.dtype)
 
 
 def _is_new(name: str, chosen: list[str]) -> bool:
@@ -363,25 +341,25 @@ def _block_stride(block: nn.Module) -> int:
 
 def _conv2_grids(model: nn.Module, chosen: list[str], surgery: Surgery) -> dict[str, tuple[int, int]]:
     """(height, width) in cells of the map that reaches each chosen conv2, by a run on shapes."""
-    twin = meta_twin(model)
+    shapes = meta_copy(model)
     if surgery.c5_stride is not None:
-        _set_stage_stride(twin, surgery.c5_stride)
+        _set_stage_stride(shapes, surgery.c5_stride)
     grids: dict[str, tuple[int, int]] = {}
 
     def note(name: str, x: Tensor) -> None:
         grids[name] = (x.shape[-2], x.shape[-1])
 
     for name in chosen:
-        conv = twin.get_submodule(f"{name}.conv2")
+        conv = shapes.get_submodule(f"{name}.conv2")
         conv.register_forward_pre_hook(lambda _module, args, name=name: note(name, args[0]))
     with torch.no_grad():
-        twin(probe_input(twin, image_hw(surgery.img_size)))
+        shapes(probe_input(shapes, image_hw(surgery.img_size)))
     return grids
 
 
-def _replace(block: Any, grid: tuple[int, int], surgery: Surgery) -> None:  # noqa: ANN401
+def _replace(block: Any, grid: tuple[int, int], surgery: Surgery, spacing: int) -> None:  # noqa: ANN401
     conv = block.conv2
-    attention = surgery.attention(conv.in_channels, grid, conv.stride[0])
+    attention = surgery.attention(conv.in_channels, grid, conv.stride[0], spacing)
     block.conv2 = attention.to(conv.weight.device, conv.weight.dtype).train(conv.training)
     if surgery.se == "conv" and getattr(block, "se", None) is not None:
         block.se = None

@@ -13,8 +13,9 @@ values comes close to a trained 3x3 convolution:
   images ("fit") it is least squares with that sum as the prior, and the norm behind adapts to its mean and
   variance.
 
-Both take closed forms: no step of training, no gradient. Shape legend: B batch, N heads, C channels, D head
-width, L cells of a map, P cells behind the pool.
+Both take closed forms: no step of training, no gradient. A fit holds the maps that reach the convolutions,
+sums over their cells and a few copies of one batch; no map of attention weights. Shape legend: B batch, N
+heads, C channels, D head width, L cells of a map, P cells behind the pool.
 """
 
 import dataclasses
@@ -28,10 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from botvision.attention.kernels import attend
 from botvision.attention.layer import MHSA2d
 from botvision.backbones.block import AttentionConv2d
-from botvision.backbones.modes import evaluating
-from botvision.backbones.moments import Moments
+from botvision.backbones.probe import evaluating
 
 WarmStart = Literal["fit", "taps", "zero", "new"]
 WARM_STARTS: tuple[WarmStart, ...] = ("fit", "taps", "zero", "new")
@@ -45,7 +46,6 @@ RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # pull towards the taps, of the inputs' mean s
 HELD_OUT = 8  # every eighth image measures instead of fitting; of fewer images the last one
 MOST_IMAGES = 1024  # of what is given for a fit: more bring nothing but memory
 _REACH = 6  # cells of a window that count, on either side
-_LARGEST_MAP = 1 << 24  # weights of attention maps held at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class StartedBlock:
 
 
 def chosen_start(warm_start: WarmStart | None, images: object, trained: bool = True) -> WarmStart:
-    """The way to begin: what is asked for, else "fit" with images, "taps" of a trained network, or "new".
+    """Return the way to begin: as asked for, else "fit" with images, "taps" of a trained network, or "new".
 
     Raises:
         ValueError: an unknown way, "fit" without images, or images that it has no use for.
@@ -86,7 +86,7 @@ def chosen_start(warm_start: WarmStart | None, images: object, trained: bool = T
 
 
 def is_trained(network: nn.Module, names: Iterable[str]) -> bool:
-    """Whether the norms behind the named convolutions have seen data."""
+    """Return whether the norms behind the named convolutions have seen data."""
     return any(_has_seen_data(getattr(_block(network, name), "bn2", None)) for name in names)
 
 
@@ -104,7 +104,6 @@ def start_as_convolutions(
     images: Iterable[Tensor] | None = None,
     *,
     run: Callable[[Tensor], object] | None = None,
-    spacings: Mapping[str, int] | None = None,
 ) -> list[StartedBlock]:
     """Let attention begin as the convolutions that it replaced; in place.
 
@@ -116,7 +115,6 @@ def start_as_convolutions(
         images: batches (B, 3, H, W) as the network takes them; fits to what the convolutions make of them.
             None starts from the taps alone.
         run: what takes a batch of them; by default the network.
-        spacings: cells between two taps of convolutions that are dilated, by name.
 
     Returns:
         What became of each, in the order of the network.
@@ -124,8 +122,7 @@ def start_as_convolutions(
     Raises:
         ValueError: a kernel without attention of its width, or no images in `images`.
     """
-    spacings = spacings or {}
-    targets = {name: _target(network, name, kernel, spacings.get(name)) for name, kernel in kernels.items()}
+    targets = {name: _target(network, name, kernel) for name, kernel in kernels.items()}
     recorded: dict[str, list[Tensor]] = {}
     if images is not None and targets:
         with _convolutions(network, targets) as recorded, evaluating(network), torch.no_grad():
@@ -176,9 +173,13 @@ class _Target(NamedTuple):
 
     attention: AttentionConv2d
     kernel: Tensor  # (C, C, k, k), groups written out, float32 on the attention's device
-    spacing: int  # cells between two taps
     before: nn.Module  # the norm whose activation the convolution read
     behind: nn.Module  # the norm of the convolution's output
+
+    @property
+    def spacing(self) -> int:
+        """Cells between two taps."""
+        return self.attention.spacing
 
     def convolve(self, x: Tensor) -> Tensor:
         kernel = self.kernel.to(x.dtype)
@@ -196,7 +197,7 @@ class _Target(NamedTuple):
         return -0.5 if self.attention.stride == 2 else 0.0
 
 
-def _target(network: nn.Module, name: str, kernel: Tensor, spacing: int | None) -> _Target:
+def _target(network: nn.Module, name: str, kernel: Tensor) -> _Target:
     attention = network.get_submodule(name)
     if not isinstance(attention, AttentionConv2d):
         raise ValueError(f"{name} is a {type(attention).__name__}, expected attention")
@@ -207,7 +208,7 @@ def _target(network: nn.Module, name: str, kernel: Tensor, spacing: int | None) 
             f"{name}: a kernel of {tuple(kernel.shape)} does not fit attention of {dim} channels"
         )
     block: Any = _block(network, name)
-    return _Target(attention, dense, spacing or _spacing(network, name), block.bn1, block.bn2)
+    return _Target(attention, dense, block.bn1, block.bn2)
 
 
 def _without_groups(kernel: Tensor) -> Tensor:
@@ -220,20 +221,6 @@ def _without_groups(kernel: Tensor) -> Tensor:
         piece = slice(group * own, (group + 1) * own)
         dense[piece, piece] = kernel[piece]
     return dense
-
-
-def _spacing(network: nn.Module, name: str) -> int:
-    """Cells between two taps: 2 behind the first block of a c5 whose stride was taken out (S1).
-
-    There the map is twice as fine as the one that the ResNet was trained on.
-    """
-    stage, _, number = name.removesuffix(".conv2").rpartition(".")
-    if not stage.endswith("layer4") or number == "0":
-        return 1
-    first: Any = network.get_submodule(f"{stage}.0")
-    pools = [m for m in (first.conv2, getattr(first, "aa", None)) if isinstance(m, nn.Module)]
-    strides = [getattr(m, "stride", 1) for m in pools]
-    return 1 if any(stride not in (1, (1, 1)) for stride in strides) else 2
 
 
 def _block(network: nn.Module, name: str) -> Any:  # noqa: ANN401  a bottleneck of timm or torchvision
@@ -367,6 +354,59 @@ def _convolutions(network: nn.Module, targets: Mapping[str, _Target]) -> Iterato
             del targets[name].attention.forward  # the class's own again
 
 
+@dataclasses.dataclass
+class Moments:
+    """Sums over cells from which the least squares of one head, and its errors, follow; float64.
+
+    Attributes:
+        cells: number of cells.
+        inputs: (C,) sum of what the head averages; `squares` (C, C) of their products.
+        outputs: (D,) sum of the convolution's outputs, `output_squares` (D,) of their squares.
+        products: (C, D) sum of the products of inputs and outputs.
+    """
+
+    cells: int
+    inputs: Tensor
+    squares: Tensor
+    outputs: Tensor
+    output_squares: Tensor
+    products: Tensor
+
+    @classmethod
+    def of(cls, inputs: Tensor, outputs: Tensor) -> "Moments":
+        """Return the sums of (P, C) inputs and (P, D) outputs."""
+        inputs, outputs = inputs.float(), outputs.float()
+        sums = inputs.sum(0), inputs.mT @ inputs, outputs.sum(0), outputs.square().sum(0), inputs.mT @ outputs
+        return cls(len(inputs), *(part.double() for part in sums))
+
+    def __add__(self, other: "Moments") -> "Moments":
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Moments(*(a + b for a, b in pairs))
+
+    def solve(self, prior: Tensor, ridge: float) -> Tensor:
+        """Return the (C, D) least squares with a ridge towards the prior (C, D)."""
+        pull = ridge * self.squares.diagonal().mean().clamp(min=1e-12)
+        left = self.squares + pull * torch.eye(len(self.squares), device=prior.device, dtype=prior.dtype)
+        return torch.cholesky_solve(self.products + pull * prior, torch.linalg.cholesky(left))
+
+    def spread(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (D,) mean and variance of the head's output, and its covariance with the convolution's."""
+        mean = values.mT @ (self.inputs / self.cells)
+        square = (values * (self.squares @ values)).sum(0) / self.cells
+        product = (values * self.products).sum(0) / self.cells
+        return mean, square - mean.square(), product - mean * self.outputs / self.cells
+
+    @property
+    def variance(self) -> Tensor:
+        """(D,) of the convolution's output."""
+        return self.output_squares / self.cells - (self.outputs / self.cells).square()
+
+    def missed(self, values: Tensor) -> Tensor:
+        """Return the (D,) mean square of what is missed by the head's output, once means are made equal."""
+        _, variance, covariance = self.spread(values)
+        return self.variance - 2 * covariance + variance
+
+
 def _fit(target: _Target, batches: list[Tensor]) -> float:
     """Least squares on the recorded inputs; returns the part of the variance missed on held-out images."""
     layer = target.attention.attention
@@ -407,20 +447,19 @@ def _moments(target: _Target, batches: list[Tensor]) -> tuple[list[Moments], lis
     found: dict[tuple[bool, int], Moments] = {}
     number, period = 0, min(HELD_OUT, max(2, sum(map(len, batches))))
     for batch in batches:
-        cells = batch.shape[-2] * batch.shape[-1]
-        for x in batch.to(layer.qkv.weight.dtype).split(max(1, _LARGEST_MAP // (layer.heads * cells**2))):
-            held = torch.arange(number, number + len(x)) % period == period - 1
-            number += len(x)
-            weights, outputs = layer.attention_map(x), target.convolve(x).chunk(layer.heads, 1)
-            for head in range(layer.heads):
-                average = (weights[:, head] @ x.flatten(2).mT).mT.unflatten(2, x.shape[-2:])
-                average = target.attention.pool(average)
-                for part in held.unique().tolist():
-                    pair = [
-                        each[held == part].flatten(2).mT.flatten(0, 1) for each in (average, outputs[head])
-                    ]
-                    own, key = Moments.of(*pair), (part, head)
-                    found[key] = found[key] + own if key in found else own
+        x = batch.to(layer.qkv.weight.dtype)
+        held = torch.arange(number, number + len(x)) % period == period - 1
+        number += len(x)
+        q, k, _, terms = layer.project(x, None)
+        inputs, outputs = x.flatten(2).mT.unsqueeze(1), target.convolve(x).chunk(layer.heads, 1)
+        for head in range(layer.heads):
+            one = slice(head, head + 1)
+            average = attend(q[:, one], k[:, one], inputs, terms)[:, 0]  # the inputs in place of values
+            average = target.attention.pool(average.mT.unflatten(2, x.shape[-2:]))
+            for part in held.unique().tolist():
+                pair = [each[held == part].flatten(2).mT.flatten(0, 1) for each in (average, outputs[head])]
+                own, key = Moments.of(*pair), (part, head)
+                found[key] = found[key] + own if key in found else own
     fitted = [found[False, head] for head in range(layer.heads)]
     return fitted, [found.get((True, head), own) for head, own in enumerate(fitted)]
 

@@ -10,7 +10,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPH
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
-from botvision.backbones.surgery import image_hw
+from botvision.backbones.probe import image_hw
 from botvision.config.detector import DetectorOptions
 from botvision.detection.norms import norm_layer
 from botvision.detection.pyramid import Pyramid, adopt_body, create_body, prepare_body

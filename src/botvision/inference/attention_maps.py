@@ -19,7 +19,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from botvision.attention import MHSA2d, attend_reference
 from botvision.attention.ablation import block_names, counted, find_attention
 from botvision.backbones.block import AttentionConv2d
-from botvision.backbones.modes import evaluating
+from botvision.backbones.probe import evaluating
 from botvision.data.sources import to_tensor
 from botvision.data.transforms import normalise, resize_and_crop
 from botvision.inference.detector import DetectionPredictor

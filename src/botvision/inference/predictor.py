@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from botvision.backbones.fuse import fold_batch_norm
-from botvision.backbones.surgery import probe_input
+from botvision.backbones.probe import probe_input
 from botvision.backbones.weights import DESCRIPTION_FILE, load_model
 from botvision.data.images import read_image
 from botvision.data.sources import counts_as_image, list_folder, to_tensor
