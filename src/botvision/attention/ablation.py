@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -16,7 +17,6 @@ from torch.utils.hooks import RemovableHandle
 
 from botvision.attention.kernels import attend
 from botvision.attention.layer import MHSA2d
-from botvision.attention.reference import Terms, valid_cells
 
 Ablation = Literal["as-trained", "zero", "even", "own", "content", "position", "shuffled"]
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
@@ -36,7 +36,7 @@ class Replaced:
 
     @contextmanager
     def within(self, network: nn.Module) -> Iterator[None]:
-        """`ablated` with these choices."""
+        """Open `ablated` with these choices."""
         with ablated(network, self.how, None if self.block is None else [self.block]):
             yield
 
@@ -93,7 +93,7 @@ def ablated(network: nn.Module, how: Ablation, blocks: Sequence[int] | None = No
 
 
 def find_attention(network: nn.Module) -> dict[str, MHSA2d]:
-    """Attention layers by name, as registered. Raises ValueError: there is none."""
+    """Return the attention layers by name, as registered. Raises ValueError: there is none."""
     layers = {name: module for name, module in network.named_modules() if isinstance(module, MHSA2d)}
     if not layers:
         raise ValueError("the network has no attention; a BoTNet has, a plain ResNet has not")
@@ -101,18 +101,18 @@ def find_attention(network: nn.Module) -> dict[str, MHSA2d]:
 
 
 def block_names(names: Sequence[str]) -> list[str]:
-    """`layer4.0` of a layer's full name, where that is enough to tell them apart."""
+    """Return `layer4.0` of each layer's full name, where that is enough to tell them apart."""
     short = [found[0] if (found := re.search(r"layer\d+\.\d+", name)) else name for name in names]
     return short if len(set(short)) == len(short) else list(names)
 
 
 def ablations_without_effect(mode: str) -> tuple[Ablation, ...]:
-    """Those that ask for one of content and position of a layer that does not have both."""
+    """Return those that ask for one of content and position of a layer that does not have both."""
     return () if mode in ("relative", "absolute") else ("content", "position")
 
 
 def counted(what: str, count: int) -> str:
-    """`one block, 1` or `3 blocks, 1 to 3`."""
+    """Return `one block, 1` or `3 blocks, 1 to 3`."""
     return f"one {what}, 1" if count == 1 else f"{count} {what}s, 1 to {count}"
 
 
@@ -134,50 +134,29 @@ def _zero(layer: MHSA2d, x: Tensor, sizes: Tensor | None) -> Tensor:
     return torch.zeros_like(layer.project(x, sizes)[2])
 
 
-def _even(layer: MHSA2d, x: Tensor, sizes: Tensor | None) -> Tensor:
-    *_, v, terms = layer.project(x, sizes)
-    v = v if v.dtype == torch.float64 else v.float()
-    if terms.sizes is None:
-        return v.mean(2, keepdim=True).expand_as(v)
-    valid = valid_cells(terms.grid, terms.sizes).flatten(1)[:, None, :, None]  # B 1 L 1
-    total = torch.where(valid, v, 0.0).sum(2, keepdim=True)
-    return (total / valid.sum(2, keepdim=True)).expand_as(v)
-
-
-def _own(layer: MHSA2d, x: Tensor, sizes: Tensor | None) -> Tensor:
-    return layer.project(x, sizes)[2].contiguous()
-
-
-def _content(layer: MHSA2d, x: Tensor, sizes: Tensor | None) -> Tensor:
+def _attended(layer: MHSA2d, x: Tensor, sizes: Tensor | None, **changes: Any) -> Tensor:  # noqa: ANN401
+    """The layer's output with changed terms."""
     q, k, v, terms = layer.project(x, sizes)
-    return _attended(layer, q, k, v, terms._replace(position=None))
-
-
-def _position(layer: MHSA2d, x: Tensor, sizes: Tensor | None) -> Tensor:
-    q, k, v, terms = layer.project(x, sizes)
-    return _attended(layer, q, k, v, terms._replace(content=False))
+    terms = terms._replace(**changes)
+    return attend(q, k, v, terms, layer.dropout if layer.training and not terms.fixed else 0.0, layer.kernel)
 
 
 def _shuffled(layer: MHSA2d, x: Tensor, sizes: Tensor | None) -> Tensor:
-    q, k, v, terms = layer.project(x, sizes)
-    cells = _attended(layer, q, k, v, terms)
-    if terms.sizes is None:
-        return cells[:, :, other_cells(terms.grid, terms.grid).to(x.device)]
-    givers = [other_cells(terms.grid, (height, width)) for height, width in terms.sizes.tolist()]
+    cells, grid = _attended(layer, x, sizes), (x.shape[2], x.shape[3])
+    if sizes is None:
+        return cells[:, :, other_cells(grid, grid).to(x.device)]
+    givers = [other_cells(grid, (height, width)) for height, width in sizes.tolist()]
     index = torch.stack(givers).to(x.device)[:, None, :, None]
     return cells.gather(2, index.expand_as(cells))
 
 
-def _attended(layer: MHSA2d, q: Tensor, k: Tensor, v: Tensor, terms: Terms) -> Tensor:
-    return attend(q, k, v, terms, layer.dropout if layer.training else 0.0, layer.kernel)
-
-
 def other_cells(grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """(H*W,) the cell whose output each cell of a grid gets when they are shuffled.
+    """Return the (H*W,) cells whose outputs the cells of a grid get when they are shuffled.
 
     The cells of an image of `size` hand theirs round in one ring, in an order drawn from the size alone, so
     that none keeps its own unless it is the only one. Cells beyond the image keep theirs.
     """
+    size = (min(max(size[0], 1), grid[0]), min(max(size[1], 1), grid[1]))  # as the layer limits it
     places = torch.arange(grid[0] * grid[1])
     inside = places.view(grid)[: size[0], : size[1]].flatten()
     order = torch.randperm(len(inside), generator=torch.Generator().manual_seed(size[0] * 65537 + size[1]))
@@ -187,9 +166,9 @@ def other_cells(grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
 
 _REPLACEMENTS: Mapping[Ablation, _Replacement] = {
     "zero": _zero,
-    "even": _even,
-    "own": _own,
-    "content": _content,
-    "position": _position,
+    "even": partial(_attended, fixed="even"),
+    "own": partial(_attended, fixed="own"),
+    "content": partial(_attended, position=None),
+    "position": partial(_attended, content=False),
     "shuffled": _shuffled,
 }

@@ -36,7 +36,7 @@ class AxisLogits(NamedTuple):
 def attend(
     q: Tensor, k: Tensor, v: Tensor, terms: Terms, dropout: float = 0.0, kernel: KernelName = "auto"
 ) -> Tensor:
-    """The output of `attend_reference`, by the kernel that suits.
+    """Return the output of `attend_reference`, by the kernel that suits.
 
     Args:
         q: (B, N, L, D) queries, already scaled by D^-0.5.
@@ -85,7 +85,7 @@ def attend(
 def choose(
     device: str, dtype: torch.dtype, grid: tuple[int, int], head_dim: int, batch: int = 1
 ) -> KernelName:
-    """The kernel for a case, by the measurements in results/attention_cpu.md.
+    """Return the kernel for a case, by the measurements in results/attention_cpu.md.
 
     On a CPU tiles are fastest in bf16 but for few cells, and in fp32 on large maps; on small ones products
     are too small for oneDNN to win back what its calls cost, and the mask is as fast or a little faster.
@@ -130,7 +130,7 @@ def _fixed(v: Tensor, terms: Terms) -> Tensor:
 
 
 def axis_logits(q: Tensor, grid: tuple[int, int], position: PositionRows) -> AxisLogits:
-    """Logits of (B, N, L, D) queries for every key row and key column, from rows (P, R, D) of the tables."""
+    """Return logits of (B, N, L, D) queries for every key row and column, from (P, R, D) table rows."""
     queries = q.unflatten(2, grid)
     position = position.to(q.dtype)
     if position.relative:

@@ -79,7 +79,7 @@ class MHSA2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Queries and values with standard deviation C^-0.5, keys with `key_init` of it, tables D^-0.5."""
+        """Draw queries and values with deviation C^-0.5, keys with `key_init` of it, tables with D^-0.5."""
         nn.init.trunc_normal_(self.qkv.weight, std=self.dim**-0.5)
         if self.fixed is None:
             with torch.no_grad():
@@ -88,7 +88,7 @@ class MHSA2d(nn.Module):
             self.position.reset_parameters()
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Attention of every cell to every valid cell.
+        """Let every cell attend to every valid cell.
 
         Args:
             x: (B, C, H, W) feature map, any H and W.
@@ -106,16 +106,16 @@ class MHSA2d(nn.Module):
         return self.as_map(attend(q, k, v, terms, self.dropout if self.training else 0.0, self.kernel), x)
 
     def as_map(self, cells: Tensor, x: Tensor) -> Tensor:
-        """(B, C, H, W) map of (B, N, H*W, D) cells, in the memory format of the (B, C, H, W) map x."""
+        """Return the (B, C, H, W) map of (B, N, H*W, D) cells, in the memory format of the map x."""
         out = cells.transpose(1, 2).reshape(x.shape[0], *x.shape[2:], self.dim).permute(0, 3, 1, 2)
         return out if _channels_last(x) else out.contiguous()
 
     def attention_map(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """(B, N, H*W, H*W) weights by the reference: query cells, then key cells, both row by row."""
+        """Return (B, N, H*W, H*W) weights by the reference: query cells, then key cells, both row by row."""
         return attend_reference(*self.project(x, sizes))[1]
 
     def project(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Terms]:
-        """What `attend` and `attend_reference` take for a (B, C, H, W) map, as `forward` hands it to them.
+        """Return what `attend` and `attend_reference` take for a (B, C, H, W) map.
 
         Returns:
             Scaled queries, keys and values (B, N, H*W, D), and the terms in the queries' scale. Where weights

@@ -29,11 +29,11 @@ class PositionRows(NamedTuple):
     relative: bool
 
     def scaled(self, factor: float) -> "PositionRows":
-        """Both tables times `factor`."""
+        """Return both tables times `factor`."""
         return PositionRows(self.height * factor, self.width * factor, self.relative)
 
     def to(self, dtype: torch.dtype) -> "PositionRows":
-        """Both tables in `dtype`."""
+        """Return both tables in `dtype`."""
         return PositionRows(self.height.to(dtype), self.width.to(dtype), self.relative)
 
 
@@ -61,7 +61,7 @@ class PositionTables(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Normal with standard deviation D^-0.5, as the authors' code has it."""
+        """Draw from a normal distribution with standard deviation D^-0.5, as the authors' code has it."""
         for table in (self.height, self.width):
             nn.init.normal_(table, std=table.shape[1] ** -0.5)
 
@@ -72,7 +72,7 @@ class PositionTables(nn.Module):
         return ((rows[0] + 1) // 2, (rows[1] + 1) // 2) if self.kind == "relative" else rows
 
     def forward(self, grid: tuple[int, int], sizes: Tensor | None = None) -> PositionRows:
-        """Rows for a map of `grid` cells.
+        """Return the rows for a map of `grid` cells.
 
         Args:
             grid: (height, width) of the map in cells.

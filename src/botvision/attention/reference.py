@@ -42,7 +42,7 @@ class Terms(NamedTuple):
 def attend_reference(
     q: Tensor, k: Tensor, v: Tensor, terms: Terms, dropout: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Attention and its map.
+    """Return attention and its map.
 
     Args:
         q: (B, N, H*W, D) queries, already scaled.
@@ -79,7 +79,7 @@ def attend_reference(
 
 
 def position_logits(q: Tensor, position: PositionRows) -> Tensor:
-    """(B, N, Y, X, H, W) logits of the positions, from (B, N, Y, X, D) queries."""
+    """Return the (B, N, Y, X, H, W) logits of the positions, from (B, N, Y, X, D) queries."""
     height, width = q.shape[2], q.shape[3]
     if position.relative:
         # every query with all 2H-1 and 2W-1 rows, as the authors count it, then the row of each distance
@@ -94,7 +94,7 @@ def position_logits(q: Tensor, position: PositionRows) -> Tensor:
 
 
 def valid_cells(grid: tuple[int, int], sizes: Tensor) -> Tensor:
-    """(B, H, W) true where a cell belongs to the image, from (B, 2) valid (height, width)."""
+    """Return (B, H, W), true where a cell belongs to the image, from (B, 2) valid (height, width)."""
     rows = torch.arange(grid[0], device=sizes.device) < sizes[:, :1]
     columns = torch.arange(grid[1], device=sizes.device) < sizes[:, 1:]
     return rows.unsqueeze(2) & columns.unsqueeze(1)

@@ -35,7 +35,7 @@ _SINGLE_CELLS = 400
 
 
 def attend_tiled(q: Tensor, k: Tensor, v: Tensor, terms: Terms) -> Tensor:
-    """The output (B, N, L, D) of `attend_reference` without dropout; arguments as there.
+    """Return the output (B, N, L, D) of `attend_reference` without dropout; arguments as there.
 
     It lies in memory as (B, L, N, D), so that a channels-last feature map needs no copy. Gradients of
     gradients are not defined: the other kernels have them. In bf16 logits and weights are rounded to bf16, as

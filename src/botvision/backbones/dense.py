@@ -37,7 +37,7 @@ def logits_at(model: nn.Module, images: Tensor, points: Tensor) -> Tensor:
 
 
 def cells_at(maps: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, G, C) cells of (B, C, h, w) maps of pictures of `size` nearest to (B, G, 2) places in pixels."""
+    """Return the (B, G, C) cells of (B, C, h, w) maps that are nearest to (B, G, 2) places in pixels."""
     height, width = maps.shape[2:]
     # a stride s leaves ceil(H / s) cells, so that H / h may be a little less than it
     stride = [

@@ -23,7 +23,7 @@ NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d, SyncBatchNormAct, Fro
 
 
 def fold_batch_norm(model: M, example: Any = None, *, inplace: bool = False) -> M:  # noqa: ANN401
-    """The same function of images without the batch norms that directly follow a convolution, in eval mode.
+    """Return the same function without the batch norms that directly follow convolutions, in eval mode.
 
     Which these are is found by a run on shapes: the norm must be the only one that takes what the
     convolution gives. Frozen norms count, too. Outputs are equal up to rounding. All other layers stay, and
@@ -31,15 +31,15 @@ def fold_batch_norm(model: M, example: Any = None, *, inplace: bool = False) -> 
     of convolutions stay and see the normalised map, those of norms go. The result is for inference: its
     state dict has other entries, and training would go on without the norms.
 
-        Args:
-            model: any network in which convolutions (`nn.Conv2d`) and batch norms alternate: ours, timm's,
-                torchvision's, or a part of one.
-            example: what `model` is called with, as meta tensors in any structure; default: a (1, C, 64, 64)
-                image.
-            inplace: change `model` itself; by default a copy is changed.
+    Args:
+        model: any network in which convolutions (`nn.Conv2d`) and batch norms alternate: ours, timm's,
+            torchvision's, or a part of one.
+        example: what `model` is called with, as meta tensors in dicts, lists or tuples; default: a
+            (1, C, 64, 64) image.
+        inplace: change `model` itself; by default a copy is changed.
 
-        Raises:
-            ValueError: the model does not run on the example.
+    Raises:
+        ValueError: the model does not run on the example.
     """
     if not inplace:
         model = copy.deepcopy(model)
@@ -81,7 +81,7 @@ class _Watch(TorchFunctionMode):
         return out
 
     def take(self, values: Any) -> None:  # noqa: ANN401
-        """Somebody uses these tensors, in any structure."""
+        """Note that somebody uses these tensors, in any structure."""
         for tensor in _tensors(values):
             if id(tensor) in self._made:
                 self.takers[self._made[id(tensor)][0]].add(self._inside)

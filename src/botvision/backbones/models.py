@@ -46,25 +46,25 @@ class BoTNet(ResNet):
         from_resnet(self, surgery, inplace=True)
 
     def init_weights(self, zero_init_last: bool = True) -> None:
-        """timm's initialisation of the trunk, and the attention's own."""
+        """Draw the trunk's weights as timm does, and the attention's as `MHSA2d` does."""
         super().init_weights(zero_init_last)
         for module in self.modules():
             if isinstance(module, MHSA2d):
                 module.reset_parameters()
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the position tables: few values, each a meaning of its own, as biases are."""
+        """Return the names of the position tables: few values, each a meaning of its own, as biases are."""
         return {name for name, _ in self.named_parameters() if ".position." in name}
 
 
 def create_model(name: str, **kwargs: Any) -> nn.Module:  # noqa: ANN401
-    """A model by name: every row of `VARIANTS`, and every other model of timm.
+    """Return a model by name: every row of `VARIANTS`, and every other model of timm.
 
     Args:
         name: e.g. "botnet50", or "resnet50".
         **kwargs: of every BoTNet: the fields of `Surgery` (img_size, heads, position, convention, c5_blocks,
             c4_blocks, c5_stride, attn_drop, key_init, kernel, shortcut_act), se ("none", "conv", "all"; of
-            the plain twins also "c5", in layer4 alone) and stem ("imagenet", "cifar"); of all: timm's own
+            plain ResNets also "c5", in layer4 alone) and stem ("imagenet", "cifar"); of all: timm's own
             (num_classes, in_chans, drop_path_rate, features_only, pretrained, ...). `stem` also works for
             timm's ResNets.
 
@@ -86,7 +86,7 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:  # noqa: ANN401
 
 
 def list_models() -> list[str]:
-    """Names of the table's models, BoTNets and plain twins."""
+    """Return the names of the table's models, BoTNets and baselines."""
     return list(VARIANTS)
 
 

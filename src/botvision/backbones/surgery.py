@@ -141,12 +141,9 @@ def from_resnet(
     model: M,
     surgery: Surgery | None = None,
     *,
-    warm_start: WarmStart | None = None,
-    images: Iterable[Tensor] | None = None,
-    inplace: bool = False,
-    return_report: Literal[False] = False,
+    return_report: Literal[True],
     **options: Any,  # noqa: ANN401
-) -> M: ...
+) -> tuple[M, SurgeryReport]: ...
 
 
 @overload
@@ -154,12 +151,9 @@ def from_resnet(
     model: M,
     surgery: Surgery | None = None,
     *,
-    warm_start: WarmStart | None = None,
-    images: Iterable[Tensor] | None = None,
-    inplace: bool = False,
-    return_report: Literal[True],
+    return_report: Literal[False] = False,
     **options: Any,  # noqa: ANN401
-) -> tuple[M, SurgeryReport]: ...
+) -> M: ...
 
 
 def from_resnet(

@@ -74,7 +74,7 @@ class LoadReport:
 
 
 def from_timm_attention(layer: BottleneckAttn, convention: Convention = "timm") -> AttentionConv2d:
-    """timm's attention layer as ours: the same function of the same weights, at any size.
+    """Return timm's attention layer as ours: the same function of the same weights, at any size.
 
     timm does not scale the position logits by D^-0.5, the paper does. With convention "timm" the tables are
     copied; with "paper" they are multiplied by D^0.5, which gives equal outputs too.
@@ -111,7 +111,7 @@ def from_timm_attention(layer: BottleneckAttn, convention: Convention = "timm") 
 
 
 def from_timm_botnet(model: M, convention: Convention = "timm") -> M:
-    """A copy of a timm model (botnet26t_256, botnet50ts_256, ...) whose attention layers are ours.
+    """Return a copy of a timm model (botnet26t_256, botnet50ts_256, ...) whose attention layers are ours.
 
     The outputs are the same at the size it was made for, and it then runs at any other.
 
@@ -201,7 +201,7 @@ def load_weights(
 
 
 def replaced_convolutions(model: nn.Module, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Kernels of trained convolutions among stored weights, by name of the attention in their place."""
+    """Return the kernels of trained convolutions among stored weights, by the attention in their place."""
     found = {}
     for name, module in model.named_modules():
         kernel = stored.get(f"{name}.weight")
@@ -242,7 +242,7 @@ def save_model(
 
 
 def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The model of a folder written by `save_model`, in eval mode on the CPU, and its description.
+    """Return the model of a folder written by `save_model`, in eval mode on the CPU, and its description.
 
     Raises:
         ValueError: a missing or broken file, or weights that do not fit the description.
@@ -274,7 +274,7 @@ def _adoptable_tables(model: nn.Module, stored: Mapping[str, Tensor]) -> set[str
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file by name. Raises ValueError that names a file which is none."""
+    """Return the tensors of a safetensors file by name. Raises ValueError that names a file which is none."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

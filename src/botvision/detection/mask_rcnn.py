@@ -64,7 +64,7 @@ def mask_rcnn(
     backbone_args: Mapping[str, Any] | None = None,
     **changes: Any,  # noqa: ANN401
 ) -> FasterRCNN:
-    """torchvision's MaskRCNN on a backbone of ours or timm's, exact for images of several sizes in a batch.
+    """Return torchvision's MaskRCNN on a backbone of ours or timm's, exact for batches of several sizes.
 
     It takes a list of images (3, H, W), float 0..1 or uint8, of any sizes. In training also a list of targets
     (boxes (N, 4) float x1, y1, x2, y2 in pixels, labels (N,) int64 in 1..K, masks (N, H, W) uint8; N may be
@@ -130,7 +130,7 @@ def faster_rcnn(
     options: DetectorOptions | None = None,
     **arguments: Any,  # noqa: ANN401
 ) -> FasterRCNN:
-    """`mask_rcnn` without masks: boxes only."""
+    """Return a `mask_rcnn` without masks: boxes only."""
     return mask_rcnn(backbone, num_classes, options, **(arguments | {"masks": False}))
 
 

@@ -23,7 +23,7 @@ BORDER = 1  # cells of zero around a mask, so that its edge may lie within the b
 def detect(
     model: nn.Module, images: Sequence[Tensor], encode: Callable[[Tensor], Sequence[Any]]
 ) -> list[dict[str, Any]]:
-    """What `model(images)` finds, with masks as `encode` makes them instead of probabilities of all pixels.
+    """Return what `model(images)` finds, with masks as `encode` makes them instead of probabilities.
 
     The steps are those of the model's own forward in evaluation, but for the last; boxes, labels and scores
     are the same numbers, masks the same pixels above a probability of 0.5. The caller chooses the mode
@@ -56,7 +56,7 @@ def detect(
 def encoded(
     masks: Tensor, boxes: Tensor, size: tuple[int, int], encode: Callable[[Tensor], Sequence[Any]]
 ) -> list[Any]:
-    """Masks (N, 1, h, w) of probabilities within boxes (N, 4), pasted and encoded some at a time."""
+    """Paste masks (N, 1, h, w) of probabilities within boxes (N, 4) and encode them, some at a time."""
     at_once = max(1, PIXELS_AT_ONCE // math.prod(size))
     return [
         one
@@ -67,7 +67,7 @@ def encoded(
 
 
 def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks in their places, the pixels that torchvision's `paste_masks_in_image` puts above 0.5.
+    """Put masks in their places: the pixels that torchvision's `paste_masks_in_image` puts above 0.5.
 
     Args:
         masks: (N, 1, h, w) probabilities within the boxes.
@@ -98,7 +98,7 @@ def _overlap(first: int, last: int, side: int) -> tuple[int, int]:
 def mask_loss(
     logits: Tensor, boxes: list[Tensor], matched: list[Tensor], targets: Sequence[Mapping[str, Tensor]]
 ) -> Tensor:
-    """torchvision's loss of masks.
+    """Return torchvision's loss of masks.
 
     Args:
         logits: (R, K + 1, side, side) of all boxes.
@@ -122,7 +122,7 @@ def mask_loss(
 
 
 def project(masks: Tensor, boxes: Tensor, matched: Tensor, side: int) -> Tensor:
-    """What masks look like within boxes, the values of torchvision's `project_masks_on_boxes`.
+    """Return what masks look like within boxes, the values of torchvision's `project_masks_on_boxes`.
 
     Args:
         masks: (N, H, W) of 0 and 1.

@@ -68,7 +68,7 @@ class Pyramid(nn.Module):
 def create_body(
     name: str, options: DetectorOptions, image_size: tuple[int, int] | None, args: Mapping[str, Any]
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A backbone by name, and all arguments that `create_model` got.
+    """Return a backbone by name, and all arguments that `create_model` got.
 
     Args:
         name: of ours or of timm.
@@ -91,7 +91,7 @@ def create_body(
 
 
 def adopt_body(backbone: nn.Module, options: DetectorOptions) -> nn.Module:
-    """A finished network as one that returns a list of maps; its modules stay the same objects.
+    """Return a finished network as one that returns a list of maps; its modules stay the same objects.
 
     Args:
         backbone: in timm's `features_only` form, or a classifier of timm or torchvision's ResNet.
@@ -135,7 +135,7 @@ def _torchvision_info(model: TorchvisionResNet) -> list[dict[str, Any]]:
 
 
 def prepare_body(body: nn.Module, options: DetectorOptions) -> nn.Module:
-    """Norms, frozen stages and checkpointing as chosen; in place.
+    """Set norms, frozen stages and checkpointing as chosen; in place.
 
     Raises:
         ValueError: checkpointing of a network that cannot do it.

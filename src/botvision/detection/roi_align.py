@@ -38,7 +38,7 @@ class RoIAlign(MultiScaleRoIAlign):
     def forward(
         self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> Tensor:
-        """(R, C, cells, cells) float32 crops of all boxes x1, y1, x2, y2 in pixels, image by image."""
+        """Return (R, C, cells, cells) float32 crops of all boxes x1, y1, x2, y2 in pixels, image by image."""
         ready = self.prepare(x, image_shapes)
         if isinstance(ready, Extended):
             return super().forward(ready, boxes, image_shapes)
@@ -46,7 +46,7 @@ class RoIAlign(MultiScaleRoIAlign):
         return self._sparse(levels, [part.float() for part in boxes], image_shapes)
 
     def prepare(self, x: dict[str, Tensor], image_shapes: list[tuple[int, int]]) -> dict[str, Tensor]:
-        """The maps as `forward` needs them, for one that crops from the same maps more than once."""
+        """Return the maps as `forward` needs them, for one that crops from the same maps more than once."""
         maps = {name: x[name] for name in self.featmap_names}
         if isinstance(x, Extended) or all(level.device.type == "cpu" for level in maps.values()):
             return x
@@ -98,7 +98,7 @@ class Extended(dict[str, Tensor]):
 
 
 def extend(x: Tensor, extents: list[tuple[int, int]]) -> Tensor:
-    """(B, C, H, W) with images of `extents` cells, as (B, C, H+2, W+2): borders go on beyond each image."""
+    """Return (B, C, H, W) maps as (B, C, H+2, W+2): borders of images of `extents` cells go on beyond."""
     height, width = x.shape[-2:]
     if all(extent == (height, width) for extent in extents):
         return F.pad(x, (0, MARGIN, 0, MARGIN), mode="replicate")

@@ -33,7 +33,7 @@ class StridedAnchors(AnchorGenerator):
         self.strides = strides
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """(anchors, 4) boxes in pixels, the same for every image."""
+        """Return (anchors, 4) boxes in pixels for each image, the same for all."""
         device = feature_maps[0].device
         self.set_cell_anchors(torch.float32, device)
         grids = [list(x.shape[-2:]) for x in feature_maps]

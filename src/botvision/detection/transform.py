@@ -35,7 +35,7 @@ class FitTransform(GeneralizedRCNNTransform):
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
     ) -> tuple[ImageList, list[dict[str, Tensor]] | None]:
-        """Images (3, H, W) of 0..1 or uint8 on one canvas, and targets in its pixels.
+        """Put images (3, H, W) of 0..1 or uint8 on one canvas, and targets in its pixels.
 
         Raises:
             ValueError: no images, one of other channels, a box without height or width, a label out of range.
@@ -51,13 +51,13 @@ class FitTransform(GeneralizedRCNNTransform):
         return super().forward(images, targets)
 
     def normalize(self, image: Tensor) -> Tensor:
-        """One image to zero mean and unit standard deviation; uint8 counts to 255."""
+        """Bring an image to zero mean and unit standard deviation; uint8 counts to 255."""
         return super().normalize(image if image.is_floating_point() else image.float() / 255)
 
     def resize(
         self, image: Tensor, target: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """The image fitted into the frame, with the boxes and masks of its target."""
+        """Fit an image into the frame, with the boxes and masks of its target."""
         height, width = image.shape[-2:]
         size = (height, width) if self.training else self.fitted(height, width)
         if size == (height, width):
@@ -70,7 +70,7 @@ class FitTransform(GeneralizedRCNNTransform):
         return image, target
 
     def fitted(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) in pixels that evaluation gives an image of height x width."""
+        """Return the (height, width) in pixels that evaluation gives an image of height x width."""
         if self.image_size is None:
             return height, width
         frame = self.image_size
