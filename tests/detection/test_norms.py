@@ -1,5 +1,7 @@
 """Norms, frozen stages and recomputation of the backbone."""
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -162,6 +164,7 @@ def test_recomputation_knows_the_sizes_of_each_batch():
     gradients = []
     for checkpointing in (False, True):
         model: Any = detector(heads="light", norm="group", checkpointing=checkpointing).backbone
+        model = pickle.loads(pickle.dumps(copy.deepcopy(model)))  # a copy's parts are its own
         x = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
         maps = [model(x, sizes) for sizes in ([(64, 128), (96, 50)], [(96, 30), (40, 128)])]
         torch.stack([level.square().mean() for each in maps for level in each.values()]).sum().backward()

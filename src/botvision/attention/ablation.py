@@ -134,6 +134,10 @@ def _zero(layer: MHSA2d, x: Tensor, sizes: Tensor | None) -> Tensor:
     return torch.zeros_like(layer.project(x, sizes)[2])
 
 
+def _own(layer: MHSA2d, x: Tensor, sizes: Tensor | None) -> Tensor:
+    return layer.project(x, sizes)[2].contiguous()
+
+
 def _attended(layer: MHSA2d, x: Tensor, sizes: Tensor | None, **changes: Any) -> Tensor:  # noqa: ANN401
     """The layer's output with changed terms."""
     q, k, v, terms = layer.project(x, sizes)
@@ -167,7 +171,7 @@ def other_cells(grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
 _REPLACEMENTS: Mapping[Ablation, _Replacement] = {
     "zero": _zero,
     "even": partial(_attended, fixed="even"),
-    "own": partial(_attended, fixed="own"),
+    "own": _own,
     "content": partial(_attended, position=None),
     "position": partial(_attended, content=False),
     "shuffled": _shuffled,

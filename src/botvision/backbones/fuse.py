@@ -1,4 +1,4 @@
-"""Batch norm merged into the convolutions before it, for inference.
+"""Batch norm fused into the convolutions before it, for inference.
 
 In evaluation batch norm multiplies each channel by a constant and adds another, which the convolution's
 weights can do at no cost. On a CPU that takes off a fifth of a ResNet's time, and the memory of a map for
@@ -48,7 +48,7 @@ def fold_batch_norm(model: M, example: Any = None, *, inplace: bool = False) -> 
         return model
     pairs = _pairs(model, example)
     for conv, norm in pairs.items():
-        _merge(model.get_submodule(conv), model.get_submodule(norm))
+        _fuse(model.get_submodule(conv), model.get_submodule(norm))
     rests = {id(norm): _rest(norm) for norm in map(model.get_submodule, pairs.values())}
     for name, module in list(model.named_modules(remove_duplicate=False)):  # a norm may have several names
         if id(module) in rests:
@@ -138,7 +138,7 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _merge(conv: Any, norm: Any) -> None:  # noqa: ANN401
+def _fuse(conv: Any, norm: Any) -> None:  # noqa: ANN401
     """Scale the filters, and let the bias be the shift; in float32 at least."""
     wide = torch.promote_types(conv.weight.dtype, torch.float32)
     scale = (norm.running_var.to(wide) + norm.eps).rsqrt()

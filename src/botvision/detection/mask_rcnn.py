@@ -72,7 +72,8 @@ def mask_rcnn(
     image's own pixels, labels (M,), scores (M,) and masks (M, 1, H, W) of probabilities.
 
     Detections are the same alone and in a batch for networks of the layers that `padding` knows; layers of
-    other networks that look further (blur pools, other channel gates, window attention) see the padding.
+    other networks that look further (blur pools, other channel gates, window attention) see the padding. Who
+    calls the backbone alone hands it the sizes, too: `backbone(batch.tensors, batch.image_sizes)`.
 
     Args:
         backbone: name for `create_model`, or a finished network: timm's `features_only` form, a timm
