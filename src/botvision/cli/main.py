@@ -296,7 +296,7 @@ def _study(args: argparse.Namespace, overrides: Overrides) -> int:
     check_study(args, overrides)
     from botvision.cli.study import study
 
-    return study(args, overrides, print, warn)
+    return study(args, overrides)
 
 
 def _recipes(args: argparse.Namespace, _: Overrides) -> int:

@@ -1,12 +1,13 @@
-"""The command `study`. It speaks through functions that `cli.main` hands in."""
+"""The command `study`."""
 
 import argparse
 import dataclasses
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from botvision.cli.output import warn
 from botvision.studies.plan import Plan, State, duration, estimate, make_plan, shown
 from botvision.studies.spec import Study, load_study, study_names
 from botvision.studies.timing import measure_steps, read_steps
@@ -15,21 +16,17 @@ from botvision.tables.markdown import table
 if TYPE_CHECKING:
     from botvision.studies.schedule import Failure, Slot
 
-Say = Callable[[str], object]
-
 # Step times and pictures are made after hours of training, whose numbers do not depend on them: whatever goes
 # wrong there, too little memory included (torch's error is a RuntimeError), the report is written.
 MISHAPS = (ValueError, OSError, MemoryError, RuntimeError)
 
 
-def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, complain: Say) -> int:
+def study(args: argparse.Namespace, overrides: Mapping[str, str]) -> int:
     """Run a study, or list those that there are.
 
     Args:
         args: of the command.
         overrides: dotted keys for all runs.
-        say: prints a line of output.
-        complain: prints one line on a run that failed.
 
     Returns:
         The exit code: 0, or 2 where a run failed.
@@ -38,17 +35,17 @@ def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, comp
         ValueError: one line on what is wrong with the study, the keys, the folder or the data.
     """
     if args.study is None:
-        say(list_lines([load_study(name) for name in study_names()]))
+        print(list_lines([load_study(name) for name in study_names()]))
         return 0
     chosen = load_study(args.study)
     out = Path(args.out or f"runs/study-{chosen.name}-{args.scale}")
     plan = make_plan(chosen, args.scale, out, overrides)
     plan.check_folder()
     if args.report_only:
-        return _report(plan, say, args)
+        return _report(plan, args)
     from botvision.studies.schedule import gpus, rehearse, slots_of
 
-    copies = _copies(plan, args, say) if args.reuse else []
+    copies = _copies(plan, args) if args.reuse else []
     states = plan.states()
     for name in copies:
         states[name] = "finished"
@@ -58,18 +55,18 @@ def study(args: argparse.Namespace, overrides: Mapping[str, str], say: Say, comp
         rehearse(plan, states)
     slots = slots_of(plan, args.jobs, gpus())
     if args.dry_run:
-        say(plan_lines(plan, states, slots))
+        print(plan_lines(plan, states, slots))
         return 0
     plan.check_folder(claim=True)
     failures = _run(plan, slots, args)
     for failure in failures:
-        complain(str(failure))
+        warn(str(failure))
     if not failures or any(state == "finished" for state in plan.states().values()):
-        _report(plan, say, args)
+        _report(plan, args)
     return 2 if failures else 0
 
 
-def _copies(plan: Plan, args: argparse.Namespace, say: Say) -> list[str]:
+def _copies(plan: Plan, args: argparse.Namespace) -> list[str]:
     """Take over finished runs, or say which would be in a dry run. Return their names."""
     from botvision.studies.schedule import find_copies, locked, take_over
 
@@ -77,14 +74,14 @@ def _copies(plan: Plan, args: argparse.Namespace, say: Say) -> list[str]:
     if args.dry_run:
         found = find_copies(plan, folder)
         for name, run in found.items():
-            say(f"{name}: would be taken from {run}")
+            print(f"{name}: would be taken from {run}")
     else:
         plan.check_folder(claim=True)
         with locked(plan.folder):  # a study that is being run there has its own plans for these folders
-            found = take_over(plan, folder, say)
+            found = take_over(plan, folder, print)
     if not found:
         missing = "is no finished run, of the same configuration and data, that is missing here"
-        say(f"--reuse: below {args.reuse} {missing}")
+        print(f"--reuse: below {args.reuse} {missing}")
     return list(found)
 
 
@@ -113,7 +110,7 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _report(plan: Plan, say: Say, args: argparse.Namespace) -> int:
+def _report(plan: Plan, args: argparse.Namespace) -> int:
     from botvision.io.progress import StatusBar
     from botvision.studies import attention
     from botvision.studies.outcome import collect
@@ -138,8 +135,8 @@ def _report(plan: Plan, say: Say, args: argparse.Namespace) -> int:
         outcome = dataclasses.replace(outcome, warnings=tuple(warnings))
         bar.show(2, "drawing intervals and charts")
         written = write_report(outcome, plan.folder)
-    say(written[1].read_text(encoding="utf-8"))
-    say(f"written: {', '.join(shlex.quote(str(path)) for path in written)}")
+    print(written[1].read_text(encoding="utf-8"))
+    print(f"written: {', '.join(shlex.quote(str(path)) for path in written)}")
     return 0
 
 
