@@ -1,0 +1,48 @@
+"""The loop in two processes, as a launcher will start them; the command still refuses several."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from botvision.training.log import read_rows
+
+ROOT = Path(__file__).parents[2]
+
+TWO = """
+import sys
+from pathlib import Path
+import torch
+from lightning.fabric import Fabric
+from botvision.io.progress import CountBar
+from botvision.training.checkpoint import RunState
+from botvision.training.loop import assemble, fit
+from botvision.training.run import task_of
+from tests.training.runs import tiny
+
+def work(fabric):
+    torch.set_num_threads(1)
+    task = task_of(tiny(train__epochs=1))
+    splits = task.open()
+    torch.manual_seed(3)
+    job = assemble(task, fabric, splits, task.build(splits).train())
+    fit(folder, job, RunState(), CountBar(shown=False))
+    torch.save(dict(job.model.named_parameters()), folder / f"{fabric.global_rank}.pt")
+
+folder = Path(sys.argv[1])
+fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_fork")
+fabric.launch(work)
+"""
+
+
+def test_two_processes_learn_the_same_weights_from_half_of_the_images_each(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", TWO, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert len(read_rows(tmp_path / "steps.csv")) == 3  # 100 images, 8 x 2 a step in each
+    assert len(read_rows(tmp_path / "metrics.csv")) == 1
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
