@@ -167,6 +167,16 @@ def test_the_backbone_takes_the_sizes():
             torch.testing.assert_close(found, alone[:, :rows, :columns], rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_the_backbone_compiles_as_one_graph():
+    torch.compiler.reset()
+    model, x = detector(heads="light", masks=False).eval().backbone, torch.rand(2, 3, 64, 64)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    for sizes in (None, [(64, 64), (40, 50)]):
+        for found, expected in zip(compiled(x, sizes).values(), model(x, sizes).values(), strict=True):
+            torch.testing.assert_close(found, expected)
+
+
 def test_scaled_images_too():
     model = detector(heads="light", masks=False)
     model.transform.image_size = (96, 128)

@@ -12,9 +12,9 @@ group norm, which is then written out, two thirds more. Images that all fill the
 """
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 
 import torch
 from timm.layers.squeeze_excite import SEModule
@@ -55,7 +55,11 @@ class Batch:
         return self._beyond[key]
 
 
-_open: ContextVar[Batch | None] = ContextVar("padded batch", default=None)
+class _Open(threading.local):  # compilers follow it, which they do not with a ContextVar
+    batch: Batch | None = None
+
+
+_open = _Open()
 
 
 def padded(
@@ -73,16 +77,16 @@ def padded(
 
 @contextmanager
 def _opened(batch: Batch | None) -> Iterator[Batch | None]:
-    token = _open.set(batch)
+    before, _open.batch = _open.batch, batch
     try:
         yield batch
     finally:
-        _open.reset(token)
+        _open.batch = before
 
 
 def current() -> Batch | None:
     """Return the padded batch that is open, if there is one."""
-    return _open.get()
+    return _open.batch
 
 
 def recomputed() -> tuple[AbstractContextManager, AbstractContextManager]:
