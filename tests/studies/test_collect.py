@@ -62,6 +62,17 @@ def test_everything_is_found(tmp_path):
     assert outcome.commands == ("botvision study tiny.yaml --scale cpu",)
 
 
+def test_another_number_of_threads_is_a_note(tmp_path):
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS), ("r-s4", "bot-s4", "r-s7", "bot-s7"))
+    for run, threads in zip(plan.runs, ("1 thread", "2 threads", "2 threads", "2 threads"), strict=True):
+        path = run.folder / "summary.json"
+        path.write_text(path.read_text().replace("a CPU", f"a CPU, {threads}"))
+    outcome = collect(plan)
+    assert outcome.warnings == ()
+    told = "The runs had a CPU, 1 thread, a CPU, 2 threads: the same seed gives slightly other digits there."
+    assert told in outcome.notes
+
+
 def test_what_is_missing_or_other_is_said(tmp_path):
     names = ("r-s4", "bot-s4", "r-s7")
     plan = run_all(plan_of(tmp_path, TWO_SEEDS, data__num_images="99"), names)

@@ -8,6 +8,7 @@ import datetime
 import hashlib
 import json
 import math
+import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -435,13 +436,21 @@ def _warnings(plan: Plan, found: Mapping[str, Run]) -> Iterator[str]:
         if key not in INCIDENTAL and not _lies(key, value):
             yield f"not the study as its file states it: {key} {value}"
     hardware = {run.hardware for run in runs if run.hardware}
-    if len(hardware) > 1:
+    if len(_processors(runs)) > 1:
         yield f"the runs come from different hardware: {_listed(hardware)}"
+
+
+def _processors(runs: Sequence[Run]) -> set[str]:
+    """Hardware without its threads: their number changes digits, not what is measured."""
+    return {re.sub(r", \d+ threads?$", "", run.hardware) for run in runs if run.hardware}
 
 
 def _notes(plan: Plan, runs: Sequence[Run], steps: StepTimes | None) -> Iterator[str]:
     if plan.scale.note:
         yield " ".join(plan.scale.note.split())
+    hardware = {run.hardware for run in runs if run.hardware}
+    if len(hardware) > 1 and len(_processors(runs)) == 1:
+        yield f"The runs had {_listed(hardware)}: the same seed gives slightly other digits there."
     for package in sorted({package for run in runs for package in run.versions}):
         versions = {run.versions.get(package, "unknown") for run in runs}
         if len(versions) > 1:
