@@ -1,4 +1,4 @@
-"""The README's table of claims says what the studies' results say, all of it and nothing else."""
+"""The page of results says what the studies' results say, all of it and nothing else."""
 
 import json
 import re
@@ -11,6 +11,7 @@ DRAWN = {"long-range pairs"}  # data sets of our own making
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "results" / "studies").glob("*.json"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
 
 
 def points(value: float) -> str:
@@ -18,7 +19,7 @@ def points(value: float) -> str:
 
 
 def row(study: dict[str, Any], file: Path, verdict: dict[str, Any]) -> str:
-    """The line of the README's table."""
+    """The line of the page's table."""
     found = verdict["difference"]
     over, images = (
         "" if found[key] is None else f"{points(found[key]['low'])} to {points(found[key]['high'])}"
@@ -26,7 +27,7 @@ def row(study: dict[str, Any], file: Path, verdict: dict[str, Any]) -> str:
     )
     name = study["name"] if study["scale"] == "cpu" else f"{study['name']}, {study['scale']}"
     cells = [
-        f"{verdict['claim']} ([{name}]({file.relative_to(ROOT).with_suffix('.md')}))",
+        f"{verdict['claim']} ([{name}]({file.relative_to(ROOT / 'results').with_suffix('.md')}))",
         {"top1": "top-1", "box_ap": "box AP", "mask_ap": "mask AP"}[verdict["metric"]],
         "" if verdict["published"] is None else f"{100 * verdict['published']:+.1f}",
         points(found["mean"]),
@@ -38,17 +39,17 @@ def row(study: dict[str, Any], file: Path, verdict: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_verdict_of_a_study_stands_in_the_readme(file: Path):
+def test_every_verdict_of_a_study_stands_on_the_page(file: Path):
     study = json.loads(file.read_text(encoding="utf-8"))
     assert study["verdicts"]
     assert study["warnings"] == []
     for verdict in study["verdicts"]:
-        assert row(study, file, verdict) in README.splitlines()
+        assert row(study, file, verdict) in PAGE.splitlines()
 
 
-def test_the_readme_has_no_other_verdicts():
-    wanted = {file.relative_to(ROOT).with_suffix(".md").as_posix() for file in FILES}
-    rows = [line for line in README.splitlines() if line.startswith("|") and "(results/studies/" in line]
+def test_the_page_has_no_other_verdicts():
+    wanted = {file.relative_to(ROOT / "results").with_suffix(".md").as_posix() for file in FILES}
+    rows = [line for line in PAGE.splitlines() if line.startswith("|") and "(studies/" in line]
     count = sum(len(json.loads(file.read_text(encoding="utf-8"))["verdicts"]) for file in FILES)
     assert len(rows) == count > 0
     assert all(any(f"({name})" in line for name in wanted) for line in rows)
@@ -64,52 +65,57 @@ def test_pages_show_no_image_that_is_not_ours_to_pass_on(file: Path):
     assert len(captions) == page.count("data:image/png")
 
 
-def test_every_mean_and_spread_of_the_claims_section_stands_in_a_report():
-    section = README[README.index("## What the slides claim, run again") : README.index("## Speed")]
-    reports = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "results").rglob("*.md"))
-    found = re.findall(r"[+-]?\d+\.\d+ ± \d+\.\d+", section)
+def test_every_mean_and_spread_of_the_page_stands_in_a_report():
+    files = (file for file in (ROOT / "results").rglob("*.md") if file.name != "README.md")
+    reports = "".join(file.read_text(encoding="utf-8") for file in files)
+    found = re.findall(r"[+-]?\d+\.\d+ ± \d+\.\d+", PAGE)
     assert len(found) > 50
     assert [text for text in found if text not in reports] == []
 
 
 def test_warm_starts_are_what_was_measured():
-    found = json.loads((ROOT / "results" / "warm_start_runs.json").read_text(encoding="utf-8"))
-    names = {
-        "resnet": "ResNet-50",
-        "fit": "BoTNet-50, `fit`",
-        "taps": "BoTNet-50, `taps`",
-        "new": "BoTNet-50, `new`",
-    }
+    found = json.loads((ROOT / "results" / "studies" / "warm-start-cpu.json").read_text(encoding="utf-8"))
+    text = " ".join(PAGE.split())
+    means = {arm["name"]: f"{100 * arm['scores']['top1']['mean']:.1f} %" for arm in found["arms"]}
     for arm in found["arms"]:
-        if arm["scores"]:
-            score = arm["scores"]["top1"]
-            sd = "" if score["sd"] is None else f" ± {100 * score['sd']:.2f}"
-            line = f"| {names[arm['name']]} | {score['n']} | {100 * score['mean']:.2f}{sd} |"
-            assert line in README.splitlines()
+        name = "ResNet-50" if arm["name"] == "resnet" else f"BoTNet-50, `{arm['name']}`"
+        score = arm["scores"]["top1"]
+        line = f"| {name} | {score['n']} | {100 * score['mean']:.2f} ± {100 * score['sd']:.2f} |"
+        assert line in PAGE.splitlines()
+    said = f"{means['fit']} with `fit`, {means['taps']} with `taps`, {means['zero']} with `zero` and "
+    assert said + f"{means['new']} with `new`" in " ".join(README.split())
+    assert f"from the same weights is at {means['resnet']}" in " ".join(README.split())
     scores: dict[str, list[float]] = {}
     for use in found["attention_use"]:
         for effect in use["effects"]:
             scores.setdefault(effect["attention"], []).append(effect["top1"])
+    used = {how: f"{100 * sum(values) / len(values):.2f}" for how, values in scores.items()}
+    assert (
+        f"with even weights it is at {used['even']}, without any at {used['zero']} (mean of the three" in text
+    )
     rows = json.loads((ROOT / "results" / "warm_start.json").read_text(encoding="utf-8"))["rows"]
     near = {row["start"]: f"{row['nearest class mean']:.1f} %" for row in rows}
     said = f"{near['ResNet']} of these 98 photos with the ResNet, {near['fit, 256']} with `fit`, "
-    said += f"{near['taps']} with `taps` and {near['new']} with `new`"
-    assert said in " ".join(README.split())
-    blocks = json.loads((ROOT / "results" / "warm_start_attention.json").read_text(encoding="utf-8"))[
-        "blocks"
-    ]
-    own = [f"{sum(block['distance_cells']) / block['heads']:.1f}" for block in blocks]
-    even = [f"{block['uniform_distance_cells']:.1f}" for block in blocks]
+    assert said + f"{near['taps']} with `taps` and {near['new']} with `new`" in text
+    where = json.loads((ROOT / "results" / "warm_start_attention.json").read_text(encoding="utf-8"))
+    own = [f"{sum(block['distance_cells']) / block['heads']:.1f}" for block in where["blocks"]]
+    even = [f"{block['uniform_distance_cells']:.1f}" for block in where["blocks"]]
     said = (
         f"{own[0]}, {own[1]} and {own[2]} cells away on average in the three blocks, where even attention has"
     )
-    assert f"{said} {even[0]}, {even[1]} and {even[2]}" in " ".join(README.split())
-    means = {how: f"{100 * sum(values) / len(values):.2f}" for how, values in scores.items()}
-    text = " ".join(README.split())
-    assert (
-        f"with even weights it is at {means['even']}, without any at {means['zero']} (mean of the three"
-        in text
-    )
+    assert f"{said} {even[0]}, {even[1]} and {even[2]}" in text
+
+
+def test_ways_to_wake_attention_are_what_was_measured():
+    table = (ROOT / "results" / "attention_start.md").read_text(encoding="utf-8")
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert len(rows) > 5
+    assert all(row in PAGE.splitlines() for row in rows)
+    lines = (ROOT / "results" / "attention_start_runs.jsonl").read_text(encoding="utf-8").splitlines()
+    runs = [json.loads(line) for line in lines]
+    small = [run["accuracy"] for run in runs if run["setting"] == "keys x 0.1"]
+    assert f"({sum(small) / len(small):.1f} %, three seeds" in README
+    assert len(small) == 3
 
 
 def test_attention_on_glyphs_is_what_was_measured():
