@@ -70,7 +70,7 @@ CASES = {
     "relative": lambda: (classifier(), torch.rand(3, 64, 96)),
     "odd size": lambda: (classifier(), torch.rand(3, 75, 53)),
     "absolute": lambda: (classifier(position="absolute"), torch.rand(3, 64, 96)),
-    "content": lambda: (classifier(position="content"), torch.rand(3, 64, 96)),
+    "content": lambda: (classifier(position="content", key_init=1.0), torch.rand(3, 64, 96)),
     "timm": lambda: (classifier(convention="timm"), torch.rand(3, 64, 96)),
     "stride 1": lambda: (classifier("botnet_s1_26_small"), torch.rand(3, 64, 96)),
     "padded": lambda: (detector(), torch.rand(3, 50, 90)),
@@ -194,7 +194,10 @@ def test_offsets_are_of_the_mean_query():
     assert found.blocks[0].offsets is not None
     assert found.blocks[0].offsets.shape == (4, 7, 11)
     assert torch.allclose(found.blocks[0].offsets, wanted, atol=1e-5)
-    assert attention_maps(classifier(position="content"), torch.rand(3, 64, 96)).blocks[0].offsets is None
+    assert (
+        attention_maps(classifier(position="content", key_init=1.0), torch.rand(3, 64, 96)).blocks[0].offsets
+        is None
+    )
 
 
 def test_the_network_is_left_as_it_was():

@@ -440,7 +440,7 @@ def _warnings(plan: Plan, found: Mapping[str, Run]) -> Iterator[str]:
         yield f"the runs come from different hardware: {_listed(hardware)}"
 
 
-def _processors(runs: Sequence[Run]) -> set[str]:
+def _processors(runs: Iterable[Run]) -> set[str]:
     """Hardware without its threads: their number changes digits, not what is measured."""
     return {re.sub(r", \d+ threads?$", "", run.hardware) for run in runs if run.hardware}
 
