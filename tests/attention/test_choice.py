@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parents[2] / "results"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ROWS = [
     row
-    for path in sorted(RESULTS.glob("attention_*.csv"))
+    for path in sorted(RESULTS.glob("attention_c*.csv"))
     for row in csv.DictReader(path.read_text().splitlines())
 ]
 SLACK = 1.25  # medians of one case differ by as much between two runs on a shared machine

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from botvision.tables.models import ModelCost
 
 EXTRAS = dict.fromkeys(
-    ("lightning", "hotcoco", "matplotlib", "tensorboard", "yaml", "tqdm", "msgspec"), "train"
+    ("lightning", "hotcoco", "jinja2", "matplotlib", "tensorboard", "yaml", "tqdm", "msgspec"), "train"
 )
 
 
