@@ -1,9 +1,11 @@
-"""Files that are whole or not there: written under another name in the same folder, then renamed."""
+"""Files that are whole or not there, written under another name and renamed; and JSON read back."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -30,3 +32,19 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not JSON, or holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected an object, found {type(found).__name__}")
+    return found

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from botvision.io.files import read_object
+
 # What is compared, by task: names in summary.json, fractions 0..1. The first one every run has; a detector
 # without masks has no mask_*, and side_accuracy is that of data with left and right as classes of their own.
 SCORES: dict[str, tuple[str, ...]] = {
@@ -89,13 +91,7 @@ def read_run(folder: str | Path) -> Run:
         raise ValueError(f"{folder}: no such run folder")
     if not path.is_file():
         raise ValueError(f"{path}: missing; is this a run folder, and has its training finished?")
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(summary, dict):
-        raise ValueError(f"{path}: expected an object, found {type(summary).__name__}")
-    return _to_run(summary, folder, path)
+    return _to_run(read_object(path), folder, path)
 
 
 def _to_run(summary: dict[str, Any], folder: Path, path: Path) -> Run:

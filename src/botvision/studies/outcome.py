@@ -6,7 +6,6 @@ Scores are fractions 0..1 throughout; percent is the business of whoever prints 
 import csv
 import datetime
 import hashlib
-import json
 import math
 import re
 import statistics
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from botvision.config.recipes import config_to_dict, load_config, value_at
+from botvision.io.files import read_object
 from botvision.metrics.attention_use import AttentionUse
 from botvision.metrics.runs import MAY_LACK, Run, read_run
 from botvision.studies.plan import INCIDENTAL, Plan, PlannedRun, as_text, shown
@@ -311,13 +311,13 @@ def _evaluations(
         if path == own:
             yield Evaluation(axis, at, scores, images, per_image=_per_image(own))
         elif path is not None:
-            found = _json(path)
+            found = read_object(path)
             there = _scores({name: _found(found, name) for name in plan.study.metrics}, plan, path)
             yield Evaluation(axis, at, there, found.get("count", images), per_image=_per_image(path))
     for axis, spec in plan.study.axes.items():
         if spec.table is None:
             continue
-        table = _json(own).get(spec.table)
+        table = read_object(own).get(spec.table)
         if not isinstance(table, dict):
             raise ValueError(f"{own}: there is no {spec.table}, by which the study compares")
         edges = table["edges"]
@@ -465,16 +465,6 @@ def _notes(plan: Plan, runs: Sequence[Run], steps: StepTimes | None) -> Iterator
             "Step times are medians of the runs, loading of data included; what else ran on the machine "
             "meanwhile slowed them."
         )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected an object, found {type(values).__name__}")
-    return values
 
 
 def _listed(values: Iterable[str]) -> str:
