@@ -31,7 +31,7 @@ from botvision.config.recipes import build_config, load_recipe
 from botvision.config.run import AnyRunConfig
 from botvision.data.classification import ClassificationDataset, open_splits
 from botvision.data.synthetic.pointing import PointingSource
-from botvision.training.optim import POSITION_TABLES, Schedule
+from botvision.training.optim import Schedule, parameter_groups
 from harness import Row, arguments, environment, progress, write
 
 HEAD = """\
@@ -47,6 +47,7 @@ the attention's output set to zero.
 
 PLATEAU = 0.35
 WINDOW = 125  # steps
+MADE = ("commit", "hardware", "threads", "torch", "date")  # what each run says of where it was made
 
 
 @dataclass(frozen=True)
@@ -127,18 +128,17 @@ class Task:
     steps: int
 
 
-def groups(network: nn.Module, setting: Setting, lr: float, decay: float) -> list[dict[str, Any]]:
-    """Parameters with their learning rate at the peak and their weight decay."""
-    attention = {
-        id(p) for m in network.modules() if isinstance(m, MHSA2d) for p in m.parameters() if p.requires_grad
-    }
-    found: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in network.named_parameters():
-        ours = id(parameter) in attention
-        free = parameter.ndim <= 1 or any(table in name for table in POSITION_TABLES)
-        weight_decay = 0.0 if free else decay * (setting.attention_decay if ours else 1.0)
-        found.setdefault((lr * (setting.attention_lr if ours else 1.0), weight_decay), []).append(parameter)
-    return [{"params": held, "peak": rate, "weight_decay": wd} for (rate, wd), held in found.items()]
+def groups(network: nn.Module, setting: Setting, decay: float) -> list[dict[str, Any]]:
+    """The groups of a run, those of attention apart, each with `peak`: times the learning rate."""
+    attention = {id(p) for m in network.modules() if isinstance(m, MHSA2d) for p in m.parameters()}
+    found = []
+    for group in parameter_groups(network, decay):
+        ours = [p for p in group["params"] if id(p) in attention]
+        theirs = [p for p in group["params"] if id(p) not in attention]
+        own = group["weight_decay"] * setting.attention_decay
+        found += [{"params": ours, "peak": setting.attention_lr, "weight_decay": own}] if ours else []
+        found += [{**group, "params": theirs, "peak": 1.0}] if theirs else []
+    return found
 
 
 def train(task: Task, setting: Setting, seed: int) -> dict[str, object]:
@@ -152,7 +152,7 @@ def train(task: Task, setting: Setting, seed: int) -> dict[str, object]:
     steps = task.steps * setting.steps
     warmup = round(config.optim.warmup_epochs * (len(task.train.images) // batch))
     schedule = Schedule(config.optim.lr * setting.lr, steps, min(warmup, steps))
-    held = groups(network, setting, 1.0, config.optim.weight_decay)
+    held = groups(network, setting, config.optim.weight_decay)
     optimizer = torch.optim.AdamW(held, lr=1.0, betas=config.optim.betas, eps=config.optim.eps)
     order = torch.Generator().manual_seed(seed)
     right: list[float] = []
@@ -243,7 +243,7 @@ def main() -> None:
                 "setting": name,
                 "seed": seed,
                 **train(task, SETTINGS[name], seed),
-                "commit": made["commit"],
+                **{key: made[key] for key in MADE},
             }
             done.append(run)
             args.out.mkdir(parents=True, exist_ok=True)
@@ -252,7 +252,9 @@ def main() -> None:
     found = {name: [run for run in done if run["setting"] == name] for name in names}
     config = recipe(args.smoke)
     head = HEAD.format(steps=steps_of(args.smoke), batch=config.train.batch_size, lr=config.optim.lr)
-    made["commit"] = ", ".join(sorted({run["commit"] for run in done}))
+    if not done:
+        parser.error(f"{log}: no finished runs to report on")
+    made |= {key: ", ".join(sorted({run[key] for run in done})) for key in MADE}  # the runs, not this table
     rows = [summary(name, runs) for name, runs in found.items() if runs]
     write("attention_start", rows, head, args.out, {"dtype": "fp32", **made})
     print(f"written: {args.out}/attention_start.md, {len(done)} of {args.seeds * len(names)} runs")

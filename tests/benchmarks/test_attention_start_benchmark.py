@@ -27,16 +27,16 @@ def test_scaled_projections_and_tables() -> None:
 def test_every_parameter_has_one_rate() -> None:
     layer = MHSA2d(16, grid=(4, 4))
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 1), layer)
-    setting = attention_start.Setting(attention_lr=3.0, attention_decay=0.0)
-    held = {
-        id(p): (group["peak"], group["weight_decay"])
-        for group in attention_start.groups(network, setting, 1.0, 0.05)
-        for p in group["params"]
-    }
+    setting = attention_start.Setting(attention_lr=3.0, attention_decay=0.5)
+    found = attention_start.groups(network, setting, 0.05)
+    held = {id(p): (group["peak"], group["weight_decay"]) for group in found for p in group["params"]}
     assert set(held) == {id(p) for p in network.parameters()}
+    assert sum(len(group["params"]) for group in found) == len(held)
     assert held[id(network[0].weight)] == (1.0, 0.05)
     assert held[id(network[0].bias)] == (1.0, 0.0)
-    assert held[id(layer.qkv.weight)] == (3.0, 0.0)
+    assert held[id(layer.qkv.weight)] == (3.0, 0.025)
+    assert layer.position is not None
+    assert held[id(layer.position.height)] == (3.0, 0.0)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

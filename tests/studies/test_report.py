@@ -149,7 +149,7 @@ def test_a_comparison_is_listed_once(outcome: Outcome):
         replace(first, axis="size", at=32.0),
         replace(first, better="s1", worse="bot", axis="size", at="highest"),
         replace(first, than=Pair("s1", "r")),
-        replace(first, axis="size", from_=24.0, to=48.0),
+        replace(first, axis="size", beyond=24.0, at=48.0),
     )
     page = Page(to_html(analyse(replace(outcome, claims=claims), ImageSampler(10))))
     rows = [dict(zip(page.tables[1][0], row, strict=True)) for row in page.tables[1][1:]]

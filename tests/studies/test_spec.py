@@ -115,20 +115,24 @@ def test_every_network_can_be_tried_out_without_memory(name, tmp_path):
         ("baseline: r\n", "baseline: x\n", "baseline: 'x' is not known; known: r, bot"),
         ("published: {top1:", "published: {top2:", "arms.bot.published: 'top2' is not known"),
         ("Attention helps., better: bot", "Attention helps., better: bat", "claims[0]: 'bat' is not known"),
-        ("axis: image-size, at: highest", "axis: image-size", "claims[1].at: expected axis and at, or"),
+        ("axis: image-size, at: highest", "axis: image-size", "claims[1].at: expected axis and at, or none"),
         ("axis: image-size, at", "axis: '', at", "claims[1].axis: '' is not known; known: image-size"),
         ("axis: image-size, at", "axis: size, at", "claims[1].axis: 'size' is not known"),
         ("seeds: [0]", "seeds: [0, 0]", "scales.cpu.seeds: expected different values, at least one, got"),
         ("      r: {label: ResNet}\n", "", "scales.cpu.arms: expected all arms, ['r'] among them"),
         ("r: {label: ResNet}", "r: {lable: ResNet}", "unknown key scales.cpu.arms.r.lable"),
-        ("axis: image-size, at: highest", "axis: image-size, from: lowest", "claims[1].at: expected axis"),
-        ("axis: image-size, at: highest", "axis: image-size, from: lowest, to: lowest",
-         "claims[1].to: expected another place than in from, got 'lowest'"),
-        ("axis: image-size, at: highest", "axis: image-size, from: lowest, to: 24",
-         "claims[1].to: expected a place of image-size at which a scale measures (none), got 24"),
-        ("axis: image-size, at: highest", "axis: image-size, from: top, to: 24",
-         "claims[1].from: expected float or one of lowest, highest or null, got 'top'"),
-        ("axis: image-size, at: highest", "than: {better: bot, worse: r}", "claims[1].than: expected"),
+        ("axis: image-size, at: highest", "axis: image-size, beyond: lowest", "claims[1].at: expected axis"),
+        ("axis: image-size, at: highest", "beyond: lowest", "claims[1].beyond: expected axis and at"),
+        ("axis: image-size, at: highest", "axis: image-size, at: lowest, beyond: lowest",
+         "claims[1].beyond: expected another place than in at, got 'lowest'"),
+        ("axis: image-size, at: highest", "axis: image-size, at: highest, beyond: 24",
+         "claims[1].beyond: expected a place of image-size at which a scale measures (none), got 24"),
+        ("axis: image-size, at: highest", "axis: image-size, at: 24, beyond: top",
+         "claims[1].beyond: expected float or one of lowest, highest or null, got 'top'"),
+        ("axis: image-size, at: highest", "axis: image-size, at: highest, from_: lowest",
+         "unknown key claims[1].from_"),
+        ("axis: image-size, at: highest", "than: {better: bot, worse: r}",
+         "claims[1].than: expected another pair of arms, got {'better': 'bot', 'worse': 'r'}"),
         ("axis: image-size, at: highest", "than: {better: bot, worse: bot}", "claims[1].than.worse: exp"),
         ("axis: image-size, at: highest", "than: {better: bat, worse: r}", "claims[1].than: 'bat' is not"),
         ("axis: image-size, at: highest", "than: {better: bot}", "claims[1].than.worse: missing"),
@@ -188,9 +192,9 @@ def test_a_claim_may_name_a_place_of_any_scale_or_of_a_table(tmp_path):
 
 
 def test_a_claim_may_be_of_a_larger_lead(tmp_path):
-    along = ("axis: image-size, at: highest", "axis: image-size, from: lowest, to: highest")
+    along = ("axis: image-size, at: highest", "axis: image-size, at: highest, beyond: lowest")
     claim = load_study(write(tmp_path / "a.yaml", along)).claims[1]
-    assert (claim.axis, claim.from_, claim.to) == ("image-size", "lowest", "highest")
+    assert (claim.axis, claim.beyond, claim.at) == ("image-size", "lowest", "highest")
     (gain,) = [claim for claim in load_study("resolution").claims if claim.than]
     assert (gain.better, gain.worse, gain.than) == ("bot-large", "bot-small", Pair("r-large", "r-small"))
 
@@ -206,3 +210,13 @@ def test_studies_that_are_not_there():
         load_study("cifer")
     with pytest.raises(ConfigError, match=r"nothing\.yaml: no such study file"):
         load_study("nothing.yaml")
+
+
+def test_messages_name_arms_as_they_are_written(tmp_path):
+    changes = (
+        ("  r:\n", "  from_scratch:\n"),
+        ("      r: {", "      from_scratch: {"),
+        ("baseline: r\n", "baseline: nope\n"),
+    )
+    with pytest.raises(ConfigError, match="baseline: 'nope' is not known; known: from_scratch, bot"):
+        load_study(write(tmp_path / "from_scratch.yaml", *changes))

@@ -285,7 +285,7 @@ def test_a_lead_that_grows_along_an_axis():
         for each, more in zip(bot.runs, grown, strict=True)
     )
     outcome = replace(outcome, arms=(outcome.arms[0], replace(bot, runs=runs)))
-    claim = Claim("More on large ones.", "bot", "r", ("top1",), "us", "size", from_="lowest", to="highest")
+    claim = Claim("More on large ones.", "bot", "r", ("top1",), "us", "size", "highest", beyond="lowest")
     found = judge(outcome, claim, "top1")
     assert found.contrast is not None
     assert list(found.contrast.pairs.values()) == pytest.approx(grown)
@@ -294,5 +294,5 @@ def test_a_lead_that_grows_along_an_axis():
         "top-1: the lead of BOT over R at image size (pixels) 48 exceeds that at image size (pixels) 24 by "
         "+2.33 points, "
     )
-    assert judge(outcome, replace(claim, from_=24.0, to=32.0), "top1").contrast is not None
-    assert judge(outcome, replace(claim, to=99.0), "top1").word == "not measured yet"
+    assert judge(outcome, replace(claim, beyond=24.0, at=32.0), "top1").contrast is not None
+    assert judge(outcome, replace(claim, at=99.0), "top1").word == "not measured yet"

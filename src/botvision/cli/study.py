@@ -128,7 +128,7 @@ def _report(plan: Plan, args: argparse.Namespace) -> int:
             except MISHAPS as error:
                 warnings.append(f"no pictures of attention: {_line(error)}")
             try:
-                uses = attention.attention_use(plan, lambda _, text: bar.show(1, text))
+                uses = attention.attention_use(plan, lambda text: bar.show(1, text))
                 outcome = dataclasses.replace(outcome, uses=uses)
             except MISHAPS as error:
                 warnings.append(f"what attention contributes is not measured: {_line(error)}")

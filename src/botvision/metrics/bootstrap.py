@@ -52,11 +52,10 @@ class ImageSampler:
 
     Args:
         resamples: number of samples S.
-        seed: of the draws.
     """
 
-    def __init__(self, resamples: int = RESAMPLES, seed: int = 0) -> None:
-        self.resamples, self._seed = resamples, seed
+    def __init__(self, resamples: int = RESAMPLES) -> None:
+        self.resamples = resamples
         self._measured: dict[tuple[Path, str, int | None], Sampled] = {}
         self._drawn: dict[int, npt.NDArray[np.int32]] = {}
 
@@ -96,7 +95,7 @@ class ImageSampler:
     def _weights(self, count: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Every image once, and how often each sample has each image: (1, count), (S, count)."""
         if count not in self._drawn:
-            draws = np.random.default_rng([self._seed, count])
+            draws = np.random.default_rng([0, count])
             samples = (draws.integers(0, count, count) for _ in range(self.resamples))
             rows = [np.bincount(chosen, minlength=count) for chosen in samples]
             self._drawn[count] = np.stack(rows).astype(np.int32)

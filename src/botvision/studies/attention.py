@@ -24,7 +24,7 @@ LEGEND = (
 
 
 def attention_use(
-    plan: Plan, tell: Callable[[int, str], None] | None = None
+    plan: Plan, tell: Callable[[str], object] | None = None
 ) -> dict[tuple[str, int], AttentionUse]:
     """Evaluate the finished runs of the arm that the study looks at with their attention replaced.
 
@@ -32,7 +32,7 @@ def attention_use(
 
     Args:
         plan: of the study.
-        tell: called with the number of runs that are done, and what is going on.
+        tell: called with what is going on.
 
     Returns:
         By arm and seed, one for each finished run; none where the study looks at no arm.
@@ -45,10 +45,12 @@ def attention_use(
     found: dict[tuple[str, int], AttentionUse] = {}
     for run in _finished(plan):
         if tell is not None:
-            tell(len(found), f"{run.name} without its attention")
-        use = load_use(run.folder / "attention_use.json")
+            tell(f"{run.name} without its attention")
+        # before or after the data moved, which the file's name tells
+        places = [Images(run.folder, "val", overrides) for overrides in ({}, run.moved)]
+        use = next((use for place in places if (use := load_use(place.use_file)) is not None), None)
         if use is None:
-            use, _ = measure_use(Images(run.folder, "val", _moved(run)), thorough=False)
+            use, _ = measure_use(places[-1], thorough=False)
         found[run.arm, run.seed] = use
     return found
 
@@ -80,7 +82,7 @@ def attention_pictures(plan: Plan, *, photos: bool = True) -> tuple[Picture, ...
     run = next(_finished(plan), None)
     if run is None or plan.study.attention is None:
         return ()
-    config = build_config(config_to_dict(load_config(run.folder / "config.yaml")), _moved(run))
+    config = build_config(config_to_dict(load_config(run.folder / "config.yaml")), run.moved)
     data = task_of(config).open().val
     count = min(plan.study.attention.images, len(data))
     # drawn, as classes and other things may take turns
@@ -134,8 +136,3 @@ def _finished(plan: Plan) -> Iterator[PlannedRun]:
     """The finished runs of the arm that the study looks at."""
     if plan.study.attention is not None:
         yield from (run for run in plan.of_arm(plan.study.attention.arm) if run.state() == "finished")
-
-
-def _moved(run: PlannedRun) -> dict[str, str]:
-    """Where the data are now."""
-    return {} if run.config.data.root is None else {"data.root": run.config.data.root}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from botvision.plots.style import INK, PALE_INK
 from botvision.studies.outcome import Arm, RunCost
 from botvision.studies.statistics import Analysis, spread_of
 from botvision.tables.markdown import percent, points
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT, ROW = 4.8, 2.9, 0.22  # inches: a phone's width, so that text keeps its size; a legend's row
-INK, PALE, GRID = "#1b2430", "#5b6675", "#dfe4eb"
+GRID = "#dfe4eb"
 # Told apart by the colour-blind, too.
 COLOURS = ("#4d5663", "#0b62c4", "#c4501b", "#00805f", "#a3338f", "#8a6d00", "#2a93b8")
 MARKERS, LINES = "osD^vPX", ("-", "--", "-.", ":")
 STYLE = {
     "svg.fonttype": "path",
     **{"axes.grid": True, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False},
-    **{"axes.edgecolor": GRID, "axes.labelcolor": PALE, "axes.labelsize": 11.5, "grid.color": GRID},
+    **{"axes.edgecolor": GRID, "axes.labelcolor": PALE_INK, "axes.labelsize": 11.5, "grid.color": GRID},
     **{"xtick.color": INK, "xtick.labelsize": 11, "xtick.major.size": 0},
     **{"ytick.color": INK, "ytick.labelsize": 11, "ytick.major.size": 0},
     **{"text.color": INK, "legend.fontsize": 11},
@@ -82,7 +83,7 @@ def difference_charts(analysis: Analysis) -> list[Chart]:
             f"Differences in {spec.title} to the baseline in points: {', '.join(words)}.",
             0.75 + 0.6 * len(found),
         ) as axes:
-            axes.axvline(0, color=PALE, linewidth=1.2)
+            axes.axvline(0, color=PALE_INK, linewidth=1.2)
             for row, (arm, colour, each) in enumerate(found):
                 level = row - 0.1
                 for interval, at, width, alpha, label in (
@@ -98,7 +99,9 @@ def difference_charts(analysis: Analysis) -> list[Chart]:
                 axes.plot(100 * each.mean, level, "|", color=INK, markersize=15, mew=2, label="mean")
                 said = outcome.published(((1, arm.name, None), (-1, str(arm.baseline), None)), metric)
                 if said is not None:
-                    axes.plot(100 * said, row, "D", mfc="none", color=PALE, markersize=7, label="published")
+                    axes.plot(
+                        100 * said, row, "D", mfc="none", color=PALE_INK, markersize=7, label="published"
+                    )
                 box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
                 where = axes.get_yaxis_transform()
                 axes.text(0, row - 0.3, arm.label, transform=where, fontsize=11, bbox=box)
@@ -142,7 +145,7 @@ def axis_charts(analysis: Analysis, axis: str) -> list[Chart]:
                     axes.plot(at, np.mean(line.values[at]), "o", color=line.look["color"], **ring)
             if measured.chance is not None:
                 axes.axhline(
-                    100 * measured.chance, color=PALE, linestyle=":", linewidth=1.4, label="guessing"
+                    100 * measured.chance, color=PALE_INK, linestyle=":", linewidth=1.4, label="guessing"
                 )
             axes.set_xticks(list(names), list(names.values()))
             for text in axes.get_xticklabels() if turned else ():

@@ -97,7 +97,7 @@ class PlannedRun:
         from botvision.training.run import evaluation_files
 
         # before or after the data moved, which the file's name tells
-        asked = (measurement.overrides, self._where_it_is_now(measurement))
+        asked = (measurement.overrides, {**measurement.overrides, **self.moved})
         paths = (evaluation_files(self.folder, overrides=overrides)[0] for overrides in asked)
         return next((path for path in paths if path.is_file()), None)
 
@@ -108,12 +108,13 @@ class PlannedRun:
     def measuring(self, measurement: Measurement) -> list[str]:
         """Return the words of the command that measures it elsewhere, where the data are now."""
         loading = {key: value for key, value in self.overrides.items() if key in LOADING}
-        return ["eval", str(self.folder), *_words({**loading, **self._where_it_is_now(measurement)})]
+        return ["eval", str(self.folder), *_words({**loading, **measurement.overrides, **self.moved})]
 
-    def _where_it_is_now(self, measurement: Measurement) -> dict[str, str]:
+    @property
+    def moved(self) -> dict[str, str]:
+        """Where the data are now, if they are no longer where the finished run found them."""
         root, own = self.config.data.root, load_config(self.folder / "config.yaml").data.root
-        moved = root is not None and own is not None and not Path(own).exists()
-        return {**measurement.overrides, **({"data.root": root} if moved else {})}
+        return {"data.root": root} if root is not None and own is not None and not Path(own).exists() else {}
 
     def summary(self) -> dict[str, Any]:
         """Return what a finished run says of itself, nothing where that cannot be read."""

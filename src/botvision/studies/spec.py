@@ -73,9 +73,9 @@ class Claim:
     Attributes:
         metrics: those of the study unless given; each has a verdict.
         source: that of the study unless given.
-        axis: compare at one place of it (`at`), or at two; without, by the runs' own scores.
+        axis: compare at one place of it (`at`); without, by the runs' own scores.
         than: the lead is said to be larger than that of this pair.
-        from_: the lead is said to be larger at `to` than here; `from` in the file.
+        beyond: the lead is said to be larger at `at` than here.
     """
 
     text: str
@@ -86,19 +86,19 @@ class Claim:
     axis: str | None = None
     at: Position | None = None
     than: Pair | None = None
-    from_: Position | None = None
-    to: Position | None = None
+    beyond: Position | None = None
 
     def __post_init__(self) -> None:
-        given = tuple(place is not None for place in (self.at, self.from_, self.to))
-        allowed = [(False,) * 3] if self.axis is None else [(True, False, False), (False, True, True)]
-        require(given in allowed, "at", self.at, "axis and at, or axis, from and to, or none of them")
-        require(self.to is None or self.to != self.from_, "to", self.to, "another place than in from")
-        require(self.to is None or self.than is None, "than", self.than, "either than, or from and to")
+        require((self.at is None) == (self.axis is None), "at", self.at, "axis and at, or none of them")
+        alone = self.beyond is None
+        require(alone or self.axis is not None, "beyond", self.beyond, "axis and at beside it")
+        require(alone or self.at != self.beyond, "beyond", self.beyond, "another place than in at")
+        require(alone or self.than is None, "beyond", self.beyond, "either than or beyond")
         require(self.better != self.worse, "worse", self.worse, "another arm than in better")
         if self.than is not None:
             require(self.than.better != self.than.worse, "than.worse", self.than.worse, "another arm")
-            require(self.than != Pair(self.better, self.worse), "than", self.better, "another pair of arms")
+            same = self.than == Pair(self.better, self.worse)
+            require(not same, "than", dataclasses.asdict(self.than), "another pair of arms")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,7 +245,7 @@ class Study:
         places = sorted({at for scale in self.scales.values() for at in scale.at.get(claim.axis, ())})
         listed = ", ".join(f"{at:g}" for at in places) or "none"
         expected = f"a place of {claim.axis} at which a scale measures ({listed})"
-        for key, at in (("at", claim.at), ("from", claim.from_), ("to", claim.to)):
+        for key, at in (("at", claim.at), ("beyond", claim.beyond)):
             elsewhere = self.axes[claim.axis].table is not None or at is None or isinstance(at, str)
             require(elsewhere or at in places, f"{where}.{key}", at, expected)
 
@@ -280,7 +280,7 @@ def load_study(name_or_path: str) -> Study:
     try:
         return _build_study(read_yaml(path), path)
     except ConfigError as error:
-        text = str(error).replace("from_", "from")
+        text = str(error)
         raise ConfigError(text if text.startswith(str(path)) else f"{path}: {text}") from None
 
 
@@ -295,13 +295,6 @@ def _build_study(values: Mapping[str, Any], path: Path) -> Study:
     values = {**values, "name": path.stem, "folder": str(path.resolve().parent)}
     if isinstance(values.get("arms"), Mapping):  # of an arm there may be nothing to say
         values["arms"] = {name: {} if arm is None else arm for name, arm in values["arms"].items()}
-    if isinstance(values.get("claims"), list):  # `from` is a word of Python
-        values["claims"] = [
-            {("from_" if key == "from" else key): value for key, value in claim.items()}
-            if isinstance(claim, Mapping)
-            else claim
-            for claim in values["claims"]
-        ]
     return build(Study, values, "")
 
 

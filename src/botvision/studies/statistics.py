@@ -108,7 +108,7 @@ class Analysis:
         claim, terms = found.claim, found.terms
         place, other = (None, None) if terms is None else (terms[0][2], terms[-1][2])
         interaction = {"than": asdict(claim.than)} if claim.than else {}
-        interaction |= {"from": other and other[1]} if claim.to is not None else {}
+        interaction |= {"beyond": other and other[1]} if claim.beyond is not None else {}
         return {
             "claim": claim.text,
             **_fields(claim, "source", "better", "worse", "axis"),
@@ -261,7 +261,7 @@ def terms_of(outcome: Outcome, claim: Claim) -> tuple[Term, ...] | None:
         if not known:
             return None
         ends = {"lowest": known[0], "highest": known[-1]}
-        at = [(1, claim.at)] if claim.to is None else [(1, claim.to), (-1, claim.from_)]
+        at = [(1, claim.at), *([] if claim.beyond is None else [(-1, claim.beyond)])]
         places = [
             (sign, ends[end] if isinstance(end, str) else (claim.axis, float(end or 0))) for sign, end in at
         ]

@@ -41,4 +41,4 @@ def percent(fraction: float | None, decimals: int = 2) -> str:
 
 def points(fraction: float) -> str:
     """Return a difference of fractions in percentage points, with its sign."""
-    return f"{100 * fraction + 0.0:+.2f}"
+    return f"{100 * fraction:+.2f}".replace("-0.00", "+0.00")

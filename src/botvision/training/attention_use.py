@@ -40,6 +40,11 @@ class Images:
         """Where the evaluation as trained is written."""
         return evaluation_files(self.folder, self.split, self.overrides)
 
+    @property
+    def use_file(self) -> Path:
+        """Where `measure_use` writes what it found: attention_use.json for the run's own images."""
+        return self.folder / self.files[0].name.replace("eval", Path(FILE).stem, 1)
+
 
 def evaluate_replaced(
     of: Images, replaced: Replaced, progress: Progress | None = None
@@ -92,9 +97,8 @@ def measure_use(
             measured.append((choice.how, block, Path(folder) / table.name))
         assert own is not None
         use = _use(of, names, own, measured)
-    path = of.folder / of.files[0].name.replace("eval", Path(FILE).stem, 1)
-    save_use(use, path)
-    return use, path
+    save_use(use, of.use_file)
+    return use, of.use_file
 
 
 def attention_blocks(folder: Path, replaced: Replaced | None = None) -> dict[str, str]:
