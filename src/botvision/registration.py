@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-VARIANTS_MODULE = "botvision.backbones.models"
+MODELS_MODULE = "botvision.backbones.models"
 
 
 class _TimmWatcher:
@@ -40,7 +40,7 @@ class _TimmWatcher:
             if self in sys.meta_path:
                 sys.meta_path.remove(self)
             execute(module)
-            importlib.import_module(VARIANTS_MODULE)
+            importlib.import_module(MODELS_MODULE)
 
         loader.exec_module = exec_module
         return spec
@@ -49,6 +49,6 @@ class _TimmWatcher:
 def register_with_timm() -> None:
     """Make sure that timm knows the models, now or as soon as it is imported."""
     if "timm" in sys.modules:
-        importlib.import_module(VARIANTS_MODULE)
+        importlib.import_module(MODELS_MODULE)
     elif not any(isinstance(finder, _TimmWatcher) for finder in sys.meta_path):
         sys.meta_path.insert(0, _TimmWatcher())

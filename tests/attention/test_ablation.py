@@ -196,11 +196,11 @@ def test_a_network_that_needs_attention_fails_without_it():
 @pytest.mark.parametrize(
     ("position", "how", "blocks", "line"),
     [
-        ("content", "position", None, "block 1 attends by content alone, so 'position' does not apply"),
-        ("content", "content", None, "block 1 attends by content alone, so 'content' does not apply"),
-        ("even", "position", None, "block 1 attends by even alone, so 'position' does not apply"),
-        ("own", "content", None, "block 1 attends by own alone, so 'content' does not apply"),
-        ("position", "content", [1], "block 1 attends by position alone, so 'content' does not apply"),
+        ("content", "position", None, r"choose from \(position='content'\), so 'position'"),
+        ("content", "content", None, r"choose from \(position='content'\), so 'content'"),
+        ("even", "position", None, r"choose from \(position='even'\), so 'position'"),
+        ("own", "content", None, r"choose from \(position='own'\), so 'content'"),
+        ("position", "content", [1], r"choose from \(position='position'\), so 'content'"),
         ("relative", "zero", [1, 2], "block 2: the network has attention in one block, 1"),
         ("relative", "zero", [0], "block 0: the network has attention in one block, 1"),
         ("relative", "none", None, "the ablation must be one of as-trained, zero, even, own"),

@@ -71,6 +71,7 @@ def test_names_that_are_nowhere_are_refused_without_timm():
     for name in (
         *VARIANTS,
         *timm.list_models(),
+        "botnet14_nano.untrained",
         "resnet50.a1_in1k",
         "tv_resnet50",
     ):  # the last one is an alias

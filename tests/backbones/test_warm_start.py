@@ -170,7 +170,17 @@ def test_the_last_norms_at_zero_make_blocks_their_shortcuts():
     assert torch.equal(loaded.layer4[2](x), x)
 
 
-def test_an_untrained_resnet_gets_the_papers_attention():
+@pytest.mark.parametrize("key_init", [0.0, 0.1, 1.0])
+def test_the_random_part_of_keys_is_of_the_papers_size(key_init: float):
+    """However small the keys of new attention are: what was measured began so. Without any it stays zero."""
+    layer = from_resnet(trained_resnet(), key_init=key_init).get_submodule("layer4.0.conv2").attention
+    queries, keys, _ = layer.qkv.weight.view(3, layer.heads, -1, layer.dim).unbind(0)
+    size = module.RANDOM_PART * layer.dim**-0.5
+    assert queries[:, 1:].std().item() == pytest.approx(size, rel=0.05)
+    assert keys[:, 1:].std().item() == pytest.approx(size if key_init else 0.0, rel=0.05)
+
+
+def test_an_untrained_resnet_gets_new_attention():
     torch.manual_seed(0)
     resnet: Any = create_model("resnet14_tiny")
     assert from_resnet(resnet).surgery_report.started == ()

@@ -167,7 +167,9 @@ def test_recomputation_knows_the_sizes_of_each_batch():
         model = pickle.loads(pickle.dumps(copy.deepcopy(model)))  # a copy's parts are its own
         x = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
         maps = [model(x, sizes) for sizes in ([(64, 128), (96, 50)], [(96, 30), (40, 128)])]
-        torch.stack([level.square().mean() for each in maps for level in each.values()]).sum().backward()
+        loss = torch.stack([level.square().mean() for each in maps for level in each.values()]).sum()
+        loss.backward(retain_graph=True)
+        loss.backward()  # what is made again is made again in every pass
         gradients.append({name: p.grad for name, p in model.named_parameters()})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)

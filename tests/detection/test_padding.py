@@ -1,12 +1,13 @@
 """An image gives the same detections alone and in a batch with larger images."""
 
-import copy
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import nn
 
+import botvision as bv
 from tests.detection.scenes import detector, image, scene, total
 
 SCORES, PIXELS = 1e-4, 0.01  # fp32 sums in another order, through some thirty layers
@@ -107,13 +108,20 @@ def test_a_padded_batch_in_half_precision():
         torch.testing.assert_close(total(losses), total(exact), rtol=0.05, atol=0)
 
 
-def test_a_copy_has_hooks_of_its_own():
-    model = detector(heads="light", masks=False).eval()
-    check(model)
-    other = copy.deepcopy(model)
+@pytest.mark.parametrize("options", [{}, {"se": "all"}], ids=["plain", "gates"])
+def test_two_detectors_on_one_network_correct_its_padding_once(options: dict[str, Any]):
+    """`mask_rcnn` takes a network as it is, so that it may be watched already."""
+    torch.manual_seed(0)
+    options = {"img_size": 96, "zero_init_last": False, **options}  # what a block computes shall count
+    body = timm.create_model("botnet14_nano", features_only=True, **options).eval()
+    first = bv.faster_rcnn(body, 2, heads="light").eval()
+    x = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        model([image(64, 64), image(96, 128)])  # what the original has seen last is not the copy's business
-    check(other)
+        before = first.backbone(x, sizes := [(64, 128), (96, 40)])  # an odd number of cells is pooled
+        bv.faster_rcnn(body, 2, heads="light")
+        after = first.backbone(x, sizes)
+    for name, level in before.items():
+        assert torch.equal(after[name], level)
 
 
 def test_without_hooks_the_detections_differ():

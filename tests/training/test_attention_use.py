@@ -132,7 +132,8 @@ def test_a_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     ]
     capsys.readouterr()
     assert complaint(capsys, "eval", str(folder), "--attention", "position") == (
-        f"{folder}: block 1 attends by content alone, so 'position' does not apply; it needs both"
+        f"{folder}: block 1 has no content and position to choose from (position='content'), "
+        "so 'position' does not apply"
     )
 
 

@@ -76,7 +76,8 @@ def ablated(network: nn.Module, how: Ablation, blocks: Sequence[int] | None = No
         mode = layers[number - 1].mode
         if how in ("content", "position") and how in ablations_without_effect(mode):
             raise ValueError(
-                f"block {number} attends by {mode} alone, so {how!r} does not apply; it needs both"
+                f"block {number} has no content and position to choose from (position={mode!r}), "
+                f"so {how!r} does not apply"
             )
     replace = _REPLACEMENTS.get(how)
     handles: list[RemovableHandle] = []

@@ -146,7 +146,7 @@ class MHSA2d(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"{self.dim}, heads={self.heads}, position={self.mode!r}, convention={self.convention!r}, "
-            f"dropout={self.dropout}, kernel={self.kernel!r}"
+            f"dropout={self.dropout}, key_init={self.key_init:g}, kernel={self.kernel!r}"
         )
 
 

@@ -22,7 +22,7 @@ class AttentionConv2d(nn.Module):
         dim: channels in and out; a multiple of the number of heads.
         stride: 1 or 2.
         spacing: cells between two taps of the convolution whose place it takes; warm starts ask for it.
-        **attention: arguments of `MHSA2d` (heads, grid, position, convention, dropout, kernel).
+        **attention: arguments of `MHSA2d` (heads, grid, position, convention, dropout, key_init, kernel).
     """
 
     def __init__(

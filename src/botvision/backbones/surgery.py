@@ -179,7 +179,7 @@ def from_resnet(
         surgery: what to replace; or the same as keywords.
         warm_start: how the attention begins. "fit": as its convolution, by least squares on `images`. "taps":
             the same from the convolution's weights and the norms alone. "zero": new, with the last norm of
-            each replaced block at zero, so that the block begins as its shortcut. "new": as the paper has it.
+            each replaced block at zero, so that the block begins as its shortcut. "new": drawn anew.
             None: "fit" if there are images, else "taps" for a network whose norms have seen data, else "new".
         images: batches (B, 3, H, W) of any images as the network takes them, for "fit"; no labels. 64 images
             bring most of it, 256 nearly all.

@@ -85,7 +85,8 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: one line with the closest names.
     """
-    text, base = "" if name in VARIANTS else _timm_source(), name.split(".")[0]
+    base = name.split(".")[0]
+    text = "" if base in VARIANTS else _timm_source()
     if text and not any(form in text for form in (f"def {base}(", f"'{base}'", f'"{base}"')):
         raise unknown_model(name, re.findall(r"^@register_model\ndef (\w+)", text, re.MULTILINE))
 

@@ -40,7 +40,7 @@ WARM_STARTS: tuple[WarmStart, ...] = ("fit", "taps", "zero", "new")
 # Chosen on ResNet-50's c5 with photos; results/warm_start.md varies them one at a time.
 WINDOW = 0.85  # standard deviation of the first window, in cells of the convolution's own spacing
 CORRELATION = 1.0  # distance in cells over which the correlation of neighbouring cells falls to 1/e
-RANDOM_PART = 0.3  # of the usual random queries, keys and tables that stays, so that heads can part
+RANDOM_PART = 0.3  # of the paper's random queries, keys and tables that stays, so that heads can part
 FLOOR = 6.0  # largest loss of a logit with distance, by axis
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # pull towards the taps, of the inputs' mean square; held-out cells choose
 HELD_OUT = 8  # every eighth image measures instead of fitting; of fewer images the last one
@@ -266,7 +266,7 @@ def _open_window(target: _Target, constant: Tensor, cells: tuple[int, int] | Non
         return
     queries, keys, _ = layer.qkv.weight.view(3, layer.heads, -1, layer.dim).unbind(0)
     queries *= RANDOM_PART
-    keys *= RANDOM_PART
+    keys *= RANDOM_PART / layer.key_init if layer.key_init else 0.0  # of the paper's size, as queries are
     queries[:, 0], keys[:, 0] = constant.to(queries) / layer.scale, 0.0
     assert layer.position is not None
     for table, side in zip((layer.position.height, layer.position.width), cells or (1, 1), strict=True):

@@ -2,9 +2,9 @@
 
 Images share a canvas, and what lies beyond an image must not change what is computed inside it. Four things
 would: spatial convolutions and pools read across the border, attention and channel gates look everywhere,
-group norm counts all cells, and RoIAlign interpolates with the cell behind the last. Hooks on these layers
-put back what the border of a map alone would give, while `padded` is open. They do nothing where all images
-fill the canvas.
+group norm counts all cells, and RoIAlign interpolates with the cell behind the last. RoIAlign takes the sizes
+itself; hooks on the other layers put back what the border of a map alone would give, while `padded` is open.
+They do nothing where all images fill the canvas.
 
 In training this costs memory: what is filled is a copy, kept for the backward pass beside the map that the
 layer before has kept. A ResNet-50 with batch norm and its pyramid keep a tenth more of a padded batch; with
@@ -13,8 +13,8 @@ group norm, which is then written out, two thirds more. Images that all fill the
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from timm.layers.squeeze_excite import SEModule
@@ -75,13 +75,20 @@ def padded(
     return _opened(None if full else Batch(sizes, canvas))
 
 
-@contextmanager
-def _opened(batch: Batch | None) -> Iterator[Batch | None]:
-    before, _open.batch = _open.batch, batch
-    try:
-        yield batch
-    finally:
-        _open.batch = before
+class _opened(AbstractContextManager["Batch | None"]):  # noqa: N801
+    """A batch is open; may be entered again and again, as checkpoints do in every backward pass."""
+
+    def __init__(self, batch: Batch | None) -> None:
+        self.batch = batch
+        self._before: list[Batch | None] = []
+
+    def __enter__(self) -> Batch | None:
+        self._before.append(_open.batch)
+        _open.batch = self.batch
+        return self.batch
+
+    def __exit__(self, *_: object) -> None:
+        _open.batch = self._before.pop()
 
 
 def current() -> Batch | None:
@@ -95,8 +102,13 @@ def recomputed() -> tuple[AbstractContextManager, AbstractContextManager]:
 
 
 def watch(network: nn.Module) -> None:
-    """Put hooks on all layers of a network of maps that look further than one cell."""
+    """Put hooks on all layers of a network of maps that look further than one cell.
+
+    Layers that have them, as those of a network that another detector uses too, get no second ones.
+    """
     for module in network.modules():
+        if _HOOKS & set(module._forward_pre_hooks.values()):
+            continue
         if isinstance(module, AttentionConv2d | GroupNorm2d):
             module.register_forward_pre_hook(_hand_sizes, with_kwargs=True)
         elif isinstance(module, SEModule):
@@ -163,3 +175,6 @@ def _before_gate(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, .
 def _rescale_mean(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     batch = _batch_of(args[0])
     return None if batch is None else (args[0] * batch.gate_factor, *args[1:])
+
+
+_HOOKS = {_hand_sizes, _before_gate, _fill_lowest, _fill_zero}  # by which a watched layer is known

@@ -177,9 +177,7 @@ def _tensors(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tenso
     """State dict of a source, and what errors call it."""
     if isinstance(source, Mapping):
         return dict(source), "the weights"
-    return (
-        (dict(source), "the weights") if isinstance(source, Mapping) else (_read(Path(source)), str(source))
-    )
+    return _read(Path(source)), str(source)
 
 
 def _load(
