@@ -32,7 +32,7 @@ class ModelConfig(Section):
         warm_start: how attention begins where these weights have a convolution: "fit" (as that convolution,
             by least squares on some of the training images, without labels), "taps" (the same from the
             convolution's weights alone), "zero" (new, the block's last norm at zero, so that the block
-            begins as its shortcut) or "new" (the paper's way).
+            begins as its shortcut) or "new" (as in a network without trained weights).
     """
 
     dotted: ClassVar[str] = "model"
