@@ -37,6 +37,9 @@ TIMES = (
 )
 MEMORY = {FORWARD: 1 / 8, TRAINING: 1 / 4}  # auto / einsum
 EXPONENT = 1.15  # of memory over the number of cells
+CHOICE = (
+    1.25  # auto / fastest kernel: medians of one case differ by as much between two runs on a shared machine
+)
 
 
 def body(times: Sequence[Row], layers: Sequence[Row], memory: Sequence[Row], limits: Limits) -> str:
@@ -75,9 +78,19 @@ def asked(times: Sequence[Row], memory: Sequence[Row], limits: Limits) -> Iterat
             where = f"{slowest['dtype']}, {slowest['pass']}, batch {slowest['batch']}"
             line = f"{side}x{side}, slowest of {len(rows)} cases ({where}): time, ours / einsum"
             yield _line(line, _number(slowest, "auto / einsum"), 1.0)
+    compared = [(_over_fastest(row), row) for row in times if set(KERNELS) <= row.keys()]
+    if compared:
+        ratio, row = max(compared, key=lambda pair: pair[0])
+        where = f"{row['grid']}, {row['dtype']}, {row['pass']}, batch {row['batch']}"
+        yield _line(f"worst choice of {len(compared)} ({where}): time, ours / fastest kernel", ratio, CHOICE)
     for dtype in ("fp32", "bf16"):
         for direction, limit in MEMORY.items():
             yield from _memory_lines(_where(memory, dtype=dtype, **{"pass": direction}), large, limit)
+
+
+def _over_fastest(row: Row) -> float:
+    """Time of the kernel that is chosen over that of the fastest."""
+    return _number(row, "auto") / min(_number(row, name) for name in KERNELS if name != "auto")
 
 
 def _memory_lines(rows: Sequence[Row], large: str, limit: float) -> Iterator[dict[str, object]]:

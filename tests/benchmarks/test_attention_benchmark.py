@@ -222,6 +222,19 @@ def test_the_whole_run_answers_everything_that_was_asked() -> None:
     assert sum("32x32 to 128x128" in line for line in lines) == 4
 
 
+def test_the_worst_choice_of_a_kernel_is_named() -> None:
+    kernels = dict.fromkeys(KERNELS, 2.0)
+    times = [
+        time_row(20, "fp32", "forward", (1.0, 1.0)) | kernels,
+        time_row(20, "bf16", "forward", (1.0, 1.0), batch=8) | kernels | {"mask": 1.0, "auto": 1.5},
+    ]
+    line = {"measured": "1.500", "asked": "<= 1.25", "kept": "no"}
+    where = "20x20, bf16, forward, batch 8"
+    assert list(asked(times, [], LIMITS)) == [
+        {"what": f"worst choice of 2 ({where}): time, ours / fastest kernel"} | line
+    ]
+
+
 def test_nothing_measured_nothing_said() -> None:
     assert body([], [], [], LIMITS) == ""
 
