@@ -79,8 +79,9 @@ def by_distance(top1: dict[str, list[tuple[float, ...]]], folder: Path) -> Outco
             path.parent.mkdir(parents=True, exist_ok=True)
             wrong = number >= np.round(100 * np.array(row))[group]
             save_predictions(Predictions(wrong.astype(np.int32), np.zeros_like(group), group), path)
+            table = each.folder / "eval.json"
             places = tuple(
-                Evaluation("distance", (a + b) / 2, {"top1": row[k]}, 100, f"{a:g} to {b:g}", path, k)
+                Evaluation("distance", (a + b) / 2, {"top1": row[k]}, 100, f"{a:g} to {b:g}", table, k)
                 for k, (a, b) in enumerate(pairwise(EDGES))
             )
             runs.append(replace(each, evaluations=places))

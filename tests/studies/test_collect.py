@@ -163,7 +163,7 @@ def test_intervals_of_the_runs_own_evaluation_are_places(tmp_path):
     outcome = collect(plan)
     (place,) = outcome.arms[0].runs[0].evaluations  # without images there is no score
     assert (place.at, place.scores, place.images, place.label) == (24, {"top1": 0.75}, 10, "16 to 32")
-    assert (place.per_image, place.group) == (plan.runs[0].folder / "predictions.npz", 0)
+    assert (place.table, place.group) == (plan.runs[0].folder / "eval.json", 0)
     assert outcome.arms[0].trained_at == {}
     (plan.runs[0].folder / "eval.json").write_text("{}")
     with pytest.raises(ValueError, match=r"eval\.json: there is no top1_by_distance"):
@@ -181,13 +181,11 @@ def test_detectors_have_box_and_mask_scores(tmp_path):
     for run in plan.runs:
         found = {"bbox": {"ap": 0.5}, "segm": {"ap": 0.25}}
         (run.folder / "eval-image_size-24.json").write_text(json.dumps(found))
-        for name in ("matches.npz", "matches-image_size-24.npz"):
-            (run.folder / name).touch()
     run = collect(plan).arms[0].runs[0]
     assert run.scores == {"mask_ap": 0.375}
     assert [e.scores for e in run.evaluations] == [{"mask_ap": 0.375}, {"mask_ap": 0.25}]
-    files = [e.per_image and e.per_image.name for e in run.evaluations]
-    assert files == ["matches.npz", "matches-image_size-24.npz"]
+    tables = [e.table and e.table.name for e in run.evaluations]
+    assert tables == ["eval.json", "eval-image_size-24.json"]
 
 
 def test_a_run_that_found_no_part_has_no_side_accuracy(tmp_path):

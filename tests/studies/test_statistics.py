@@ -124,7 +124,7 @@ def test_images_of_one_interval_of_a_quantity(tmp_path: Path):
         folder.mkdir()
         save_predictions(Predictions((~right).astype(np.int32), target, group), folder / "predictions.npz")
         score = float(right[group == 1].mean())
-        place = Evaluation("d", 2.0, {"top1": score}, 20, per_image=folder / "predictions.npz", group=1)
+        place = Evaluation("d", 2.0, {"top1": score}, 20, table=folder / "eval.json", group=1)
         arms.append(Arm(name, name, (run(0, {}, folder, evaluations=(place,)),)))
     found = difference(outcome_of(*arms), "top1", ImageSampler(500), ("d", 2.0))
     assert found is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from botvision.io.files import write_text
-from botvision.metrics.bootstrap import ImageSampler, interval_of, per_image_stem
+from botvision.metrics.bootstrap import ImageSampler, interval_of, per_image_file
 from botvision.metrics.seeds import Interval
 
 FILE = "attention_use.json"
@@ -168,11 +168,6 @@ def effect_of(
             interval = interval_of(ours.samples - theirs.samples)
             contributions[name] = Contribution(ours.whole - theirs.whole, interval)
     return Effect(*label, scores, contributions)
-
-
-def per_image_file(table: Path, metric: str) -> Path:
-    """Return where an evaluation says what it made of single images, beside its JSON."""
-    return table.with_name(f"{per_image_stem(metric)}{table.stem.removeprefix('eval')}.npz")
 
 
 def save_use(use: AttentionUse, path: Path) -> None:

@@ -115,6 +115,7 @@ def interval_of(samples: npt.NDArray[np.float64]) -> Interval:
     return Interval(float(low), float(high))
 
 
-def per_image_stem(metric: str) -> str:
-    """Return how the file of single images begins that a metric is measured from."""
-    return "matches" if metric in AP or metric == SIDES else "predictions"
+def per_image_file(table: Path, metric: str) -> Path:
+    """Return where an evaluation keeps what it made of single images, beside its `eval*.json`."""
+    kind = "matches" if metric in AP or metric == SIDES else "predictions"
+    return table.with_name(f"{kind}{table.stem.removeprefix('eval')}.npz")

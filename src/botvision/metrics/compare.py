@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from botvision.metrics.runs import SCORES, Run
+from botvision.metrics.runs import SCORES, Run, different_versions
 from botvision.metrics.seeds import Difference, Spread, paired, spread
 
 # Settings whose difference is no line of its own: said in other words, or the very thing that is compared.
@@ -200,10 +200,7 @@ def _notes(runs: Sequence[Run]) -> Iterable[str]:
     commits = {run.commit for run in runs}
     if len(commits) > 1:
         yield f"the runs come from different commits: {_listed(commits)}"
-    for package in sorted({package for run in runs for package in run.versions}):
-        versions = {run.versions.get(package) for run in runs}
-        if len(versions) > 1:
-            yield f"the runs come from different versions of {package}: {_listed(versions)}"
+    yield from different_versions(runs)
 
 
 def _listed(values: Iterable[object]) -> str:

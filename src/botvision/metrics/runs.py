@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,15 @@ def _to_run(summary: dict[str, Any], folder: Path, path: Path) -> Run:
         settings=settings or {"recipe": str(summary.get("recipe"))},
         configured=bool(settings),
     )
+
+
+def different_versions(runs: Iterable[Run]) -> Iterator[str]:
+    """Say in a line each which packages the runs have in different versions."""
+    versions = [run.versions for run in runs]
+    for package in sorted({package for one in versions for package in one}):
+        found = {one.get(package, "unknown") for one in versions}
+        if len(found) > 1:
+            yield f"the runs come from different versions of {package}: {', '.join(sorted(found))}"
 
 
 def _settings(path: Path) -> dict[str, str]:

@@ -61,10 +61,13 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
     """Return ours minus theirs, both scores by seed; None if they share no seed."""
-    pairs = {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
-    values = list(pairs.values())
-    found = spread(values)
-    return None if found is None else Difference(found.mean, pairs, found.sd, student(values))
+    return difference({seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())})
+
+
+def difference(pairs: Mapping[int, float]) -> Difference | None:
+    """Return what differences by seed amount to; None without any."""
+    found = spread(list(pairs.values()))
+    return None if found is None else Difference(found.mean, pairs, found.sd, student(list(pairs.values())))
 
 
 def student(values: Sequence[float]) -> Interval | None:

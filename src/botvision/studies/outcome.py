@@ -17,7 +17,7 @@ from typing import Any
 from botvision.config.recipes import config_to_dict, load_config, value_at
 from botvision.io.files import read_object
 from botvision.metrics.attention_use import AttentionUse
-from botvision.metrics.runs import MAY_LACK, Run, read_run
+from botvision.metrics.runs import MAY_LACK, Run, different_versions, read_run
 from botvision.studies.plan import INCIDENTAL, Plan, PlannedRun, as_text, shown
 from botvision.studies.schedule import taken_from
 from botvision.studies.spec import Axis, Claim, Metric, Place, Term
@@ -45,8 +45,8 @@ class Evaluation:
         scores: by metric name.
         images: evaluated; None if it is not known.
         label: in tables, e.g. "160x160"; empty for `at` as a number.
-        per_image: its `matches*.npz` or `predictions*.npz`, if there is one, for intervals over images.
-        group: of the images in that file only those of this interval of a quantity; None for all.
+        table: its `eval*.json`; what was kept of single images lies beside it, for intervals over images.
+        group: of the images there only those of this interval of a quantity; None for all.
     """
 
     axis: str
@@ -54,7 +54,7 @@ class Evaluation:
     scores: Mapping[str, float]
     images: int | None = None
     label: str = ""
-    per_image: Path | None = None
+    table: Path | None = None
     group: int | None = None
 
 
@@ -309,11 +309,11 @@ def _evaluations(
     for axis, at in ((axis, at) for axis, places in plan.scale.at.items() for at in places):
         path = measured.get((axis, at), own)
         if path == own:
-            yield Evaluation(axis, at, scores, images, per_image=_per_image(own))
+            yield Evaluation(axis, at, scores, images, table=own)
         elif path is not None:
             found = read_object(path)
             there = _scores({name: _found(found, name) for name in plan.study.metrics}, plan, path)
-            yield Evaluation(axis, at, there, found.get("count", images), per_image=_per_image(path))
+            yield Evaluation(axis, at, there, found.get("count", images), table=path)
     for axis, spec in plan.study.axes.items():
         if spec.table is None:
             continue
@@ -325,14 +325,7 @@ def _evaluations(
         for group, (low, high, count, top1) in enumerate(rows):
             if top1 is not None:
                 middle, label = (low + high) / 2, f"{low:g} to {high:g}"
-                yield Evaluation(axis, middle, {"top1": top1}, count, label, _per_image(own), group)
-
-
-def _per_image(table: Path) -> Path | None:
-    """What an evaluation kept of single images, beside its eval*.json; None if it kept nothing."""
-    label = table.stem.removeprefix("eval")
-    files = (table.with_name(f"{kind}{label}.npz") for kind in ("matches", "predictions"))
-    return next((path for path in files if path.is_file()), None)
+                yield Evaluation(axis, middle, {"top1": top1}, count, label, own, group)
 
 
 def _found(values: Mapping[str, Any], metric: str) -> object:
@@ -451,10 +444,7 @@ def _notes(plan: Plan, runs: Sequence[Run], steps: StepTimes | None) -> Iterator
     hardware = {run.hardware for run in runs if run.hardware}
     if len(hardware) > 1 and len(_processors(runs)) == 1:
         yield f"The runs had {_listed(hardware)}: the same seed gives slightly other digits there."
-    for package in sorted({package for run in runs for package in run.versions}):
-        versions = {run.versions.get(package, "unknown") for run in runs}
-        if len(versions) > 1:
-            yield f"the runs come from different versions of {package}: {_listed(versions)}"
+    yield from different_versions(runs)
     copies = [f"{run.name} ({whose})" for run in plan.runs if (whose := taken_from(run.folder))]
     if copies:
         yield f"Trained for another study, with the same configuration and data: {', '.join(copies)}."

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from botvision.metrics.bootstrap import ImageSampler, interval_of, per_image_stem
-from botvision.metrics.seeds import LEVEL, Interval, Spread, spread, student
+from botvision.metrics.bootstrap import ImageSampler, interval_of, per_image_file
+from botvision.metrics.seeds import LEVEL, Difference, Interval, Spread, difference, spread
 from botvision.studies.outcome import Arm, Evaluation, Outcome, SeedRun
 from botvision.studies.spec import Claim, Place, Term
 from botvision.tables.markdown import points
@@ -26,23 +26,15 @@ EQUAL = 1e-6  # a score from the file of single images may differ from the summa
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(Difference):
     """A score of one arm minus that of another, or the difference of two such differences.
 
     Attributes:
-        mean: over the seeds.
-        pairs: by seed.
-        sd: sample standard deviation over the seeds; None for fewer than two.
-        over_seeds: Student's t; None for fewer than two seeds.
         over_images: bootstrap of the mean over the seeds; None where `no_images` says why.
         images: over which the bootstrap went.
         no_images: why there is no interval over images; empty if there is one.
     """
 
-    mean: float
-    pairs: Mapping[int, float]
-    sd: float | None
-    over_seeds: Interval | None
     over_images: Interval | None = None
     images: int | None = None
     no_images: str = ""
@@ -213,17 +205,16 @@ def contrast(
         if None not in scores:
             chosen[seed] = runs
             pairs[seed] = sum(sign * (score or 0.0) for (sign, *_), score in zip(terms, scores, strict=True))
-    found = spread(list(pairs.values()))
+    found = difference(pairs)
     if found is None:
         return None
-    over_seeds = student(list(pairs.values()))
     if sampler is None:
-        return Contrast(found.mean, pairs, found.sd, over_seeds)
+        return Contrast(**vars(found))
     try:
-        images = _over_images(list(chosen.values()), terms, metric, sampler)
+        interval, count = _over_images(list(chosen.values()), terms, metric, sampler)
     except ValueError as error:
-        return Contrast(found.mean, pairs, found.sd, over_seeds, no_images=str(error))
-    return Contrast(found.mean, pairs, found.sd, over_seeds, *images)
+        return Contrast(**vars(found), no_images=str(error))
+    return Contrast(**vars(found), over_images=interval, images=count)
 
 
 def _over_images(
@@ -239,13 +230,14 @@ def _over_images(
     counts: dict[bytes, int] = {}
     for members in runs:
         for run, (sign, _, place) in zip(members, terms, strict=True):
-            own = Evaluation("", 0.0, run.scores, per_image=run.folder / f"{per_image_stem(metric)}.npz")
+            own = Evaluation("", 0.0, run.scores, table=run.folder / "eval.json")
             found = own if place is None else run.evaluation(place)
-            if found is None or found.per_image is None or not found.per_image.is_file():
+            file = None if found is None or found.table is None else per_image_file(found.table, metric)
+            if found is None or file is None or not file.is_file():
                 raise ValueError("the runs kept nothing of single images")
-            sampled = sampler.sampled(found.per_image, metric, found.group)
+            sampled = sampler.sampled(file, metric, found.group)
             if abs(sampled.whole - found.scores[metric]) > EQUAL:
-                raise ValueError(f"{run.folder.name}/{found.per_image.name} does not give the run's score")
+                raise ValueError(f"{run.folder.name}/{file.name} does not give the run's score")
             means += sign * sampled.samples / len(runs)
             counts[sampled.mark] = sampled.images
             if marks.setdefault(place, sampled.mark) != sampled.mark:

@@ -19,11 +19,10 @@ from botvision.metrics.attention_use import (
     AttentionUse,
     Effect,
     effect_of,
-    per_image_file,
     run_facts,
     save_use,
 )
-from botvision.metrics.bootstrap import ImageSampler
+from botvision.metrics.bootstrap import ImageSampler, per_image_file
 from botvision.training.run import check_finished, evaluate, evaluation_files
 
 
