@@ -257,7 +257,7 @@ def test_training_on_images_of_which_one_has_no_object(tmp_path: Path):
     assert all(math.isfinite(loss) for loss in losses)
 
 
-def test_a_mask_detector_on_data_without_masks(tmp_path: Path):
+def test_a_mask_detector_on_data_without_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "a.png")
     box = {"id": 1, "image_id": 1, "category_id": 5, "bbox": [4, 4, 20, 20], "area": 400, "iscrowd": 0}
     content = {
@@ -273,9 +273,16 @@ def test_a_mask_detector_on_data_without_masks(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"boxes without masks; model\.detector\.masks false trains"):
         Detection(small(**where)).open()
     config = small(**where, model__detector__masks=False, train__epochs=1)
+    drawn, draw = [], detect.truth_and_prediction_sheet
+    monkeypatch.setattr(
+        detect,
+        "truth_and_prediction_sheet",
+        lambda pairs, classes: drawn.extend(pairs) or draw(pairs, classes),
+    )
     folder = train(config, tmp_path / "run", progress=False)
     assert {record["category_id"] for record in json.loads((folder / "results.json").read_text())} <= {5}
     assert dataclasses.asdict(config)["model"]["detector"]["masks"] is False
+    assert [(pair.truth.boxes.tolist(), pair.truth.masks) for pair in drawn] == [([[4, 4, 24, 24]], None)]
 
 
 def test_a_batch_of_one_that_batch_norm_cannot_average(tmp_path: Path):

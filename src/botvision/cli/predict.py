@@ -98,7 +98,6 @@ class _Images:
 
 
 def _detect(args: argparse.Namespace) -> int:
-    from botvision.coco.instances import Instances
     from botvision.data.images import read_image
     from botvision.inference.detector import DetectionPredictor, readable
     from botvision.inference.writers import (
@@ -140,10 +139,7 @@ def _detect(args: argparse.Namespace) -> int:
                 print(f"{each.file}: {objects_line(readable(each.found, categories), drawn)}")
             if images.data is not None and each.picture is not None:  # a few, all at once on one sheet
                 index = images.places[place]
-                target = images.data.instances(index)
-                target = target if images.data.has_masks else target | {"masks": None}
-                truth = Instances.of(target, each.found.size)
-                caption = images.data.name_of(index)
+                truth, caption = images.data.truth(index), images.data.name_of(index)
                 pairs.append(Pair(each.picture, truth, each.found.above(drawn), caption))
     names = [
         str(out / RESULTS),

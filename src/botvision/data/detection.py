@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from botvision.coco.annotations import Category
+from botvision.coco.instances import Instances
 from botvision.coco.problems import Problem
 from botvision.coco.sides import side_twins
 from botvision.config.data import DetectionDataConfig
@@ -110,6 +111,11 @@ class DetectionDataset(Dataset[Any]):
         target = self.source.instances(self.indices[index])
         target["image_id"] = torch.tensor(self.image_id(index))
         return target
+
+    def truth(self, index: int) -> Instances:
+        """Return the same objects to be drawn: boxes alone where the data have no masks."""
+        target = self.instances(index)
+        return Instances.of(target if self.has_masks else target | {"masks": None}, self.size_of(index))
 
     def point_of(self, index: int) -> tuple[int, int] | None:
         """Return (y, x) of the pixel in the middle of the largest box of `load`; None without a box."""

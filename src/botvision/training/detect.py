@@ -142,7 +142,7 @@ class Results:
             if not len(detections):
                 best = max((record["score"] for record in mine), default=0.0)
                 caption += f": nothing found with a score of {SHEET_SCORE:.0%} (best {best:.1%})"
-            pairs.append(Pair(picture, Instances.of(self.data.instances(index)), detections, caption))
+            pairs.append(Pair(picture, self.data.truth(index), detections, caption))
         return truth_and_prediction_sheet(pairs, self.data.classes)
 
     def result(self) -> DetectionMetrics:
