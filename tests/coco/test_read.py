@@ -121,6 +121,21 @@ BROKEN: list[tuple[str, Any, str, str]] = [
 ]  # fmt: skip
 
 
+LONG: list[tuple[str, str]] = [
+    *(("images", key) for key in ("id", "file_name", "height")),
+    *(("annotations", key) for key in ("id", "image_id", "category_id", "bbox", "area", "iscrowd")),
+]
+
+
+@pytest.mark.parametrize(("records", "key"), LONG)
+def test_a_message_quotes_a_long_value_in_part(records: str, key: str) -> None:
+    content = scene()
+    content[records][1][key] = ["a long story"] * 1000
+    lines = [problem.line for problem in parse(content).problems]
+    assert any("..." in line for line in lines)
+    assert max(map(len, lines)) < 200
+
+
 @pytest.mark.parametrize(("key", "value", "kind", "words"), BROKEN)
 def test_a_broken_annotation_is_named_and_left_out(key: str, value: object, kind: str, words: str) -> None:
     content = scene()

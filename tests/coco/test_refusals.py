@@ -156,6 +156,11 @@ def test_masks_need_the_size_of_their_image():
     del truth["images"][0]["height"]
     with pytest.raises(ValueError, match="masks need height and width of image 1"):
         evaluate_coco(truth, [], "segm")
+    truth["annotations"] = []
+    record = {**GOOD, "segmentation": {"size": [100, 100], "counts": SQUARE}}
+    message = "results: result 1: masks need height and width of image 1 in the ground truth's file"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        evaluate_coco(truth, [record], "segm")
 
 
 @pytest.mark.parametrize(("kind", "count"), [("box", 100), ("bbox", 0)])

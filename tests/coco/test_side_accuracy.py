@@ -121,6 +121,14 @@ def test_pairs_do_not_mix():
 def test_results_that_cannot_be_used_are_named():
     with pytest.raises(ValueError, match=r"^results: result 1: image_id 8 is not in"):
         side_accuracy(truth((7, LEFT, A)), found((8, LEFT, A, 0.5)))
+    mask = {
+        "image_id": 7,
+        "category_id": LEFT,
+        "score": 0.5,
+        "segmentation": {},
+    }  # not looked at, but counted
+    with pytest.raises(ValueError, match=r"^results: result 2: image_id 8 is not in"):
+        side_accuracy(truth((7, LEFT, A)), [mask, *found((8, LEFT, A, 0.5))])
 
 
 def test_samples_of_images_and_the_way_through_a_file(tmp_path: Path):

@@ -21,7 +21,6 @@ NUMBERS = (
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
     *("ar1", "ar10", "ar_max", "ar_small", "ar_medium", "ar_large"),
 )
-RECALL = tuple(i / 100 for i in range(101))
 ALL, SMALL, MEDIUM, LARGE = range(4)  # areas, as they lie in the arrays: all, < 32^2, up to 96^2, larger
 
 
@@ -59,8 +58,8 @@ class CocoMetrics:
             taken at this number.
         ar1: average recall at one detection; `ar10` at ten, or at `max_detections` if that is less.
         per_class: in ascending order of category ids.
-        precision50: mean over classes of the precision at each of the 101 `RECALL`s, at IoU .50; empty if the
-            ground truth has nothing.
+        precision50: mean over classes of the precision at the recalls 0, 0.01, ..., 1, at IoU .50; empty if
+            the ground truth has nothing.
         precision75: the same at IoU .75.
         precision: the same, mean over all ten IoUs.
     """

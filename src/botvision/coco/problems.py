@@ -26,7 +26,7 @@ class Problem:
     Attributes:
         kind: which part of the data it is about; "categories" are others than in training, "clipped" are all
             boxes that reach a little outside, "degenerate" are boxes and masks of no area, "file" missing
-            or unreadable images, "size" images of another size than the JSON says.
+            or unreadable images, "size" masks in images of unknown size.
         line: one sentence with the file and the ids.
         image_id: of the image, where known.
         annotation_id: of the annotation, where it is about one.

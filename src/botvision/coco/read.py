@@ -73,8 +73,8 @@ def read_coco(path: str | Path, categories: Sequence[Category] | None = None) ->
 
     Args:
         path: JSON with "images", "annotations" and "categories".
-        categories: of the training data, where this file is for validation: they decide about labels, and
-            the file's own must be among them.
+        categories: of the training data, where this file is for validation: they decide about labels.
+            Annotations of any other category, and an id that means something else here, are problems.
 
     Raises:
         DataError: one line, if there is no such file or it is no COCO file at all.
@@ -193,9 +193,9 @@ class Lists:
         named = [file if isinstance(file, str) else "" for file in files]
         if self.training:
             nameless = [not file for file in named]
-            records.refuse(nameless, "image", lambda k: f"file_name is {files[k]!r}, expected a path")
-            fault = "height x width is {!r} x {!r}, expected two whole numbers above 0"
-            records.refuse(~sized, "image", lambda k: fault.format(sides[0][k], sides[1][k]))
+            records.refuse(nameless, "image", lambda k: f"file_name is {short(files[k])}, expected a path")
+            wrong = "height x width is {} x {}, expected two whole numbers above 0".format
+            records.refuse(~sized, "image", lambda k: wrong(*(short(side[k]) for side in sides)))
             fault = "height x width is {} x {}, too large to be an image"
             large = heights.astype(np.float64) * widths > MAX_PIXELS
             records.refuse(large, "image", lambda k: fault.format(heights[k], widths[k]))
@@ -238,8 +238,8 @@ class Annotations:
         flat: bool (A), whose boxes have no area.
         crowd: bool (A).
         areas: float64 (A), as stated; not-a-number where they are not.
-        covered: float64 (A), pixels of the boxes; once masks are read, those of the masks of annotations that
-            state no area above 0.
+        covered: float64 (A), areas of the boxes; once masks are read, the pixels of run lengths, and of those
+            polygons whose annotations state no area above 0.
         bare: bool (A), without segmentation; known once masks are read.
         empty: bool (A), whose run lengths have no pixels; known once masks are read.
     """
@@ -263,13 +263,13 @@ class Annotations:
         self.image_sizes, self.sizes = sizes[:-1], sizes[self.images]
         records.sound &= ~np.isin(image_ids, file.broken_images)  # go with it, without a word each
         if file.training:
-            fault = "id is {!r}, expected a whole number".format
-            records.refuse(self.ids == NONE, "annotation", lambda k: fault(given["id"][k]))
+            fault = "id is {}, expected a whole number".format
+            records.refuse(self.ids == NONE, "annotation", lambda k: fault(short(given["id"][k])))
             records.refuse(repeated(self.ids, records.sound), "annotation", lambda _: "the id occurs twice")
-        unknown = "there is no {} with id {!r}".format
-        records.refuse(self.images < 0, "annotation", lambda k: unknown("image", given["image_id"][k]))
+        unknown = "there is no {} with id {}".format
+        records.refuse(self.images < 0, "annotation", lambda k: unknown("image", short(given["image_id"][k])))
         records.refuse(
-            self.categories < 0, "category", lambda k: unknown("category", given["category_id"][k])
+            self.categories < 0, "category", lambda k: unknown("category", short(given["category_id"][k]))
         )
         crowd = records.column("iscrowd", 0)
         odd = np.array([value not in (0, 1) for value in crowd], dtype=bool)

@@ -50,6 +50,7 @@ class FoundObjects:
         truth: whose images and categories they name.
         kind: boxes or masks.
         name: of the results, for messages.
+        counted: number of each result, for messages; by default 1, 2, ...
 
     Attributes:
         images: int64 (N), places.
@@ -62,10 +63,16 @@ class FoundObjects:
     """
 
     def __init__(
-        self, results: Sequence[Mapping[str, Any]], truth: CocoTruth, kind: Kind, name: str = "results"
+        self,
+        results: Sequence[Mapping[str, Any]],
+        truth: CocoTruth,
+        kind: Kind,
+        name: str = "results",
+        counted: Sequence[int] | None = None,
     ) -> None:
         self._truth = truth
-        records = Records(results, lambda k: (f"{name}: result {k + 1}", None, None))
+        counted = counted or range(1, len(results) + 1)
+        records = Records(results, lambda k: (f"{name}: result {counted[k]}", None, None))
         self.images = _known(records, "image_id", truth.images)
         self.categories = _known(records, "category_id", truth.category_ids)
         scores = records.column("score")
@@ -81,6 +88,9 @@ class FoundObjects:
             bad = ~(np.isfinite(self.boxes).all(axis=1) & (self.boxes[:, 2:] >= 0).all(axis=1))
             records.refuse(bad, "box", lambda k: f"bbox is {_said(given[k])}, {expected}")
         else:
+            unknown = (truth.sizes[self.images] == 0).any(axis=1)
+            needed = "masks need height and width of image {} in the ground truth's file".format
+            records.refuse(unknown, "size", lambda k: needed(truth.images[self.images[k]]))
             sound = np.flatnonzero(records.sound).tolist()
             rles, self._areas, faults = read_rles({k: given[k] for k in sound}, truth.sizes[self.images])
             self._masks = [*rles.values()]

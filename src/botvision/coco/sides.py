@@ -20,11 +20,11 @@ from botvision.coco.truth import CocoTruth, read_truth
 
 IOU = 0.5
 
-_SKELETON, _SIDES = 0, 1
 _LETTERS = {"l": "left", "lh": "left", "r": "right", "rh": "right"}
 _OTHER = {"left": "right", "right": "left"}
 
 Key = tuple[str, tuple[str, ...]]
+"""A name without its sides, and its sides."""
 
 
 def side_twins(names: Sequence[str]) -> dict[int, int]:
@@ -43,7 +43,7 @@ def side_twins(names: Sequence[str]) -> dict[int, int]:
     """
     keys = [_key(name) for name in names]
     counts = Counter(keys)
-    places = {key: place for place, key in enumerate(keys) if key[_SIDES] and counts[key] == 1}
+    places = {key: place for place, key in enumerate(keys) if key[1] and counts[key] == 1}
     mirrored = ((skeleton, tuple(_OTHER[side] for side in sides)) for skeleton, sides in places)
     return {
         place: places[twin] for place, twin in zip(places.values(), mirrored, strict=True) if twin in places
@@ -122,7 +122,8 @@ def side_accuracy(
         return None
     pairs = np.array([min(k, twins.get(k, -1)) for k in range(len(truth.categories))])  # -1: no twin
     records, name = read_results(results)
-    found = FoundObjects([record for record in records if "bbox" in record], truth, "bbox", name)
+    boxes = {number: record for number, record in enumerate(records, 1) if "bbox" in record}
+    found = FoundObjects([*boxes.values()], truth, "bbox", name, [*boxes])
     (image, category), count = truth.places, len(pairs)
     parts, hits, right = (np.zeros(len(truth.images), dtype=np.int32) for _ in range(3))
     objects = np.flatnonzero((pairs[category] >= 0) & ~truth.crowd)
