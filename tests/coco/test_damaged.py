@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from botvision.coco.evaluate import evaluate_coco
-from botvision.coco.results import to_results
+from botvision.coco.instances import Instances
 from botvision.coco.truth import KINDS, read_truth
 from botvision.config.data import DetectionDataConfig
 from botvision.data.check import check_data
@@ -72,9 +72,8 @@ def detections(data: DetectionDataset, chance: random.Random) -> list[dict[str, 
         found = data.instances(index)
         boxes = found["boxes"] + chance.choice([0, 1, 2])
         scores = torch.tensor([chance.random() for _ in boxes])
-        records += to_results(
-            data.image_id(index), boxes, found["labels"], scores, found["masks"], category_ids=ids
-        )
+        moved = Instances.of(found | {"boxes": boxes, "scores": scores})
+        records += moved.records(data.image_id(index), ids)
     return records
 
 

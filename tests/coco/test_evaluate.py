@@ -13,12 +13,12 @@ import hotcoco
 import numpy as np
 import pytest
 import torch
-from hotcoco import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from botvision.coco.evaluate import NUMBERS, CocoMetrics, evaluate_coco
-from botvision.coco.results import kinds_in, to_results
+from botvision.coco.instances import Instances
+from botvision.coco.results import kinds_in
 from botvision.coco.truth import Kind, read_truth
 from tests.coco.scenes import Scene, crowds_as_rle, random_scene, scene_of_boxes
 
@@ -207,7 +207,7 @@ def test_evaluation_is_silent(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_ground_truth_fed_back_through_to_results_is_perfect():
+def test_ground_truth_fed_back_as_records_is_perfect():
     scene = crowds_as_rle(random_scene(8))
     ids = [category["id"] for category in scene.truth["categories"]]
     coco = hotcoco.COCO(scene.truth)
@@ -219,56 +219,8 @@ def test_ground_truth_fed_back_through_to_results_is_perfect():
         labels = torch.tensor([ids.index(a["category_id"]) + 1 for a in objects], dtype=torch.int64)
         size = (len(objects), image["height"], image["width"])
         masks = np.array([coco.ann_to_mask(a) for a in objects], dtype=bool).reshape(size)
-        found = torch.ones(len(objects))
-        records += to_results(image["id"], boxes, labels, found, torch.from_numpy(masks), category_ids=ids)
+        found = {"boxes": boxes, "labels": labels, "scores": torch.ones(len(objects)), "masks": masks}
+        records += Instances.of(found).records(image["id"], ids)
     for kind in ("bbox", "segm"):
         numbers = evaluate_coco(scene.truth, json.loads(json.dumps(records)), kind, 100)
         assert (numbers.ap, numbers.ar_max) == (pytest.approx(1), pytest.approx(1))
-
-
-def test_records_hold_plain_values_and_the_original_category():
-    boxes = torch.tensor([[0.123456, 1, 10.5, 21.25]])
-    mask = torch.zeros(1, 30, 40, dtype=torch.uint8)
-    mask[0, 1:21, :10] = 255
-    (record,) = to_results(7, boxes, torch.tensor([2]), torch.tensor([0.1]), mask, category_ids=[3, 90])
-    assert {k: v for k, v in record.items() if k != "segmentation"} == {
-        "image_id": 7, "category_id": 90, "bbox": [0.12, 1.0, 10.38, 20.25], "score": 0.1
-    }  # fmt: skip
-    assert record["segmentation"]["size"] == [30, 40]
-    assert rle.area(record["segmentation"]) == 200
-    (again,) = to_results(
-        7, boxes, np.array([2]), np.array([0.1]), [record["segmentation"]], category_ids=[3, 90]
-    )
-    assert json.dumps(again) == json.dumps(record)
-    assert to_results(7, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0), category_ids=[3]) == []
-
-
-def test_scores_a_float32_apart_stay_apart():
-    near = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0))
-    records = to_results(
-        1,
-        torch.zeros(2, 4),
-        torch.ones(2, dtype=torch.long),
-        torch.stack([near, near / 1.0000001]),
-        category_ids=[1],
-    )
-    assert records[0]["score"] > records[1]["score"]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"labels": [3]}, "image 7: labels 3 to 3, expected 1 to 2"),
-        ({"labels": [0]}, "image 7: labels 0 to 0, expected 1 to 2"),
-        ({"scores": [0.1, 0.2]}, "image 7: 1 boxes, 1 labels, 2 scores; expected as many of each"),
-        ({"scores": [math.nan]}, "image 7: boxes or scores are not finite"),
-        ({"masks": np.zeros((1, 4, 4))}, "image 7: mask of float64 (4, 4), expected bool or uint8 (H, W)"),
-        ({"masks": np.zeros((1, 1, 4, 4), bool)}, "image 7: mask of bool (1, 4, 4), expected"),
-    ],
-)
-def test_detections_that_make_no_record_are_refused(change, message):
-    given = {"boxes": np.zeros((1, 4)), "labels": [1], "scores": [0.5], "masks": None} | change
-    values = {k: np.array(v) if isinstance(v, list) else v for k, v in given.items()}
-    with pytest.raises(ValueError) as error:  # noqa: PT011 the message is compared whole
-        to_results(7, **values, category_ids=[3, 90])
-    assert str(error.value).startswith(message)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from botvision.coco.evaluate import evaluate_coco
-from botvision.coco.results import to_results
+from botvision.coco.instances import Instances
 from botvision.config.data import DetectionDataConfig
 from botvision.data.detection import DetectionDataset, open_detection_split
 
@@ -22,9 +22,7 @@ def perfect_results(data: DetectionDataset) -> list[dict]:
     for index in range(len(data)):
         found = data.instances(index)
         scores = torch.ones(len(found["labels"]))
-        records += to_results(
-            data.image_id(index), found["boxes"], found["labels"], scores, found["masks"], category_ids=ids
-        )
+        records += Instances.of(found | {"scores": scores}).records(data.image_id(index), ids)
     return json.loads(json.dumps(records))
 
 

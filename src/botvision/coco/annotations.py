@@ -6,6 +6,7 @@ polygon point. As many small masks (nuclei) take 12 MB, the bytes of their compr
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ import numpy.typing as npt
 
 from botvision.coco.masks import empty_rle, rle_boxes
 from botvision.coco.problems import Problem
+
+MOST_DECIMALS = 8  # of coordinates of which many are turned to decimals at once
 
 
 class Category(NamedTuple):
@@ -103,6 +106,14 @@ class CocoAnnotations:
         pieces = range(int(self.polygons[annotation]), int(self.polygons[annotation + 1]))
         return [self.coordinates[self.points[p] : self.points[p + 1]].reshape(-1, 2) for p in pieces]
 
+    def segmentations(self) -> list[str | list[list[float]]]:
+        """Return each annotation's compressed run lengths, or else its polygons, flat, if it has any."""
+        numbers, letters = decimals(self.coordinates), self.counts.tobytes().decode("ascii")
+        rings = [numbers[start:stop] for start, stop in pairwise(self.points.tolist())]
+        outlines = [rings[start:stop] for start, stop in pairwise(self.polygons.tolist())]
+        runs = [letters[start:stop] for start, stop in pairwise(self.runs.tolist())]
+        return [run or outline for run, outline in zip(runs, outlines, strict=True)]
+
     def select(self, chosen: npt.NDArray[np.int64]) -> "CocoAnnotations":
         """Return some annotations in another order, which must be that of the images; all images stay."""
         polygons, pieces = _reorder(self.polygons, chosen)
@@ -174,40 +185,43 @@ class CocoFile:
     annotations: CocoAnnotations
     problems: list[Problem]
 
-    def annotation_record(self, index: int) -> dict[str, Any]:
-        """Return an annotation as COCO has it, with its own ids."""
-        annotations = self.annotations
-        image = self.images[int(annotations.images[index])]
-        record: dict[str, Any] = {
-            "id": int(annotations.ids[index]),
-            "image_id": image.id,
-            "category_id": self.categories[int(annotations.categories[index])].id,
-            "bbox": annotations.boxes[index].tolist(),
-            "area": float(annotations.areas[index]),
-            "iscrowd": int(annotations.crowd[index]),
-        }
-        rle = annotations.rle_of(index)
-        if rle:
-            record["segmentation"] = {"size": [image.height, image.width], "counts": rle.decode("ascii")}
-        elif polygons := annotations.polygons_of(index):
-            record["segmentation"] = [decimals(polygon) for polygon in polygons]
-        elif annotations.has_masks:  # no area, and nothing that could be read as its mask
-            record["segmentation"] = empty_rle((image.height, image.width))
-        return record
-
     def to_dict(self, images: Iterable[int] | None = None) -> dict[str, Any]:
         """Return the COCO file of some images (by index; all by default), as `json.dump` takes it."""
         chosen = range(len(self.images)) if images is None else list(images)
-        records = (self.images[i] for i in chosen)
+        parts = [np.arange(*self.annotations.first[i : i + 2]) for i in chosen]
+        own = self.annotations.select(np.concatenate([np.empty(0, np.int64), *parts]))
+        columns = (own.ids, own.images, own.categories, own.boxes, own.areas, own.crowd)
+        records = []
+        for (number, i, category, box, area, crowd), mask in zip(
+            zip(*(column.tolist() for column in columns), strict=True), own.segmentations(), strict=True
+        ):
+            image = self.images[i]
+            record = {"id": number, "image_id": image.id, "category_id": self.categories[category].id}
+            record |= {"bbox": box, "area": area, "iscrowd": int(crowd)}
+            if isinstance(mask, str):
+                record["segmentation"] = {"size": [image.height, image.width], "counts": mask}
+            elif mask:
+                record["segmentation"] = mask
+            elif self.annotations.has_masks:  # no area, and nothing that could be read as its mask
+                record["segmentation"] = empty_rle((image.height, image.width))
+            records.append(record)
+        sizes = ((r.id, r.file, r.height, r.width) for r in (self.images[i] for i in chosen))
         return {
             "images": [
-                {"id": r.id, "file_name": r.file, "height": r.height, "width": r.width} for r in records
+                dict(zip(("id", "file_name", "height", "width"), size, strict=True)) for size in sizes
             ],
-            "annotations": [self.annotation_record(a) for i in chosen for a in self.annotations.of_image(i)],
-            "categories": [{"id": category.id, "name": category.name} for category in self.categories],
+            "annotations": records,
+            "categories": [category._asdict() for category in self.categories],
         }
 
 
 def decimals(coordinates: npt.NDArray[np.float32]) -> list[float]:
     """Return the shortest decimal numbers that are these float32: 61.87, not 61.869998931884766."""
-    return coordinates.reshape(-1).astype("U32").astype(np.float64).tolist()
+    given = coordinates.reshape(-1)
+    found, left = given.astype(np.float64), np.arange(len(given))
+    for places in range(MOST_DECIMALS):
+        rounded = found[left].round(places)
+        fits = rounded.astype(np.float32) == given[left]
+        found[left[fits]], left = rounded[fits], left[~fits]
+    found[left] = given[left].astype("U32")  # the shortest there are, at eight microseconds each
+    return found.tolist()

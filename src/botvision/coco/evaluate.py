@@ -107,7 +107,7 @@ def evaluate_coco(
 
     Args:
         truth: COCO instances as a dict or a JSON file, or what `read_truth` made of them.
-        results: records of `to_results`, or a JSON file of them. Their order decides between equal scores.
+        results: made by `Instances.records`, or a JSON file of them. Their order decides between equals.
         kind: "bbox" or "segm". For masks a box beside the mask is not looked at.
         max_detections: the highest scores of one class in one image that count, as pycocotools counts them.
         name: of the results, for messages; by default the file's.

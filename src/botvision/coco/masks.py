@@ -64,22 +64,6 @@ def decode(rles: Sequence[Rle], size: tuple[int, int]) -> Masks:
         raise DataError(f"run lengths of a mask: {error}") from error
 
 
-class LazyMasks(Sequence[Masks]):
-    """Run lengths that look like a list of N masks uint8 (H, W); each is decoded when it is asked for."""
-
-    def __init__(self, rles: Sequence[Rle]) -> None:
-        self.rles = rles
-
-    def __len__(self) -> int:
-        return len(self.rles)
-
-    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - a slice gives another of these
-        if isinstance(index, slice):
-            return LazyMasks(self.rles[index])
-        height, width = self.rles[index]["size"]
-        return decode([self.rles[index]], (height, width))[0]
-
-
 def decode_into(rles: Sequence[Rle], out: Masks, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Decode run lengths into some of many masks.
 

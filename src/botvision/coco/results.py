@@ -1,4 +1,4 @@
-"""COCO's results: detections as JSON records, made and checked."""
+"""COCO's results: detections as JSON records, read and checked."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,9 +7,6 @@ from typing import Any
 import hotcoco
 import numpy as np
 import numpy.typing as npt
-import torch
-from hotcoco import mask as codec
-from torch import Tensor
 
 from botvision.coco.masks import read_rles
 from botvision.coco.problems import Records, are_objects, boxes, numbers, places, short, whole_numbers
@@ -122,80 +119,3 @@ def _known(records: Records, key: str, known: npt.NDArray[np.int64]) -> npt.NDAr
 
 def _said(value: object) -> str:
     return "missing" if value is None else short(value)
-
-
-def to_results(
-    image_id: int,
-    boxes: Tensor | np.ndarray,
-    labels: Tensor | np.ndarray,
-    scores: Tensor | np.ndarray,
-    masks: Tensor | np.ndarray | Sequence[Mapping[str, Any]] | None = None,
-    *,
-    category_ids: Sequence[int],
-) -> list[dict[str, Any]]:
-    """Return the detections of one image as COCO result records, in the order in which they come.
-
-    Coordinates are rounded to a hundredth of a pixel, COCO's own precision, so that ground truth survives the
-    way through float32; scores are the shortest decimals of their float32, so that no two become equal.
-
-    Args:
-        image_id: of the image in the ground truth.
-        boxes: float (N, 4), x1, y1, x2, y2 in pixels of the original image.
-        labels: int (N,), 1..K.
-        scores: float (N,).
-        masks: bool or uint8 (N, H, W), or N RLEs; None for boxes alone.
-        category_ids: K; that of label k is at k - 1.
-
-    Raises:
-        ValueError: lengths that differ, a label without a category, numbers that are not finite, masks that
-            are no truth values.
-    """
-    corners = _array(boxes).astype(np.float64).reshape(-1, 4)
-    numbers, confidences = _array(labels), _array(scores).astype(np.float32)
-    n = len(corners)
-    if numbers.shape != (n,) or confidences.shape != (n,) or (masks is not None and len(masks) != n):
-        counts = f"{n} boxes, {len(numbers)} labels, {len(confidences)} scores"
-        counts += "" if masks is None else f", {len(masks)} masks"
-        raise ValueError(f"image {image_id}: {counts}; expected as many of each")
-    if not (np.isfinite(corners).all() and np.isfinite(confidences).all()):
-        raise ValueError(f"image {image_id}: boxes or scores are not finite")
-    if n and not 1 <= numbers.min() <= numbers.max() <= len(category_ids):
-        raise ValueError(
-            f"image {image_id}: labels {numbers.min()} to {numbers.max()}, expected 1 to {len(category_ids)}"
-        )
-    sized = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(2)
-    records: list[dict[str, Any]] = [
-        {
-            "image_id": int(image_id),
-            "category_id": int(category_ids[int(label) - 1]),
-            "bbox": box,
-            "score": float(str(score)),
-        }
-        for label, box, score in zip(numbers, sized.tolist(), confidences, strict=True)
-    ]
-    if masks is not None:
-        for record, mask in zip(records, masks, strict=True):
-            record["segmentation"] = _to_rle(mask, image_id)
-    return records
-
-
-def _to_rle(mask: Tensor | np.ndarray | Mapping[str, Any], image_id: int) -> dict[str, Any]:
-    """One mask (H, W) as an RLE that JSON can hold."""
-    if isinstance(mask, Mapping):
-        encoded = dict(mask)
-    else:
-        array = _array(mask)
-        if array.ndim != 2 or array.dtype not in (np.bool_, np.uint8):
-            raise ValueError(
-                f"image {image_id}: mask of {array.dtype} {array.shape}, expected bool or uint8 (H, W)"
-            )
-        encoded = dict(codec.encode(np.asfortranarray(array != 0)))
-    if isinstance(encoded["counts"], bytes):
-        encoded["counts"] = encoded["counts"].decode("ascii")
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"]}
-
-
-def _array(values: Tensor | np.ndarray) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        return values.detach().cpu().float().numpy() if values.is_floating_point() else values.cpu().numpy()
-    return np.asarray(values)

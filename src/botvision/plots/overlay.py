@@ -25,7 +25,6 @@ PALETTE = (
     (255, 159, 28), (46, 144, 255), (0, 200, 140), (240, 228, 66),
     (232, 76, 20), (214, 108, 214), (86, 204, 242), (148, 103, 255),
 )  # fmt: skip
-CROWD_COLOUR = (200, 205, 212)
 BAR, PALE_BAR = "#1f5fbf", "#9db9e3"
 FILL, HALO = 0.42, 0.55  # opacity of a mask, and of the dark seam around its outline
 SHORTEST_SIDE, LONGEST_SIDE = 768, 1600  # of a finished picture, in pixels
@@ -91,14 +90,11 @@ def overlay(
         colours = instance_colours(boxes)
     elif colours is None:
         colours = [class_colour(label - 1) for label in labels.tolist()]
-    crowd = np.zeros(len(boxes), bool) if objects.crowd is None else objects.crowd
-    colours = [CROWD_COLOUR if many else own for own, many in zip(colours, crowd, strict=True)]
     order = np.argsort(-_areas(boxes), kind="stable").tolist()
     line = max(1, round(max(size) / 420))
     if objects.masks is not None:
         for i in order:
-            fill = FILL / 2 if crowd[i] else FILL
-            _draw_mask(picture, objects.masks[i], colours[i], fill, line)
+            _draw_mask(picture, objects.mask(i), colours[i], line)
         line = max(1, line // 2)  # of the boxes around them
     if objects.masks is None or not plain:
         draw = ImageDraw.Draw(picture)
@@ -305,7 +301,7 @@ def _with_legend(
     return wider
 
 
-def _draw_mask(picture: Image.Image, mask: npt.NDArray[Any], colour: Colour, fill: float, line: int) -> None:
+def _draw_mask(picture: Image.Image, mask: npt.NDArray[Any], colour: Colour, line: int) -> None:
     """Blend one mask (H, W) into a picture of any size, in place; only its surroundings are touched."""
     shape = Image.fromarray((mask != 0).astype(np.uint8) * 255)
     within = shape.getbbox()
@@ -330,7 +326,7 @@ def _draw_mask(picture: Image.Image, mask: npt.NDArray[Any], colour: Colour, fil
     inside = shape.filter(ImageFilter.MinFilter(2 * line + 1))
     around = shape.filter(ImageFilter.MaxFilter(3))
     for part, opacity, paint in (
-        (shape, fill, colour),
+        (shape, FILL, colour),
         (ImageChops.subtract(around, shape), HALO, (0, 0, 0)),
         (ImageChops.subtract(shape, inside), 1.0, colour),
     ):
@@ -400,8 +396,6 @@ def _texts(objects: "Instances", labels: npt.NDArray[np.int64], classes: Sequenc
         scores = objects.scores.astype(np.float64)
         # Not "100%" for what is not quite certain: nothing a network says is.
         texts = [f"{t} {min(99, math.floor(100 * s + 0.5))}%" for t, s in zip(texts, scores, strict=True)]
-    if objects.crowd is not None:
-        texts = [f"{t} (crowd)" if c else t for t, c in zip(texts, objects.crowd, strict=True)]
     return texts
 
 

@@ -20,7 +20,6 @@ from botvision.coco.evaluate import CocoMetrics, evaluate_coco
 from botvision.coco.instances import Instances
 from botvision.coco.masks import encode
 from botvision.coco.matches import Matches, match_coco, save_matches
-from botvision.coco.results import to_results
 from botvision.coco.sides import SideAccuracy, side_accuracy
 from botvision.coco.truth import CocoTruth, Kind, read_truth
 from botvision.config.detector import needs_weights
@@ -122,11 +121,8 @@ class Results:
         for found, index in zip(detections, indices.tolist(), strict=True):
             if not bool(found["scores"].isfinite().all() and found["boxes"].isfinite().all()):
                 raise DivergedError(f"the detections of {self.data.name_of(index)} are not finite: {ADVICE}")
-            self.records += to_results(
-                self.data.image_id(index), found["boxes"], found["labels"], found["scores"],
-                found.get("masks") if self._masks else None,
-                category_ids=self._ids,
-            )  # fmt: skip
+            objects = Instances.of(found if self._masks else {**found, "masks": None})
+            self.records += objects.records(self.data.image_id(index), self._ids)
 
     def sheet(self) -> Image.Image:
         """Return ground truth beside detections of a dozen images spread over the data."""
