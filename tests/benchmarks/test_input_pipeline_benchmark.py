@@ -19,7 +19,7 @@ from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.data.classification import open_splits
 from botvision.data.counter_rng import uniform
 from botvision.data.detection import DetectionDataset
-from botvision.data.detection_transforms import DRAWS, View, choose_view
+from botvision.data.detection_transforms import DRAWS, Window, choose_window
 from botvision.data.transforms import normalise, windows
 from input_pipeline import FULL, SMOKE, body, cifar, coco, members_of
 from pipelines import (
@@ -44,16 +44,16 @@ with_data = pytest.mark.skipif(
 CPU = torch.device("cpu")
 
 
-def window(pixels: Tensor, view: View, mode: F.InterpolationMode) -> Tensor:
-    """torchvision's way to a view of ours: scale everything, cut, mirror."""
-    scaled = F.resize(pixels, list(view.scaled), interpolation=mode, antialias=True)
-    out = F.crop(scaled, view.top, view.left, *view.size)
-    return F.horizontal_flip(out) if view.mirrored else out
+def scaled_and_cut(pixels: Tensor, window: Window, mode: F.InterpolationMode) -> Tensor:
+    """torchvision's way to a window of ours: scale everything, cut, mirror."""
+    scaled = F.resize(pixels, list(window.scaled), interpolation=mode, antialias=True)
+    out = F.crop(scaled, window.top, window.left, *window.size)
+    return F.horizontal_flip(out) if window.mirrored else out
 
 
-def views(data: DetectionDataset, count: int) -> list[View]:
+def chosen_windows(data: DetectionDataset, count: int) -> list[Window]:
     draws = [uniform(DRAWS, data.seed, 0, index)[0].tolist()[:4] for index in range(count)]
-    return [choose_view(data.size_of(index), data.config, draw) for index, draw in enumerate(draws)]
+    return [choose_window(data.size_of(index), data.config, draw) for index, draw in enumerate(draws)]
 
 
 @with_data
@@ -62,13 +62,15 @@ def test_with_the_same_scale_and_crop_both_deliver_the_same_sample(recipe: str) 
     data = coco(recipe, DATA / "coco", dataclasses.replace(FULL, limit=12))
     found, places = torchvision_coco(DATA / "coco", None)
     both = either = 0
-    for index, view in enumerate(views(data, len(data))):
+    for index, window in enumerate(chosen_windows(data, len(data))):
         image, target, _ = data[(0, index)]
         picture, theirs = found[places[data.image_id(index)]]
-        expected = window(F.pil_to_tensor(picture), view, F.InterpolationMode.BILINEAR)
+        expected = scaled_and_cut(F.pil_to_tensor(picture), window, F.InterpolationMode.BILINEAR)
         difference = (image.int() - expected.int()).abs()
-        assert difference.max() <= 1 if view.reduction == 1 else difference.float().mean() < 1
-        masks = window(theirs["masks"].as_subclass(Tensor), view, F.InterpolationMode.NEAREST_EXACT).bool()
+        assert difference.max() <= 1 if window.reduction == 1 else difference.float().mean() < 1
+        masks = scaled_and_cut(
+            theirs["masks"].as_subclass(Tensor), window, F.InterpolationMode.NEAREST_EXACT
+        ).bool()
         seen = masks.flatten(1).any(1)
         # category ids have gaps, labels have none
         names = [data.categories[label - 1].id for label in target["labels"].tolist()]
@@ -77,7 +79,7 @@ def test_with_the_same_scale_and_crop_both_deliver_the_same_sample(recipe: str) 
         both += int((masks[seen] & target["masks"].bool()).sum())
         either += int((masks[seen] | target["masks"].bool()).sum())
         # which moves an edge by up to a pixel of the file
-        grown = math.ceil(max(view.scale)) + 1
+        grown = math.ceil(max(window.scale)) + 1
         assert (boxes_of(masks[seen]) - target["boxes"]).abs().max() <= grown
     assert both / either > 0.97
 

@@ -12,22 +12,22 @@ from torchvision.transforms.v2 import functional as F
 from botvision.coco import masks
 from botvision.config.data import DetectionDataConfig
 from botvision.data import detection_transforms
-from botvision.data.detection_transforms import View, choose_view, jitter_colors, pack, unpack
+from botvision.data.detection_transforms import Window, choose_window, jitter_colors, pack, unpack
 from botvision.data.images import decode
 
 SOURCE = (60, 90)
 VIEWS = [
-    View(SOURCE, SOURCE, 0, 0, SOURCE, mirrored=False),
-    View(SOURCE, SOURCE, 0, 0, SOURCE, mirrored=True),
-    View(SOURCE, SOURCE, 7, 11, (40, 50), mirrored=True),
-    View(SOURCE, (120, 180), 13, 21, (64, 64), mirrored=False),
-    View(SOURCE, (120, 180), 13, 21, (64, 64), mirrored=True),
-    View(SOURCE, (33, 50), 0, 0, (33, 50), mirrored=False),
-    View(SOURCE, (33, 50), 5, 9, (20, 30), mirrored=True),
+    Window(SOURCE, SOURCE, 0, 0, SOURCE, mirrored=False),
+    Window(SOURCE, SOURCE, 0, 0, SOURCE, mirrored=True),
+    Window(SOURCE, SOURCE, 7, 11, (40, 50), mirrored=True),
+    Window(SOURCE, (120, 180), 13, 21, (64, 64), mirrored=False),
+    Window(SOURCE, (120, 180), 13, 21, (64, 64), mirrored=True),
+    Window(SOURCE, (33, 50), 0, 0, (33, 50), mirrored=False),
+    Window(SOURCE, (33, 50), 5, 9, (20, 30), mirrored=True),
 ]
 
 
-def whole_then_cut(picture: torch.Tensor, view: View, nearest: bool) -> torch.Tensor:
+def whole_then_cut(picture: torch.Tensor, view: Window, nearest: bool) -> torch.Tensor:
     """The long way: scale everything, cut, mirror."""
     mode = F.InterpolationMode.NEAREST_EXACT if nearest else F.InterpolationMode.BILINEAR
     scaled = F.resize(picture, list(view.scaled), interpolation=mode, antialias=not nearest)
@@ -37,7 +37,7 @@ def whole_then_cut(picture: torch.Tensor, view: View, nearest: bool) -> torch.Te
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_pixels_are_those_of_the_whole_image_scaled_and_cut(view: View) -> None:
+def test_pixels_are_those_of_the_whole_image_scaled_and_cut(view: Window) -> None:
     picture = torch.randint(0, 256, (3, *SOURCE), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     found, expected = view.image(picture), whole_then_cut(picture, view, nearest=False)
     assert (found.shape, found.dtype) == (expected.shape, torch.uint8)
@@ -46,7 +46,7 @@ def test_pixels_are_those_of_the_whole_image_scaled_and_cut(view: View) -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_window_resampled_alone_has_the_same_pixels(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_window_resampled_alone_has_the_same_pixels(view: Window, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = torch.randint(0, 256, (3, *SOURCE), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     whole = view.image(picture)
@@ -59,7 +59,7 @@ def test_a_window_resampled_alone_has_the_same_pixels(view: View, monkeypatch: p
 
 
 def test_an_image_scaled_far_beyond_its_window_is_never_made_whole() -> None:
-    view = View(SOURCE, (60_000, 90_000), 30_000, 45_000, (64, 64), mirrored=False)  # 20 GB of pixels
+    view = Window(SOURCE, (60_000, 90_000), 30_000, 45_000, (64, 64), mirrored=False)  # 20 GB of pixels
     assert view.image(torch.full((3, *SOURCE), 7, dtype=torch.uint8)).unique().tolist() == [7]
 
 
@@ -75,7 +75,7 @@ def test_an_image_scaled_far_beyond_its_window_is_never_made_whole() -> None:
 def test_a_file_is_decoded_with_pixels_to_spare_and_none_halved(
     source: tuple[int, int], scaled: tuple[int, int], reduction: int
 ) -> None:
-    assert View(source, scaled, 0, 0, scaled, mirrored=False).reduction == reduction
+    assert Window(source, scaled, 0, 0, scaled, mirrored=False).reduction == reduction
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -86,7 +86,7 @@ def test_a_picture_decoded_smaller_gives_nearly_the_same_window(
     rows, columns = torch.linspace(0, 9, 480)[:, None], torch.linspace(0, 12, 640)[None]
     waves = torch.stack([torch.sin(rows + k) * torch.cos(columns - k) for k in range(3)])
     pixels = (127 * (1 + waves)).to(torch.uint8)
-    view = View((480, 640), (120, 160), 120 - size[0], 160 - size[1], size, mirrored)
+    view = Window((480, 640), (120, 160), 120 - size[0], 160 - size[1], size, mirrored)
     assert view.reduction == 2
     stored = io.BytesIO()
     Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(stored, "JPEG", quality=95)
@@ -98,7 +98,7 @@ def test_a_picture_decoded_smaller_gives_nearly_the_same_window(
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_masks_are_those_of_the_whole_image_scaled_and_cut(view: View) -> None:
+def test_masks_are_those_of_the_whole_image_scaled_and_cut(view: Window) -> None:
     pixels = torch.zeros(4, *SOURCE, dtype=torch.uint8)
     pixels[0, 5:55, 10:80] = 1
     pixels[1, 20:30, 30:33] = 1
@@ -112,7 +112,7 @@ def test_masks_are_those_of_the_whole_image_scaled_and_cut(view: View) -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_polygons_boxes_and_masks_go_to_the_same_place(view: View) -> None:
+def test_polygons_boxes_and_masks_go_to_the_same_place(view: Window) -> None:
     corners = np.array([[20.0, 15.0, 50.0, 45.0]])
     outline = np.array([[20, 15], [50, 15], [50, 45], [20, 45]], dtype=np.float32)
     rles = masks.polygons_to_rles([[view.polygon(outline)]], view.size)
@@ -132,7 +132,7 @@ def test_polygons_boxes_and_masks_go_to_the_same_place(view: View) -> None:
 @pytest.mark.parametrize("jitter", [(0.8, 1.25), (0.1, 2.0)])
 def test_windows_fit_the_canvas(draw: float, source: tuple[int, int], jitter: tuple[float, float]) -> None:
     config = DetectionDataConfig(image_size=(96, 128), scale_jitter=jitter)
-    view = choose_view(source, config, [draw] * 4)
+    view = choose_window(source, config, [draw] * 4)
     assert 1 <= view.size[0] <= 96
     assert 1 <= view.size[1] <= 128
     assert 0 <= view.top <= view.scaled[0] - view.size[0]
@@ -146,19 +146,19 @@ def test_windows_fit_the_canvas(draw: float, source: tuple[int, int], jitter: tu
 
 def test_without_jitter_the_image_fills_the_canvas_as_far_as_it_goes() -> None:
     config = DetectionDataConfig(image_size=(96, 128), augment="flip")
-    view = choose_view((48, 100), config, [0.9, 0.9, 0.9, 0.2])
+    view = choose_window((48, 100), config, [0.9, 0.9, 0.9, 0.2])
     assert (view.scaled, view.size, view.mirrored) == ((61, 128), (61, 128), True)
     config = DetectionDataConfig(image_size=(96, 128), augment="none")
-    assert not choose_view((48, 100), config, [0.9, 0.9, 0.9, 0.2]).mirrored
+    assert not choose_window((48, 100), config, [0.9, 0.9, 0.9, 0.2]).mirrored
 
 
 def test_without_flips_nothing_is_mirrored_and_the_rest_stays() -> None:
     draws = [0.3, 0.6, 0.9, 0.1]
-    usual = choose_view((48, 100), DetectionDataConfig(image_size=64), draws)
-    without = choose_view((48, 100), DetectionDataConfig(image_size=64, flip=False), draws)
+    usual = choose_window((48, 100), DetectionDataConfig(image_size=64), draws)
+    without = choose_window((48, 100), DetectionDataConfig(image_size=64, flip=False), draws)
     assert usual.mirrored
     assert without == dataclasses.replace(usual, mirrored=False)
-    assert not choose_view((48, 100), DetectionDataConfig(augment="flip", flip=False), draws).mirrored
+    assert not choose_window((48, 100), DetectionDataConfig(augment="flip", flip=False), draws).mirrored
 
 
 def test_colours_change_within_their_range() -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from botvision.cli import main as cli
+from botvision.coco.annotations import Category
 from botvision.coco.evaluate import evaluate_coco
 from botvision.coco.masks import decode
 from botvision.config.detector import DetectorOptions
@@ -193,11 +194,11 @@ def test_truth_is_found_by_the_end_of_the_path(tmp_path):
     assert truth.number(files) == {files[0]: 7, files[1]: 8}
     with pytest.raises(ValueError, match="but so is"):
         truth.number([tmp_path / "x" / "b.png", tmp_path / "b.png"])
-    truth.compare(CATEGORIES)
+    truth.compare([Category(1, "disc"), Category(2, "ring")])
     with pytest.raises(ValueError, match="category 3 is no such category"):
-        truth.compare(GAPS)
+        truth.compare([Category(3, "disc")])
     with pytest.raises(ValueError, match="category 1 is 'disc', the model's 'square'"):
-        truth.compare([{"id": 1, "name": "square"}])
+        truth.compare([Category(1, "square")])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from botvision.backbones.weights import load_model, save_model
 from botvision.detection.mask_rcnn import mask_rcnn
 from botvision.detection.weights import load_detector, save_detector
 from botvision.inference.detector import DetectionPredictor
-from botvision.inference.predictor import Predictor, fold_norms
+from botvision.inference.predictor import Predictor, fuse_norms
 
 DESCRIPTION: dict[str, Any] = {
     "classes": ["a", "b", "c"], "image_size": [48, 40], "mean": [0.5] * 3, "std": [0.25] * 3,
@@ -103,8 +103,8 @@ class LooksAtValues(nn.Module):
         return x if x.sum() > 0 else -x
 
 
-def test_a_network_that_cannot_be_folded_stays_as_it_is():
+def test_a_network_that_cannot_be_fused_stays_as_it_is():
     for model in (LooksAtValues(), nn.Linear(3, 3)):
         before = str(model)
-        fold_norms(model, (8, 8))
+        fuse_norms(model, (8, 8))
         assert str(model) == before

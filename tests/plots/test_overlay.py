@@ -10,7 +10,7 @@ from botvision.coco.instances import Instances
 from botvision.plots import overlay as module
 from botvision.plots.overlay import (
     PALETTE,
-    Pair,
+    SideBySide,
     annotate,
     class_colour,
     contact_sheet,
@@ -178,7 +178,7 @@ def test_sheet(classes):
         image, found = scene(4 if seed else 60, (60, 80) if seed % 2 else (80, 50), seed)
         found["labels"] = np.minimum(found["labels"], len(classes))
         truth = {key: value for key, value in found.items() if key != "scores"}
-        pairs.append(Pair(image, Instances.of(truth), Instances.of(found).above(0.5), f"image {seed}"))
+        pairs.append(SideBySide(image, Instances.of(truth), Instances.of(found).above(0.5), f"image {seed}"))
     sheet = truth_and_prediction_sheet(pairs, classes, cell=120)
     assert sheet.width > 4 * 120
     assert sheet.height > 3 * 90
@@ -193,7 +193,7 @@ def test_a_sheet_shows_each_object_once(monkeypatch):
     original = module._draw_mask
     monkeypatch.setattr(module, "_draw_mask", lambda *args: drawn.append(args[1].sum()) or original(*args))
     image, found = scene(7)
-    pair = Pair(image, Instances.of(found), Instances.of(found).above(0.5))
+    pair = SideBySide(image, Instances.of(found), Instances.of(found).above(0.5))
     truth_and_prediction_sheet([pair], CLASSES, cell=120)
     shown = [*found["masks"], *found["masks"][found["scores"] >= 0.5]]
     assert sorted(drawn) == sorted(mask.sum() for mask in shown)
@@ -204,7 +204,9 @@ def test_what_agrees_has_the_same_colour_on_both_sides():
     found["labels"][:] = 1
     truth = Instances.of({key: value for key, value in found.items() if key != "scores"})
     backwards = {key: value[::-1].copy() for key, value in found.items()}
-    sheet = truth_and_prediction_sheet([Pair(image, truth, Instances.of(backwards))], ["nucleus"], cell=160)
+    sheet = truth_and_prediction_sheet(
+        [SideBySide(image, truth, Instances.of(backwards))], ["nucleus"], cell=160
+    )
     left, right = (np.asarray(sheet.crop((x, 34, x + 160, 194))) for x in (16, 16 + 160 + 6))
     assert (left == right).mean() > 0.97  # but for what overlaps, which is drawn in another order
 

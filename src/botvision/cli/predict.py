@@ -99,7 +99,7 @@ class _Images:
 
 def _detect(args: argparse.Namespace) -> int:
     from botvision.data.images import read_image
-    from botvision.inference.detector import DetectionPredictor, readable
+    from botvision.inference.detector import DetectionPredictor
     from botvision.inference.writers import (
         DRAWN,
         PICTURES,
@@ -109,7 +109,7 @@ def _detect(args: argparse.Namespace) -> int:
         write_pairs,
     )
     from botvision.io.progress import CountBar
-    from botvision.plots.overlay import Pair
+    from botvision.plots.overlay import SideBySide
 
     predictor = DetectionPredictor.from_run(
         args.run,
@@ -120,7 +120,7 @@ def _detect(args: argparse.Namespace) -> int:
     )
     out, pictures = Path(args.out), not args.no_pictures
     images = _images(args, predictor) if args.paths else _detection_samples(args, predictor)
-    files, categories = images.files, predictor.description["categories"]
+    files, classes = images.files, [category.name for category in predictor.categories]
     drawn = DRAWN if args.score is None else args.score
     found = predictor.predict_files(files, keep_pictures=pictures, read=images.read or read_image)
     written = write_detections(
@@ -136,18 +136,18 @@ def _detect(args: argparse.Namespace) -> int:
                 continue
             read += 1
             if len(files) <= LISTED:
-                print(f"{each.file}: {objects_line(readable(each.found, categories), drawn)}")
+                print(f"{each.file}: {objects_line(each.found, classes, drawn)}")
             if images.data is not None and each.picture is not None:  # a few, all at once on one sheet
                 index = images.places[place]
                 truth, caption = images.data.truth(index), images.data.name_of(index)
-                pairs.append(Pair(each.picture, truth, each.found.above(drawn), caption))
+                pairs.append(SideBySide(each.picture, truth, each.found.above(drawn), caption))
     names = [
         str(out / RESULTS),
         str(out / PREDICTIONS),
         *([f"{out / PICTURES}/"] if pictures and read else []),
     ]
     if pairs:
-        names.append(str(write_pairs(pairs, predictor.classes, out)))
+        names.append(str(write_pairs(pairs, classes, out)))
     code = _end(len(files), read, "searched", names)
     if args.truth is not None and read:
         results, truth_file = shlex.quote(str(out / RESULTS)), shlex.quote(args.truth)
@@ -163,7 +163,7 @@ def _images(args: argparse.Namespace, predictor: "DetectionPredictor") -> _Image
     if args.truth is None:
         return _Images(files)
     truth = Truth.read(args.truth)
-    truth.compare(predictor.description["categories"])
+    truth.compare(predictor.categories)
     ids = truth.number(files)
     if not ids:
         raise ValueError(f"{args.truth}: none of the {_count(len(files))} is an image of it")
@@ -178,7 +178,6 @@ def _images(args: argparse.Namespace, predictor: "DetectionPredictor") -> _Image
 
 def _detection_samples(args: argparse.Namespace, predictor: "DetectionPredictor") -> _Images:
     """Write images that the run was evaluated on as files in the output folder."""
-    from botvision.coco.annotations import Category
     from botvision.data.detection import open_detection_split
     from botvision.data.samples import export_detection_samples
     from botvision.io.progress import CountBar
@@ -186,9 +185,8 @@ def _detection_samples(args: argparse.Namespace, predictor: "DetectionPredictor"
     if args.truth is not None:
         raise ValueError("--truth: expected PATH, the images that it describes")
     config = _config(args.run)
-    known = [Category(int(c["id"]), str(c["name"])) for c in predictor.description["categories"]]
     with CountBar() as bar:
-        data = open_detection_split(config.data, "val", config.train.seed, known, bar)
+        data = open_detection_split(config.data, "val", config.train.seed, predictor.categories, bar)
     samples = export_detection_samples(data, args.samples, Path(args.out) / "images")
     files, places = [path for path, _ in samples], [index for _, index in samples]
     return _Images(files, {path: data.image_id(index) for path, index in samples}, data, places)

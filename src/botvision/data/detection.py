@@ -20,7 +20,7 @@ from botvision.data.cache import ImageCache, Progress, fill_cache
 from botvision.data.coco_folder import SplitFiles, find_split_files, read_split
 from botvision.data.counter_rng import keys, uniform
 from botvision.data.detection_sources import CocoSource, ShapesInstances, Target
-from botvision.data.detection_transforms import DRAWS, choose_view, jitter_colors
+from botvision.data.detection_transforms import DRAWS, choose_window, jitter_colors
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError
 
@@ -37,7 +37,7 @@ class DetectionDataset(Dataset[Any]):
 
     A target is {"boxes": float32 (n, 4) xyxy in pixels of the image tensor, "labels": int64 (n,) in 1..K,
     "masks": uint8 (n, H, W), "image_id": int64 ()}; n may be 0, crowds and what has no area are not in it. In
-    training images are views (at most `config.size`, not padded) that depend on (seed, epoch, index) alone.
+    training images are windows (at most `config.size`, not padded) that depend on (seed, epoch, index) alone.
     Otherwise they are as annotated, and targets in batches hold "image_id" alone: evaluation compares with
     `ground_truth`, and `instances` has the masks of the images that are looked at.
 
@@ -213,11 +213,11 @@ class DetectionDataset(Dataset[Any]):
 
     def _training(self, epoch: int, index: int) -> tuple[Tensor, Target]:
         draws = uniform(DRAWS, self.seed, epoch, index)[0].tolist()
-        view = choose_view(self.size_of(index), self.config, draws[:4])
+        window = choose_window(self.size_of(index), self.config, draws[:4])
         cached, place = self._cache, self.indices[index]
-        picture = self.source.picture(place, view.reduction) if cached is None else cached[index]
-        image = jitter_colors(view.image(picture), self.config.color_jitter, draws[4:])
-        target = self.source.instances(place, view)
+        picture = self.source.picture(place, window.reduction) if cached is None else cached[index]
+        image = jitter_colors(window.image(picture), self.config.color_jitter, draws[4:])
+        target = self.source.instances(place, window)
         target["image_id"] = torch.tensor(self.image_id(index))
         return image, target
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from botvision.coco.annotations import Category, CocoFile, ImageRecord, decimals
 from botvision.coco.masks import boxes_of, decode_into, polygons_to_rles
 from botvision.coco.read import parse_coco
-from botvision.data.detection_transforms import View
+from botvision.data.detection_transforms import Window
 from botvision.data.images import decode
 from botvision.data.sources import to_tensor
 from botvision.data.synthetic.shapes import ShapesSource
@@ -69,11 +69,11 @@ class CocoSource:
         size = image.height, image.width
         return read_annotated(self.folder / image.file, size, self.name_of(index), reduce)
 
-    def instances(self, index: int, view: View | None = None) -> Target:
+    def instances(self, index: int, window: Window | None = None) -> Target:
         """Boxes float32 (n, 4) xyxy, labels int64 (n,) from 1, masks uint8 (n, H, W); no crowds,
         nothing without area.
 
-        Through a view, only instances that are visible in it, with the boxes of their visible masks.
+        Through a window, only instances that are visible in it, with the boxes of their visible masks.
         """
         image = self.file.images[index]
         annotations, size = self.file.annotations, (image.height, image.width)
@@ -82,18 +82,18 @@ class CocoSource:
         corners = annotations.boxes[mine]
         corners[:, 2:] += corners[:, :2]
         corners = corners.clip(0, [image.width, image.height] * 2)
-        if view is not None:
-            corners = view.boxes(corners)
+        if window is not None:
+            corners = window.boxes(corners)
             seen = (corners[:, 2:] > corners[:, :2]).all(axis=1)
             mine, corners = mine[seen], corners[seen]
-        masks, extents = self._masks(mine, corners, size, view)
-        boxes = extents if view is not None and self.has_masks else corners
+        masks, extents = self._masks(mine, corners, size, window)
+        boxes = extents if window is not None and self.has_masks else corners
         target = {
             "boxes": torch.from_numpy(boxes.astype(np.float32)),
             "labels": torch.from_numpy(annotations.categories[mine].astype(np.int64) + 1),
             "masks": torch.from_numpy(masks),
         }
-        return target if view is None else _visible(target)
+        return target if window is None else _visible(target)
 
     def ground_truth(self, indices: list[int]) -> dict[str, Any]:
         """The COCO file of these images; what has no area is in it, as it counts in evaluation."""
@@ -104,10 +104,10 @@ class CocoSource:
         chosen: npt.NDArray[np.int64],
         corners: npt.NDArray[np.float64],
         size: tuple[int, int],
-        view: View | None,
+        window: Window | None,
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
-        """Masks (n, H, W) of the view, contiguous, and their boxes (n, 4); full boxes if there are none."""
-        height, width = size if view is None else view.size
+        """Masks (n, H, W) of the window, contiguous, and their boxes (n, 4); full boxes if there are none."""
+        height, width = size if window is None else window.size
         masks = np.zeros((len(chosen), height, width), dtype=np.uint8)
         boxes = np.zeros((len(chosen), 4))
         annotations = self.file.annotations
@@ -119,14 +119,14 @@ class CocoSource:
             boxes[place] = corners[place]
         if len(runs):
             rles = [{"size": list(size), "counts": annotations.rle_of(a)} for a in chosen[runs].tolist()]
-            if view is None:
+            if window is None:
                 boxes[runs] = decode_into(rles, masks, runs)
             else:
-                view.pick(rles, masks, runs)
+                window.pick(rles, masks, runs)
                 boxes[runs] = boxes_of(torch.from_numpy(masks[runs])).numpy()
         if len(shapes):
             outlines = [
-                [decimals(p) if view is None else view.polygon(p) for p in annotations.polygons_of(a)]
+                [decimals(p) if window is None else window.polygon(p) for p in annotations.polygons_of(a)]
                 for a in chosen[shapes].tolist()
             ]
             boxes[shapes] = decode_into(polygons_to_rles(outlines, (height, width)), masks, shapes)

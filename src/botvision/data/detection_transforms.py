@@ -27,7 +27,7 @@ LARGEST_SCALED = 6  # times the window: beyond, torch's whole image costs more t
 
 
 @dataclass(frozen=True)
-class View:
+class Window:
     """A window of a scaled, perhaps mirrored image.
 
     Attributes:
@@ -140,7 +140,7 @@ def _nearest(first: int, count: int, source: int, scaled: int) -> npt.NDArray[np
     return (2 * (first + np.arange(count)) + 1) * source // (2 * scaled)
 
 
-def choose_view(source: tuple[int, int], config: DetectionDataConfig, draws: Sequence[float]) -> View:
+def choose_window(source: tuple[int, int], config: DetectionDataConfig, draws: Sequence[float]) -> Window:
     """Return the window that the configuration and random numbers choose.
 
     Args:
@@ -160,7 +160,7 @@ def choose_view(source: tuple[int, int], config: DetectionDataConfig, draws: Seq
     size = min(canvas[0], scaled[0]), min(canvas[1], scaled[1])
     top = int(draws[1] * (scaled[0] - size[0] + 1))
     left = int(draws[2] * (scaled[1] - size[1] + 1))
-    return View(source, scaled, top, left, size, config.mirrors and draws[3] < 0.5)
+    return Window(source, scaled, top, left, size, config.mirrors and draws[3] < 0.5)
 
 
 def jitter_colors(image: Tensor, strength: float, draws: Sequence[float]) -> Tensor:

@@ -72,9 +72,9 @@ class Decoded(NamedTuple):
     whole: tuple[int, int]
 
 
-def read_image(source: ImageFile, name: str | None = None, *, upright: bool = True) -> Image.Image:
+def read_image(source: ImageFile, name: str | None = None) -> Image.Image:
     """Decode an image completely and convert it to RGB as the module's text says; see `decode`."""
-    return decode(source, name, upright=upright).rgb
+    return decode(source, name).rgb
 
 
 def decode(source: ImageFile, name: str | None = None, *, upright: bool = True, reduce: int = 1) -> Decoded:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from botvision.coco.annotations import Category
 from botvision.coco.instances import Instances
 from botvision.coco.masks import encode
 from botvision.coco.read import read_images
@@ -26,7 +27,7 @@ from botvision.inference.predictor import (
     FileResult,
     ImageLike,
     find_model,
-    fold_norms,
+    fuse_norms,
     pick_device,
     place,
     run_on_files,
@@ -69,8 +70,8 @@ class DetectionPredictor:
             raise ValueError(f"most detections of an image is {max_detections}, expected at least 1")
         self.device = pick_device(device)
         self.batch_size = batch_size
-        self.description = dict(description)
-        self.category_ids, self.classes = _categories(description)
+        self.categories = _categories(description)
+        self.description = {**description, "categories": [each._asdict() for each in self.categories]}
         self.model: Any = place(model, self.device)
         heads: Any = model.roi_heads
         if score_threshold is not None:
@@ -94,10 +95,10 @@ class DetectionPredictor:
             raise ValueError(f"{source}: a model for the task {task!r}, not a detector")
         model, description = load_detector(source)
         heads: Any = model.get_submodule("roi_heads")
-        fold_norms(model.get_submodule("backbone"), (64, 64))
-        fold_norms(heads.box_head, (BOX_CELLS, BOX_CELLS))
+        fuse_norms(model.get_submodule("backbone"), (64, 64))
+        fuse_norms(heads.box_head, (BOX_CELLS, BOX_CELLS))
         if getattr(heads, "mask_head", None) is not None:
-            fold_norms(heads.mask_head, (MASK_CELLS, MASK_CELLS))
+            fuse_norms(heads.mask_head, (MASK_CELLS, MASK_CELLS))
         return cls(model, description, **options)
 
     @property
@@ -124,7 +125,8 @@ class DetectionPredictor:
             tensors = [to_tensor(to_rgb(image)) for image in batch]
             for image, tensor, found in zip(batch, tensors, self._detect(tensors), strict=True):
                 file = str(image) if isinstance(image, str | Path) else None
-                detections = readable(found, self.description["categories"])
+                records = found.records(0, [category.id for category in self.categories])
+                detections = readable(records, dict(self.categories))
                 results.append({"file": file, "size": list(tensor.shape[1:]), "detections": detections})
         return results
 
@@ -155,23 +157,23 @@ class DetectionPredictor:
         return [Instances.of(result, size) for result, size in zip(results, sizes, strict=True)]
 
 
-def readable(found: Instances, categories: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def readable(records: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> list[dict[str, Any]]:
     """Return detections for people and programs that do not know COCO.
 
     Args:
-        found: with scores.
-        categories: K records `{"id", "name"}`, that of label k at k - 1.
+        records: COCO results, as `Instances.records` makes them.
+        names: of the categories, by id.
 
     Returns:
         `{"label": str, "category_id": int, "score": 0..1, "box": [x, y, width, height]}` each, in pixels, and
         `mask`, compressed run lengths `{"size", "counts"}`, if there are masks.
     """
-    rows = []
-    for label, record in zip(found.labels, found.records(0, [c["id"] for c in categories]), strict=True):
-        row = {"label": str(categories[label - 1]["name"]), "category_id": record["category_id"]}
-        row |= {"score": record["score"], "box": record["bbox"]}
-        rows.append(row | ({"mask": record["segmentation"]} if "segmentation" in record else {}))
-    return rows
+    names_of = {"category_id": "category_id", "score": "score", "bbox": "box", "segmentation": "mask"}
+    return [
+        {"label": names[record["category_id"]]}
+        | {name: record[key] for key, name in names_of.items() if key in record}
+        for record in records
+    ]
 
 
 @dataclass(frozen=True)
@@ -201,15 +203,13 @@ class Truth:
         sizes = {image.id: (image.height, image.width) for image in images if image.height}
         return cls(str(path), {image.file: image.id for image in images}, dict(categories), sizes)
 
-    def compare(self, categories: Sequence[Mapping[str, Any]]) -> None:
+    def compare(self, categories: Sequence[Category]) -> None:
         """Raise ValueError unless each category of a model means the same here."""
-        for each in categories:
-            here = self.categories.get(each["id"])
-            if here != each["name"]:
+        for number, name in categories:
+            here = self.categories.get(number)
+            if here != name:
                 found = "no such category" if here is None else f"{here!r}"
-                raise ValueError(
-                    f"{self.name}: category {each['id']} is {found}, the model's {each['name']!r}"
-                )
+                raise ValueError(f"{self.name}: category {number} is {found}, the model's {name!r}")
 
     def number(self, files: Sequence[Path]) -> dict[Path, int]:
         """Find the image ids of files: by the longest end of the path that is a name in the truth.
@@ -253,11 +253,11 @@ class Truth:
         return read
 
 
-def _categories(description: Mapping[str, Any]) -> tuple[list[int], list[str]]:
+def _categories(description: Mapping[str, Any]) -> list[Category]:
     try:
-        pairs = [(int(each["id"]), str(each["name"])) for each in description["categories"]]
+        categories = [Category(int(each["id"]), str(each["name"])) for each in description["categories"]]
     except (KeyError, TypeError, ValueError):
         raise ValueError("the model's description lacks categories with id and name") from None
-    if not pairs:
+    if not categories:
         raise ValueError("the model's description names no category, expected at least one")
-    return [number for number, _ in pairs], [name for _, name in pairs]
+    return categories

@@ -91,7 +91,7 @@ class Predictor:
             raise ValueError(f"{source}: a detector, not a classifier; DetectionPredictor takes it")
         model, description = load_model(source)
         image_size, *_ = _input_of(description, str(source / DESCRIPTION_FILE))
-        fold_norms(model, image_size)
+        fuse_norms(model, image_size)
         return cls(model, description, device=device, batch_size=batch_size)
 
     def predict(self, images: Sequence[ImageLike], topk: int = 5) -> list[dict[str, Any]]:
@@ -287,8 +287,8 @@ def place(model: M, device: torch.device) -> M:
     return model
 
 
-def fold_norms(network: nn.Module, hw: tuple[int, int]) -> None:
-    """Merge batch norms into convolutions, in place: the same function up to rounding, in half of the time.
+def fuse_norms(network: nn.Module, hw: tuple[int, int]) -> None:
+    """Fuse batch norms with convolutions, in place: the same function up to rounding, in half of the time.
 
     Some of timm's models take one (height, width) alone. What has no convolution, or looks at values and so
     cannot run on shapes, stays as it is.

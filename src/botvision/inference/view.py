@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from botvision.data.transforms import cut_of
 
-Pair = tuple[float, float]
+Yx = tuple[float, float]
 Hw = tuple[int, int]
 Box = tuple[float, float, float, float]
 """Top, left, bottom, right edges in pixels of the image, whose first pixel lies from 0 to 1."""
@@ -27,8 +27,8 @@ class View:
     """
 
     size: Hw
-    scale: Pair
-    offset: Pair
+    scale: Yx
+    offset: Yx
     seen: Hw
     canvas: Hw
 
@@ -107,7 +107,7 @@ class View:
         rows, columns = self.cells(stride)
         return self._box((0.0, 0.0), (rows * stride, columns * stride))
 
-    def _box(self, corner: Pair, end: Pair) -> Box:
+    def _box(self, corner: Yx, end: Yx) -> Box:
         (top, left), (bottom, right) = (
             [(place + o) / s for place, o, s in zip(point, self.offset, self.scale, strict=True)]
             for point in (corner, end)

@@ -26,7 +26,7 @@ from botvision.inference.view import Hw
 from botvision.io.files import replacing, write_text
 from botvision.plots.attention import distance_figure, maps_figure, position_figure
 from botvision.plots.overlay import (
-    Pair,
+    SideBySide,
     annotate,
     contact_sheet,
     overlay,
@@ -149,7 +149,8 @@ def write_detections(
         drawn: detections with lower scores are left out of the pictures.
     """
     out = Path(out)
-    categories = [{"id": each["id"], "name": each["name"]} for each in description["categories"]]
+    categories = description["categories"]
+    names_by_id = {each["id"]: each["name"] for each in categories}
     numbers = {file: k for k, file in enumerate(files, 1)} if image_ids is None else image_ids
     failed: list[dict[str, Any]] = []
     with ExitStack() as stack:
@@ -165,13 +166,14 @@ def write_detections(
                 continue
             number, (height, width) = numbers[file], each.found.size
             images.add({"id": number, "file_name": each.file, "height": height, "width": width})
-            for record in each.found.records(number, [category["id"] for category in categories]):
+            records = each.found.records(number, [*names_by_id])
+            for record in records:
                 results.add(record)
-            rows = [{k: v for k, v in d.items() if k != "mask"} for d in readable(each.found, categories)]
+            rows = [{k: v for k, v in d.items() if k != "mask"} for d in readable(records, names_by_id)]
             row = {"file": each.file, "image_id": number, "size": [height, width], "detections": rows}
             if pictures and each.picture is not None:
                 row["picture"] = f"{PICTURES}/{name}"
-                card = overlay(each.picture, each.found.above(drawn), [c["name"] for c in categories])
+                card = overlay(each.picture, each.found.above(drawn), [*names_by_id.values()])
                 _save(card, out / PICTURES / name, subsampling=0, **JPEG)
             predictions.add(row)
             yield each
@@ -180,7 +182,7 @@ def write_detections(
             written.close()
 
 
-def write_pairs(pairs: Sequence[Pair], classes: Sequence[str], out: str | Path) -> Path:
+def write_pairs(pairs: Sequence[SideBySide], classes: Sequence[str], out: str | Path) -> Path:
     """Write `sheet.png`: ground truth beside prediction.
 
     Args:

@@ -37,7 +37,7 @@ Mode = Literal["auto", "labels", "plain"]
 
 
 @dataclass(frozen=True)
-class Pair:
+class SideBySide:
     """One image of a sheet: what is there, and what was found."""
 
     image: Image.Image
@@ -113,7 +113,7 @@ def overlay(
 
 
 def truth_and_prediction_sheet(
-    pairs: Sequence[Pair], classes: Sequence[str], *, cell: int = 380
+    pairs: Sequence[SideBySide], classes: Sequence[str], *, cell: int = 380
 ) -> Image.Image:
     """Set ground truth and prediction of some images side by side, pair beside pair in a grid.
 
@@ -253,7 +253,7 @@ def _tile(image: Image.Image, cell: int) -> Image.Image:
     return tile.resize((tile.width * factor, tile.height * factor), Image.Resampling.NEAREST)
 
 
-def _side_by_side(pair: Pair, classes: Sequence[str], cell: int) -> Image.Image:
+def _side_by_side(pair: SideBySide, classes: Sequence[str], cell: int) -> Image.Image:
     """Draw ground truth and prediction alike: labelled or not, and what agrees in the same colour."""
     sides = (pair.truth, pair.prediction)
     mode: Mode = "plain" if any(_is_many(each, classes) for each in sides) else "labels"

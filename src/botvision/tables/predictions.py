@@ -2,7 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for its name alone: it brings torch
+    from botvision.coco.instances import Instances
 
 
 def ranking(top: Sequence[dict[str, Any]], limit: int = 3) -> str:
@@ -10,11 +13,11 @@ def ranking(top: Sequence[dict[str, Any]], limit: int = 3) -> str:
     return ", ".join(f"{entry['label']} {100 * entry['score']:.1f}%" for entry in top[:limit])
 
 
-def objects_line(detections: Sequence[dict[str, Any]], threshold: float) -> str:
+def objects_line(found: "Instances", classes: Sequence[str], threshold: float) -> str:
     """Return `2 person, 1 dog (best 97.1%)` for the detections of at least that score."""
-    best = max((each["score"] for each in detections), default=None)
+    best = max(() if found.scores is None else found.scores.tolist(), default=None)
     best_of = "" if best is None else f" (best {100 * best:.1f}%)"
-    counts = Counter(each["label"] for each in detections if each["score"] >= threshold)
+    counts = Counter(classes[label - 1] for label in found.above(threshold).labels)
     if not counts:
         return f"nothing found with a score of {100 * threshold:g}% or more{best_of}"
     named = ", ".join(f"{count} {label}" for label, count in counts.most_common(6))

@@ -39,7 +39,7 @@ from botvision.detection.transform import CANVAS_STEP
 from botvision.detection.weights import load_detector, save_detector, warm_start
 from botvision.io.files import replacing
 from botvision.plots.curves import detection_curves, precision_recall
-from botvision.plots.overlay import Pair, truth_and_prediction_sheet
+from botvision.plots.overlay import SideBySide, truth_and_prediction_sheet
 from botvision.training.log import write_json
 from botvision.training.task import ADVICE, DivergedError, Task, fit_indices
 
@@ -138,7 +138,7 @@ class Results:
             if not len(detections):
                 best = max((record["score"] for record in mine), default=0.0)
                 caption += f": nothing found with a score of {SHEET_SCORE:.0%} (best {best:.1%})"
-            pairs.append(Pair(picture, self.data.truth(index), detections, caption))
+            pairs.append(SideBySide(picture, self.data.truth(index), detections, caption))
         return truth_and_prediction_sheet(pairs, self.data.classes)
 
     def result(self) -> DetectionMetrics:

@@ -14,6 +14,7 @@ def open_synthetic(config: DataConfig) -> tuple[str, dict[str, Labelled]]:
     found = {split: _SOURCES[config.source](config, split) for split in ("train", "val")}
     parts = {}
     for split, source in found.items():
-        grouping = getattr(source, "grouping", None)
-        parts[split] = Labelled(source, source.targets, list(source.classes), grouping, source.points())
+        parts[split] = Labelled(
+            source, source.targets, list(source.classes), source.grouping, source.points()
+        )
     return found["train"].title, parts

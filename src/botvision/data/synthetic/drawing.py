@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from botvision.config.data import DataConfig
+from botvision.data.labels import Grouping
 
 Array = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
@@ -22,17 +23,17 @@ _CONTRAST = 0.08  # of textures, above and below the plain colour
 class SyntheticSource(ABC):
     """N images that are drawn when they are asked for; image i depends on (seed, split, i) and the settings.
 
-    A source with a quantity of its labels by which accuracy is broken down has it as `grouping`.
-
     Attributes:
         title: name of the data, for tables.
         classes: names (K).
         targets: int64 (N,), or (N, G) for G labels in an image.
+        grouping: a quantity of the labels by which accuracy is broken down, if there is one.
     """
 
     title: str
     classes: tuple[str, ...]
     targets: Tensor
+    grouping: Grouping | None = None
 
     def __init__(self, config: DataConfig, split: str) -> None:
         """Take the settings; the split is "train" or "val"."""

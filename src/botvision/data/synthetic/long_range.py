@@ -61,6 +61,7 @@ class LongRangeSource(SyntheticSource):
 
     title = "long-range pairs"
     classes = CLASSES
+    grouping: Grouping  # pyrefly: ignore[bad-override-mutable-attribute]
 
     def __init__(self, config: DataConfig, split: str) -> None:
         super().__init__(config, split)

@@ -86,6 +86,7 @@ class PointingSource(SyntheticSource):
 
     title = "pointing arrows"
     classes = CLASSES
+    grouping: Grouping  # pyrefly: ignore[bad-override-mutable-attribute]
 
     def __init__(self, config: DataConfig, split: str) -> None:
         super().__init__(config, split)
