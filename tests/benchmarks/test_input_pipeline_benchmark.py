@@ -155,7 +155,7 @@ def test_batches_of_cifar(cached: bool) -> None:
     data = cifar(DATA / "cifar10_jpeg.zip", cached, SMOKE)
     runs: dict[str, Any] = cifar_contenders(data, 8, 3, CPU, [] if cached else members_of(data))
     assert list(runs) == [BATCHES, *(name for name in CIFAR_OTHERS if cached or "tensors" not in name)]
-    assert (data.cached_bytes > 0) == cached
+    assert (data.cache is not None) == cached
     for run in runs.values():
         found = [*run(), *run()]
         assert len(found) == 6  # more than an epoch

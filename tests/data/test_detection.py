@@ -214,12 +214,13 @@ def test_cached_images_are_the_same(tmp_path: Path) -> None:
     write_scene(tmp_path)
     plain, cached = (open_detection(config(tmp_path, cache=cache)).train for cache in ("none", "memory"))
     cached.prepare()
-    assert cached.cached_bytes == 3 * (40 * 60 + 50 * 30 + 20 * 20)
+    assert cached.cache is not None
+    assert cached.cache.nbytes == 3 * (40 * 60 + 50 * 30 + 20 * 20)
     for index in range(3):
         assert torch.equal(plain[(2, index)][0], cached[(2, index)][0])
     small = open_detection(config(tmp_path, cache_bytes=1000)).train
     small.prepare()
-    assert small.cached_bytes == 0
+    assert small.cache is None
 
 
 def test_generated_shapes(tmp_path: Path) -> None:

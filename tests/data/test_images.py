@@ -107,6 +107,18 @@ def test_lab_white_is_white():
     assert read_image(ODD / "float_or_lab" / "lab.tif").getextrema() == ((255, 255),) * 3
 
 
+@pytest.mark.parametrize(
+    ("lab", "rgb"),
+    [((138, 209, 198), (255, 0, 0)), ((137, 128, 128), (128, 128, 128)), ((0, 128, 128), (0, 0, 0))],
+)
+def test_lab_colours_are_those_of_srgb(lab, rgb):
+    """Values of CIE L*a*b* at D50, a and b offset by 128."""
+    bands = [Image.new("L", (2, 2), value) for value in lab]
+    file = io.BytesIO()
+    Image.merge("LAB", bands).save(file, "TIFF")
+    assert np.abs(np.asarray(read_image(file.getvalue())).astype(int) - rgb).max() <= 3
+
+
 def test_sixteen_bits_are_scaled_not_clipped():
     ramp = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
     read = np.asarray(read_image(encoded(Image.fromarray(ramp), "PNG")))

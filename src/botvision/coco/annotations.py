@@ -5,7 +5,7 @@ polygon point. As many small masks (nuclei) take 12 MB, the bytes of their compr
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -92,10 +92,6 @@ class CocoAnnotations:
     def bare(self) -> npt.NDArray[np.bool_]:
         """Bool (A), which have no segmentation."""
         return (np.diff(self.polygons) == 0) & (np.diff(self.runs) == 0)
-
-    def of_image(self, image: int) -> range:
-        """Return the indices of an image's annotations, crowds and degenerate ones included."""
-        return range(int(self.first[image]), int(self.first[image + 1]))
 
     def rle_of(self, annotation: int) -> bytes:
         """Return compressed run lengths; empty where it has polygons, or nothing."""
@@ -225,3 +221,40 @@ def decimals(coordinates: npt.NDArray[np.float32]) -> list[float]:
         found[left[fits]], left = rounded[fits], left[~fits]
     found[left] = given[left].astype("U32")  # the shortest there are, at eight microseconds each
     return found.tolist()
+
+
+@dataclass
+class NewFile:
+    """A COCO file that grows record by record; ids count from 1.
+
+    Attributes:
+        categories: names.
+    """
+
+    categories: list[str]
+    images: list[dict[str, Any]] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+
+    def add_image(self, file: str, size: tuple[int, int]) -> None:
+        """Add an image of (height, width) pixels."""
+        record = {"id": len(self.images) + 1, "file_name": file, "height": size[0], "width": size[1]}
+        self.images.append(record)
+
+    def add(self, category: int, box: list[float], area: float, segmentation: object = None) -> None:
+        """Add an instance of the latest image; category 0 is the first, `box` is x, y, width, height."""
+        record: dict[str, Any] = {
+            "id": len(self.annotations) + 1,
+            "image_id": len(self.images),
+            "category_id": category + 1,
+            "bbox": box,
+            "area": area,
+            "iscrowd": 0,
+        }
+        if segmentation is not None:
+            record["segmentation"] = segmentation
+        self.annotations.append(record)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the file as `json.dump` takes it."""
+        categories = [{"id": k, "name": name} for k, name in enumerate(self.categories, 1)]
+        return {"images": self.images, "annotations": self.annotations, "categories": categories}

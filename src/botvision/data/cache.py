@@ -1,6 +1,7 @@
 """Decoded images in one piece of memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -8,7 +9,15 @@ from torch import Tensor
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 
-REPORT_EVERY = 1000
+T = TypeVar("T")
+
+
+def reported(items: Sequence[T], label: str, progress: Progress | None) -> Iterator[T]:
+    """Yield items, and report after each how many are done."""
+    for done, item in enumerate(items, 1):
+        yield item
+        if progress is not None:
+            progress(label, done, len(items))
 
 
 class ImageCache:
@@ -45,7 +54,7 @@ def fill_cache(
         count: number of images, at least 1.
         limit: in bytes; None for no limit.
         label: what progress is reported as.
-        progress: called every 1000 images and at the end.
+        progress: called after every image.
 
     Returns:
         The cache, or None if the images are larger than the limit.
@@ -58,7 +67,7 @@ def fill_cache(
     starts = torch.zeros(count, dtype=torch.int64)
     shapes = torch.zeros(count, 2, dtype=torch.int64)
     used = 0
-    for index in range(count):
+    for index in reported(range(count), label, progress):
         image = load(index)
         end = used + image.numel()
         if limit is not None and end > limit:
@@ -71,6 +80,4 @@ def fill_cache(
         flat[used:end] = image.reshape(-1)
         starts[index], used = used, end
         shapes[index] = torch.tensor(image.shape[-2:])
-        if progress is not None and ((index + 1) % REPORT_EVERY == 0 or index + 1 == count):
-            progress(label, index + 1, count)
     return ImageCache(flat[:used], starts, shapes)

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from botvision.config.data import DataConfig, DetectionDataConfig
-from botvision.data.cache import REPORT_EVERY, Progress
+from botvision.data.cache import Progress, reported
 from botvision.data.check_report import CheckReport, size_range, some
 from botvision.data.classification import Splits, open_splits, resolve_source
 from botvision.data.coco_folder import is_detection_data
@@ -82,14 +82,12 @@ def _check_files(config: DataConfig, listing: Listing, progress: Progress | None
     problems: list[str] = []
     ignored: list[str] = []
     stray: list[str] = []
-    for index, file in enumerate(listing.files):
+    for index, file in enumerate(reported(listing.files, "checking", progress)):
         split, class_name = _place(file) if has_splits else ("images", "")
         if split is None and _belongs_nowhere(file) and counts_as_image(listing, index):
             stray.append(file)
         if split is not None:
             _read_one(listing, index, tallies.setdefault(split, _Tally()), class_name, problems, ignored)
-        if progress is not None and ((index + 1) % REPORT_EVERY == 0 or index + 1 == len(listing.files)):
-            progress("checking", index + 1, len(listing.files))
     warnings = _duplicates(tallies)
     if stray:
         warnings.append(f"{len(stray)} images in no class's folder are not used: {some(stray)}")

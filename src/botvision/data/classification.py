@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from botvision.config.data import SYNTHETIC, DataConfig
-from botvision.data.cache import ImageCache, Progress, fill_cache
+from botvision.data.cache import Progress, fill_cache, reported
 from botvision.data.counter_rng import keys, uniform
 from botvision.data.labels import Labelled, hold_back, labelled, some_classes, split_folders, spread
+from botvision.data.loaders import VERIFIED, BatchedDataset
 from botvision.data.sources import VAL_NAMES, Listing, cifar_folder, list_folder, list_zip, open_cifar
 from botvision.data.synthetic import open_synthetic
 from botvision.data.transforms import (
@@ -29,23 +28,17 @@ from botvision.data.transforms import (
 )
 from botvision.io.errors import DataError
 
-__all__ = ["ClassificationDataset", "DataConfig", "Splits", "open_split", "open_splits"]
-
-VERIFIED = 20_000  # about two minutes of photographs on one core
-VERIFY_REPORTS = 100
-
 Key = int | tuple[int, int]
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-class ClassificationDataset(Dataset[Any]):
+class ClassificationDataset(BatchedDataset):
     """Images and their classes, as network input.
 
     Items are asked for by index, or by (epoch, index); augmentation depends on (seed, epoch, index) alone,
     and the global random state stays as it was.
 
     Attributes:
-        name: data set and split, for messages and tables.
         classes: names (K).
         targets: int64 (N), class of every image; (N, G) where images have G labels at places of their own.
         points: float64 (N, G, 2), y and x of these places in pixels of `load`; None for other data.
@@ -71,7 +64,6 @@ class ClassificationDataset(Dataset[Any]):
         self.config, self.train, self.seed = config, train, seed
         self._transform = build_transforms(config, train)
         self._fixed_size = not train or config.whole_batches
-        self._cache: ImageCache | None = None
         self._prepared = False
         self._on_device: PlacedImages | None = None
 
@@ -93,21 +85,11 @@ class ClassificationDataset(Dataset[Any]):
         y, x = self.part.points[index].reshape(-1, 2)[0].tolist()
         return int(y), int(x)
 
-    @property
-    def cached_bytes(self) -> int:
-        """Memory that decoded images take."""
-        return 0 if self._cache is None else self._cache.nbytes
-
     def prepare(self, progress: Progress | None = None) -> None:
-        """Decode the images into memory if the configuration allows it; the second call does nothing.
-
-        Raises:
-            DataError: one line with the name of the first image that is broken.
-        """
         if self._prepared or self.config.cache == "none":
             return
         limit = self.config.cache_bytes if self.config.cache == "auto" else None
-        self._cache = fill_cache(self._decoded, len(self), limit, f"reading {self.name}", progress)
+        self.cache = fill_cache(self._decoded, len(self), limit, f"reading {self.name}", progress)
         self._prepared = True
 
     def place(self, device: torch.device) -> None:
@@ -116,34 +98,20 @@ class ClassificationDataset(Dataset[Any]):
         Nothing changes where images are not cached, are augmented one by one, or come from loader processes.
         """
         self.prepare()
-        stack = None if self._cache is None else self._cache.stack
+        stack = None if self.cache is None else self.cache.stack
         if self.placed or stack is None or not self._fixed_size or self.config.num_workers:
             return
         if fits(stack, device):
             self._on_device = PlacedImages(stack, self.targets, self.config, device)
-
-    @property
-    def placed(self) -> bool:
-        """Whether batches are made on a device, so that there is nothing to send."""
-        return self._on_device is not None
+            self.placed = True
 
     def verify(self, progress: Progress | None = None, at_most: int = VERIFIED) -> bool:
-        """Read every image once, unless the cache has: a broken one is found before the first step.
-
-        Returns:
-            False if that would take too long: files that are not cached and more than `at_most`.
-
-        Raises:
-            DataError: one line with the name of the first image that is broken.
-        """
-        if self._cache is not None or self.config.source in SYNTHETIC:
+        if self.cache is not None or self.config.source in SYNTHETIC:
             return True
         if len(self) > at_most:
             return False
-        for index in range(len(self)):
+        for index in reported(range(len(self)), f"reading {self.name}", progress):
             self.source.load(index)
-            if progress is not None and ((index + 1) % VERIFY_REPORTS == 0 or index + 1 == len(self)):
-                progress(f"reading {self.name}", index + 1, len(self))
         return True
 
     def picture(self, index: int) -> Tensor:
@@ -179,12 +147,12 @@ class ClassificationDataset(Dataset[Any]):
         return resize_and_crop(image, self.config.size, 1.0 if self.train else self.config.crop_of_eval)
 
     def _pixels(self, index: int) -> Tensor:
-        return self._decoded(index) if self._cache is None else self._cache[index]
+        return self._decoded(index) if self.cache is None else self.cache[index]
 
     def _whole_batch(self, epochs: np.ndarray, indices: Tensor) -> Tensor:
         config = self.config
-        if self._cache is not None and self._cache.stack is not None:
-            images = torch.from_numpy(self._cache.stack.numpy()[indices.numpy()])  # torch: 50 times slower
+        if self.cache is not None and self.cache.stack is not None:
+            images = torch.from_numpy(self.cache.stack.numpy()[indices.numpy()])  # torch: 50 times slower
         else:
             images = torch.stack([self._pixels(index) for index in indices.tolist()])
         moves = self._moves(epochs, indices)

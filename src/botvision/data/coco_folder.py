@@ -51,8 +51,10 @@ def find_split_files(config: DetectionDataConfig, *, need_train: bool = True) ->
     root = Path(config.root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder, expected annotations/*.json and images")
-    train = _named(root, config.train_annotations) or _found(root, TRAIN_PATTERNS, "train_annotations")
-    val = _named(root, config.val_annotations) or _found(root, VAL_PATTERNS, "val_annotations")
+    named = (config.train_annotations, config.val_annotations)
+    train, val = (None if given is None else root / given for given in named)
+    train = train or _found(root, TRAIN_PATTERNS, "train_annotations")
+    val = val or _found(root, VAL_PATTERNS, "val_annotations")
     if train is None:
         train = _found(root, SINGLE_PATTERNS, "train_annotations", besides=val)
     if train is None and (need_train or val is None):
@@ -174,10 +176,6 @@ def _is(kind: Callable[[Path], bool], path: Path) -> bool:
         return kind(path)
     except OSError:
         return False
-
-
-def _named(root: Path, given: str | None) -> Path | None:
-    return None if given is None else root / given
 
 
 def _found(root: Path, patterns: tuple[str, ...], key: str, besides: Path | None = None) -> Path | None:

@@ -18,7 +18,7 @@ folder called images in a path is replaced by labels or masks. Boxes without mas
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,8 +29,9 @@ import torch
 import yaml
 from PIL import Image
 
+from botvision.coco.annotations import NewFile
 from botvision.coco.masks import boxes_of, encode, polygons_to_rles, rle_areas
-from botvision.data.cache import Progress
+from botvision.data.cache import Progress, reported
 from botvision.data.images import has_image_suffix, read_image
 from botvision.io.errors import DataError
 from botvision.io.files import write_text
@@ -61,33 +62,6 @@ class Conversion:
     unlabelled: int
 
 
-@dataclass
-class _Records:
-    """The three lists of a COCO file as they grow; ids count from 1."""
-
-    categories: list[str]
-    images: list[dict[str, Any]] = field(default_factory=list)
-    annotations: list[dict[str, Any]] = field(default_factory=list)
-
-    def add_image(self, file: str, size: tuple[int, int]) -> None:
-        record = {"id": len(self.images) + 1, "file_name": file, "height": size[0], "width": size[1]}
-        self.images.append(record)
-
-    def add(self, category: int, box: list[float], area: float, segmentation: object = None) -> None:
-        """Add an instance of the latest image; `box` is x, y, width, height in pixels."""
-        record: dict[str, Any] = {
-            "id": len(self.annotations) + 1,
-            "image_id": len(self.images),
-            "category_id": category + 1,
-            "bbox": box,
-            "area": area,
-            "iscrowd": 0,
-        }
-        if segmentation is not None:
-            record["segmentation"] = segmentation
-        self.annotations.append(record)
-
-
 def to_coco(
     kind: FolderKind,
     folder: str | Path,
@@ -116,25 +90,21 @@ def to_coco(
     if kind == "voc":
         content, unlabelled = _voc(root, part), 0
     else:
-        records = _Records([category] if kind == "masks" else _yolo_names(root))
+        records = NewFile([category] if kind == "masks" else _yolo_names(root))
         unlabelled = _pairs(root, part, kind, records, progress)
-        content = {
-            "images": records.images,
-            "annotations": records.annotations,
-            "categories": [{"id": k + 1, "name": name} for k, name in enumerate(records.categories)],
-        }
+        content = records.to_dict()
     write_text(out, json.dumps(content))
     names = [str(entry["name"]) for entry in content["categories"]]
     counts = len(content["images"]), len(content["annotations"])
     return Conversion(Path(out), root, *counts, names, unlabelled)
 
 
-def _pairs(root: Path, part: str, kind: FolderKind, records: _Records, progress: Progress | None) -> int:
+def _pairs(root: Path, part: str, kind: FolderKind, records: NewFile, progress: Progress | None) -> int:
     """Read every image and what belongs to it; returns the number of images without a label file."""
     beside, suffixes = ("masks", _MASK_SUFFIXES) if kind == "masks" else ("labels", (".txt",))
     files = list(_image_files(root, part, beside))
     missing = []
-    for done, (file, twin) in enumerate(files, 1):
+    for file, twin in reported(files, "converting", progress):
         path = root / file
         image = read_image(path)
         records.add_image(file.as_posix(), (image.height, image.width))
@@ -145,8 +115,6 @@ def _pairs(root: Path, part: str, kind: FolderKind, records: _Records, progress:
             _read_mask(label, (image.height, image.width), records)
         else:
             _read_labels(label, (image.height, image.width), records)
-        if progress is not None:
-            progress("converting", done, len(files))
     if missing and (kind == "masks" or len(missing) == len(files)):
         raise DataError(f"{missing[0]}: nothing of the same name in {beside}/ ({len(missing)} such images)")
     return len(missing)
@@ -167,7 +135,7 @@ def _image_files(root: Path, part: str, twin: str) -> Iterator[tuple[Path, Path]
         raise DataError(f"{start}: no images in a folder called images")
 
 
-def _read_mask(path: Path, size: tuple[int, int], records: _Records) -> None:
+def _read_mask(path: Path, size: tuple[int, int], records: NewFile) -> None:
     pixels = _mask_pixels(path)
     if pixels.shape != size:
         raise DataError(
@@ -210,7 +178,7 @@ def _yolo_names(root: Path) -> list[str]:
     raise DataError(f"{root}: no data.yaml with names: and no classes.txt, so the classes have no names")
 
 
-def _read_labels(path: Path, size: tuple[int, int], records: _Records) -> None:
+def _read_labels(path: Path, size: tuple[int, int], records: NewFile) -> None:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeError as error:
@@ -236,9 +204,7 @@ def _read_labels(path: Path, size: tuple[int, int], records: _Records) -> None:
             _add_polygon(category, values, size, where, records)
 
 
-def _add_box(
-    category: int, values: list[float], size: tuple[int, int], where: str, records: _Records
-) -> None:
+def _add_box(category: int, values: list[float], size: tuple[int, int], where: str, records: NewFile) -> None:
     x, y, width, height = values
     _inside([x - width / 2, y - height / 2, x + width / 2, y + height / 2], where)
     left, right = (min(max(side, 0), 1) * size[1] for side in (x - width / 2, x + width / 2))
@@ -250,7 +216,7 @@ def _add_box(
 
 
 def _add_polygon(
-    category: int, values: list[float], size: tuple[int, int], where: str, records: _Records
+    category: int, values: list[float], size: tuple[int, int], where: str, records: NewFile
 ) -> None:
     _inside(values, where)
     scaled = [min(max(v, 0), 1) * size[1 - k % 2] for k, v in enumerate(values)]

@@ -9,30 +9,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from botvision.coco.annotations import Category
 from botvision.coco.instances import Instances
 from botvision.coco.problems import Problem
 from botvision.coco.sides import side_twins
 from botvision.config.data import DetectionDataConfig
-from botvision.data.cache import ImageCache, Progress, fill_cache
+from botvision.data.cache import Progress, fill_cache, reported
 from botvision.data.coco_folder import SplitFiles, find_split_files, read_split
 from botvision.data.counter_rng import keys, uniform
 from botvision.data.detection_sources import CocoSource, ShapesInstances, Target
 from botvision.data.detection_transforms import DRAWS, choose_window, jitter_colors
+from botvision.data.loaders import VERIFIED, BatchedDataset
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError
-
-VERIFIED = 20_000  # about two minutes of photographs on one core
-VERIFY_REPORTS = 100
 
 Key = int | tuple[int, int]
 DetectionBatch = tuple[list[Tensor], list[Target], Tensor]
 """Images uint8 (3, H, W) of any sizes, their targets, indices int64 (B,)."""
 
 
-class DetectionDataset(Dataset[Any]):
+class DetectionDataset(BatchedDataset):
     """Images and their instances, as a detector takes them.
 
     A target is {"boxes": float32 (n, 4) xyxy in pixels of the image tensor, "labels": int64 (n,) in 1..K,
@@ -45,14 +42,10 @@ class DetectionDataset(Dataset[Any]):
     the same ones whichever comes first; lengths and indices are final after that.
 
     Attributes:
-        name: data set and split, for messages and tables.
         categories: ascending by id; category k is label k + 1.
         skipped: problems for which images or annotations were left out.
         notes: lines on what training does, or had better do, with these data.
-        placed: batches are made in this process's memory, on no device.
     """
-
-    placed = False
 
     def __init__(
         self, source: CocoSource, indices: Sequence[int], config: DetectionDataConfig, *,
@@ -70,10 +63,9 @@ class DetectionDataset(Dataset[Any]):
         """
         self.source, self.indices, self.config = source, list(indices), config
         self.train, self.seed, self.name = train, seed, name
-        self.categories: list[Category] = list(source.categories)
+        self.categories: list[Category] = list(source.file.categories)
         self.skipped: list[Problem] = []
         self.notes: list[str] = []
-        self._cache: ImageCache | None = None
         self._prepared = self._verified = False
 
     def __len__(self) -> int:
@@ -95,22 +87,20 @@ class DetectionDataset(Dataset[Any]):
 
     def image_id(self, index: int) -> int:
         """Return the id that the annotations give the image."""
-        return self.source.image(self.indices[index]).id
+        return self.source.file.images[self.indices[index]].id
 
     def size_of(self, index: int) -> tuple[int, int]:
         """Return (height, width) of the image as annotated."""
-        image = self.source.image(self.indices[index])
+        image = self.source.file.images[self.indices[index]]
         return image.height, image.width
 
     def load(self, index: int) -> Tensor:
         """Return the picture the way up in which it is annotated, uint8 (3, H, W)."""
-        return self.source.load(self.indices[index]) if self._cache is None else self._cache[index]
+        return self.source.load(self.indices[index]) if self.cache is None else self.cache[index]
 
     def instances(self, index: int) -> Target:
         """Return the target of the picture as `load` gives it."""
-        target = self.source.instances(self.indices[index])
-        target["image_id"] = torch.tensor(self.image_id(index))
-        return target
+        return self.source.instances(self.indices[index])
 
     def truth(self, index: int) -> Instances:
         """Return the same objects to be drawn: boxes alone where the data have no masks."""
@@ -131,21 +121,10 @@ class DetectionDataset(Dataset[Any]):
         Crowds, and objects without area, are in it. Where `skip_broken` left annotations out or clipped
         boxes, it is the repaired file, and numbers may differ from those of the file itself.
         """
-        return self.source.ground_truth(self.indices)
-
-    @property
-    def cached_bytes(self) -> int:
-        """Memory that decoded images take."""
-        return 0 if self._cache is None else self._cache.nbytes
+        return self.source.file.to_dict(self.indices)
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Leave out what is broken, if the configuration asks for it, and decode into memory what it allows.
-
-        The second call does nothing.
-
-        Raises:
-            DataError: one line with the name of the first image that is broken.
-        """
+        """As its base has it; what is broken is left out if the configuration asks for it."""
         if self._prepared:
             return
         if self.config.skip_broken:
@@ -153,36 +132,27 @@ class DetectionDataset(Dataset[Any]):
         needed = sum(3 * height * width for height, width in map(self.size_of, range(len(self))))
         fits = self.config.cache == "auto" and needed <= self.config.cache_bytes
         if fits or self.config.cache == "memory":
-            self._cache = fill_cache(self.load, len(self), None, f"reading {self.name}", progress)
+            self.cache = fill_cache(self.load, len(self), None, f"reading {self.name}", progress)
         self._prepared = True
 
     def verify(self, progress: Progress | None = None, at_most: int = VERIFIED) -> bool:
-        """Read every image once, unless it was done: a broken one is found before the first step.
+        """As its base has it; with `skip_broken` broken images are left out, and counted in `skipped`.
 
-        With `skip_broken` such images are left out of the data set and counted in `skipped`, however many
-        files there are: what is evaluated must not depend on when they were read.
-
-        Returns:
-            False if that would take too long: files that are not cached and more than `at_most`.
-
-        Raises:
-            DataError: one line with the name of the first image that is broken.
+        So they are however many files there are: what is evaluated must not depend on when they were read.
         """
-        if self._verified or self._cache is not None or isinstance(self.source, ShapesInstances):
+        if self._verified or self.cache is not None or isinstance(self.source, ShapesInstances):
             return True
         if len(self) > at_most and not self.config.skip_broken:
             return False
         kept = []
-        for place, index in enumerate(self.indices):
+        for index in reported(self.indices, f"reading {self.name}", progress):
             try:
                 self.source.load(index)
                 kept.append(index)
             except DataError as error:
                 if not self.config.skip_broken:
                     raise
-                self.skipped.append(Problem("file", str(error), self.source.image(index).id))
-            if progress is not None and ((place + 1) % VERIFY_REPORTS == 0 or place + 1 == len(self)):
-                progress(f"reading {self.name}", place + 1, len(self))
+                self.skipped.append(Problem("file", str(error), self.source.file.images[index].id))
         if not kept:
             raise DataError(f"{self.name}: none of the {len(self)} images can be read")
         if self.train and not self.source.annotated[kept].any():
@@ -214,12 +184,10 @@ class DetectionDataset(Dataset[Any]):
     def _training(self, epoch: int, index: int) -> tuple[Tensor, Target]:
         draws = uniform(DRAWS, self.seed, epoch, index)[0].tolist()
         window = choose_window(self.size_of(index), self.config, draws[:4])
-        cached, place = self._cache, self.indices[index]
+        cached, place = self.cache, self.indices[index]
         picture = self.source.picture(place, window.reduction) if cached is None else cached[index]
         image = jitter_colors(window.image(picture), self.config.color_jitter, draws[4:])
-        target = self.source.instances(place, window)
-        target["image_id"] = torch.tensor(self.image_id(index))
-        return image, target
+        return image, self.source.instances(place, window)
 
 
 @dataclass(frozen=True)
@@ -333,7 +301,7 @@ def _coco(config: DetectionDataConfig) -> dict[str, Opened]:
     opened: dict[str, Opened] = {}
     for split, files in find_split_files(config).items():
         if split == "train" or not config.val_is_train:
-            known = opened["train"][0].categories if opened else None
+            known = opened["train"][0].file.categories if opened else None
             opened[split] = _opened(config, files, known)
     return opened
 
@@ -413,7 +381,7 @@ def _hold_back(
         )
     if len(chosen) < 2:
         raise DataError(f"{name}: {len(chosen)} images, expected 2 or more to hold some back for validation")
-    ids: npt.NDArray[np.int64] = np.array([source.image(index).id for index in chosen])
+    ids: npt.NDArray[np.int64] = np.array([source.file.images[index].id for index in chosen])
     count = min(len(chosen) - 1, max(1, round(fraction * len(chosen))))
     held = set(np.argsort(keys(ids), kind="stable")[:count].tolist())
     rest = [index for place, index in enumerate(chosen) if place not in held]

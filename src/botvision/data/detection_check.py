@@ -13,7 +13,7 @@ from botvision.coco.annotations import CocoFile
 from botvision.coco.problems import Problem
 from botvision.coco.read import read_coco
 from botvision.config.data import DetectionDataConfig
-from botvision.data.cache import Progress
+from botvision.data.cache import Progress, reported
 from botvision.data.check_report import CheckReport, size_range, some
 from botvision.data.coco_folder import find_split_files, read_split
 from botvision.data.detection import mirror_note
@@ -23,7 +23,6 @@ from botvision.io.errors import DataError
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's bounds of an object's area in pixels
 SHOWN = 20  # notes of a kind that are listed one by one
-REPORT_EVERY = 50
 CROWDED = 100  # the usual number of detections that an evaluation keeps of an image
 
 
@@ -72,9 +71,9 @@ class _Split:
 
     def read_images(self, progress: Progress | None) -> None:
         """Decode every image that is there; what cannot be is added to the problems."""
-        gone = {problem.image_id for problem in self.problems if problem.kind == "file"}
+        gone = self.gone
         images = [image for image in self.file.images if image.id not in gone]
-        for done, image in enumerate(images, 1):
+        for image in reported(images, f"checking {self.name}", progress):
             try:
                 load_annotated(self.folder, image)
                 self.readable += 1
@@ -84,8 +83,11 @@ class _Split:
                 content = (self.folder / image.file).read_bytes()
                 digest = hashlib.blake2b(content, digest_size=12).digest()
                 self.digests.setdefault(digest, f"{image.file} (image id {image.id})")
-            if progress is not None and (done % REPORT_EVERY == 0 or done == len(images)):
-                progress(f"checking {self.name}", done, len(images))
+
+    @property
+    def gone(self) -> set[int | None]:
+        """Ids of the images that are missing or cannot be used."""
+        return {problem.image_id for problem in self.problems if problem.kind == "file"}
 
     @property
     def broken(self) -> int:
@@ -122,8 +124,7 @@ class _Split:
     @property
     def trainable(self) -> bool:
         """Whether there is an image with objects that can be read."""
-        gone = {problem.image_id for problem in self.problems if problem.kind == "file"}
-        images = zip(self.file.images, self.objects(), strict=True)
+        gone, images = self.gone, zip(self.file.images, self.objects(), strict=True)
         return any(count and image.id not in gone for image, count in images)
 
     def by_category(self) -> "np.ndarray[Any, np.dtype[np.int64]]":

@@ -1,7 +1,6 @@
 """Where images and their instances are read from: COCO files, or drawn shapes."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from botvision.coco.annotations import Category, CocoFile, ImageRecord, decimals
+from botvision.coco.annotations import CocoFile, ImageRecord, decimals
 from botvision.coco.masks import boxes_of, decode_into, polygons_to_rles
 from botvision.coco.read import parse_coco
 from botvision.data.detection_transforms import Window
@@ -41,18 +40,9 @@ class CocoSource:
         return len(self.file.images)
 
     @property
-    def categories(self) -> list[Category]:
-        """Ascending by id."""
-        return self.file.categories
-
-    @property
     def has_masks(self) -> bool:
         """Whether instances are masks, not just boxes."""
         return self.file.annotations.has_masks
-
-    def image(self, index: int) -> ImageRecord:
-        """Id, file and size."""
-        return self.file.images[index]
 
     def name_of(self, index: int) -> str:
         """File and image id, for messages."""
@@ -70,8 +60,7 @@ class CocoSource:
         return read_annotated(self.folder / image.file, size, self.name_of(index), reduce)
 
     def instances(self, index: int, window: Window | None = None) -> Target:
-        """Boxes float32 (n, 4) xyxy, labels int64 (n,) from 1, masks uint8 (n, H, W); no crowds,
-        nothing without area.
+        """Return the target of an image, as `DetectionDataset` has it.
 
         Through a window, only instances that are visible in it, with the boxes of their visible masks.
         """
@@ -88,16 +77,15 @@ class CocoSource:
             mine, corners = mine[seen], corners[seen]
         masks, extents = self._masks(mine, corners, size, window)
         boxes = extents if window is not None and self.has_masks else corners
-        target = {
+        seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) | (window is None)
+        if not seen.all():
+            mine, boxes, masks = mine[seen], boxes[seen], masks[seen]
+        return {
             "boxes": torch.from_numpy(boxes.astype(np.float32)),
             "labels": torch.from_numpy(annotations.categories[mine].astype(np.int64) + 1),
             "masks": torch.from_numpy(masks),
+            "image_id": torch.tensor(image.id),
         }
-        return target if window is None else _visible(target)
-
-    def ground_truth(self, indices: list[int]) -> dict[str, Any]:
-        """The COCO file of these images; what has no area is in it, as it counts in evaluation."""
-        return self.file.to_dict(indices)
 
     def _masks(
         self,
@@ -147,12 +135,6 @@ class ShapesInstances(CocoSource):
 
     def picture(self, index: int, reduce: int) -> Tensor:
         return self.shapes.load(index)
-
-
-def _visible(target: Target) -> Target:
-    """Without the instances of which nothing is to be seen."""
-    seen = (target["boxes"][:, 2:] > target["boxes"][:, :2]).all(dim=1)
-    return target if bool(seen.all()) else {key: values[seen] for key, values in target.items()}
 
 
 def read_annotated(path: Path, size: tuple[int, int], name: str, reduce: int = 1) -> Image.Image:

@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
 from botvision.io.errors import DataError
@@ -219,8 +218,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.convert("RGB") if image.readonly else image.copy()
     if image.mode == "LAB":
-        # Band by band: as a whole, Pillow exports a and b in two's complement.
-        return Image.fromarray(_lab_to_rgb(np.stack([np.asarray(band) for band in image.split()], axis=-1)))
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        exact = ImageCms.Flags.NOOPTIMIZE  # else some colours are forty grey levels off
+        return ImageCms.buildTransform(lab, srgb, "LAB", "RGB", flags=exact).apply(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return _grey_to_rgb(image)
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
@@ -252,26 +252,3 @@ def _grey_to_rgb(image: Image.Image) -> Image.Image:
     if isinstance(clear, int):
         grey8 = np.where(np.asarray(image) == clear, np.uint8(255), grey8)
     return Image.fromarray(grey8).convert("RGB")
-
-
-def _lab_to_rgb(lab: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """CIE L*a*b* (D50; L 0..255 for 0..100, a and b offset by 128) to sRGB, (H, W, 3) uint8 both.
-
-    Source: CIE 15:2004 for L*a*b*, IEC 61966-2-1 for sRGB; the matrix is XYZ to linear sRGB, adapted from D50
-    to D65 by Bradford's method.
-    """
-    lightness = lab[..., 0] / 255 * 100
-    fy = (lightness + 16) / 116
-    f = np.stack([fy + (lab[..., 1] - 128.0) / 500, fy, fy - (lab[..., 2] - 128.0) / 200], axis=-1)
-    delta = 6 / 29
-    xyz = np.where(f > delta, f**3, 3 * delta**2 * (f - 4 / 29)) * np.array([0.9642, 1.0, 0.8249])
-    matrix = np.array(
-        [
-            [3.1338561, -1.6168667, -0.4906146],
-            [-0.9787684, 1.9161415, 0.0334540],
-            [0.0719453, -0.2289914, 1.4052427],
-        ]
-    )
-    linear = (xyz @ matrix.T).clip(0, 1)
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.rint(encoded * 255).astype(np.uint8)

@@ -6,34 +6,61 @@ difference how many there are.
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from botvision.data.cache import Progress
+from botvision.data.cache import ImageCache, Progress
 from botvision.io.errors import DataError
 
+VERIFIED = 20_000  # about two minutes of photographs on one core
 
-class BatchedDataset(Protocol):
-    """A data set that makes whole batches itself."""
 
-    @property
-    def name(self) -> str: ...
+class BatchedDataset(Dataset[Any], ABC):
+    """Images that are handed out in whole batches.
 
-    @property
-    def placed(self) -> bool: ...
+    Attributes:
+        name: data set and split, for messages and tables.
+        placed: whether batches are made on a device, so that there is nothing to send.
+        cache: the images, decoded, if `prepare` has put them into memory.
+    """
 
+    name: str
+    placed: bool = False
+    cache: ImageCache | None = None
+
+    @abstractmethod
     def __len__(self) -> int: ...
 
-    def name_of(self, index: int) -> str: ...
+    @abstractmethod
+    def __getitems__(self, wanted: Sequence[int | tuple[int, int]]) -> Any:  # noqa: ANN401
+        """Return the batch of some indices, or pairs (epoch, index)."""
 
-    def prepare(self, progress: Progress | None = None) -> None: ...
+    @abstractmethod
+    def name_of(self, index: int) -> str:
+        """Return what messages call an image."""
 
-    def verify(self, progress: Progress | None = None) -> bool: ...
+    @abstractmethod
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Decode the images into memory if the configuration allows it; the second call does nothing.
 
-    def __getitems__(self, wanted: Sequence[int | tuple[int, int]]) -> Any: ...  # noqa: ANN401
+        Raises:
+            DataError: one line with the name of the first image that is broken.
+        """
+
+    @abstractmethod
+    def verify(self, progress: Progress | None = None, at_most: int = VERIFIED) -> bool:
+        """Read every image once, unless it was done: a broken one is found before the first step.
+
+        Returns:
+            False if that would take too long: files that are not cached and more than `at_most`.
+
+        Raises:
+            DataError: one line with the name of the first image that is broken.
+        """
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -153,7 +180,7 @@ def build_loader(
         len(dataset), seed=seed, shuffle=train, multiple=multiple, rank=rank, world_size=world_size
     )
     return Loader(
-        dataset,  # pyrefly: ignore[bad-argument-type]  asks for torch's class, uses the methods above
+        dataset,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,

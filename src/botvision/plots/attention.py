@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from botvision.plots.style import INK, PALE_INK, TRACK, style_axes
+from botvision.plots.style import INK, PALE_INK, TRACK, new_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,6 @@ QUERY = "#00e5ff"  # told apart from the warm colours of the maps, and from phot
 TILE = 2.3  # longer side of a tile in inches
 NARROWEST = 2.05  # inches of a column: a line such as "up to 100 %, 1024.0x even" fits
 TYPE = 11  # points of all text: to be read where a page shows the picture at six tenths of its size
-DPI = 120
 HEAD_COLOURS = ("#1f5fbf", "#e8863c", "#2a9d74", "#b2479b", "#8a94a6", "#c9a400", "#5bb5e8", "#7a4fd0")
 FADED = 0.45  # brightness that remains of the photo where no attention falls
 LEAST_TOP = 2.0  # full light is at least so many times even attention, so that noise on an even map stays dim
@@ -102,12 +101,11 @@ def maps_figure(image: Image.Image, size: tuple[int, int], rows: Sequence[MapRow
         rows: at least one; the photo stands at the left of each.
     """
     from matplotlib import colormaps
-    from matplotlib.figure import Figure
 
     tall, wide = _tile(size)
     columns = 1 + max(len(row.maps) for row in rows)
     sides = (columns * (max(wide, NARROWEST) + 0.1), len(rows) * (tall + 0.55))
-    figure = Figure(figsize=sides, dpi=DPI, layout="constrained")
+    figure = new_figure(*sides)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)  # pyrefly: ignore
     photo = np.asarray(image.convert("RGB"))
     dim = (FADED * np.asarray(image.convert("L"))[..., None].repeat(3, -1)).astype(np.uint8)
@@ -133,13 +131,12 @@ def maps_figure(image: Image.Image, size: tuple[int, int], rows: Sequence[MapRow
 
 def distance_figure(rows: Sequence[DistanceRow]) -> "Figure":
     """Draw the mean distance of every head, with the spread over queries, and that of uniform attention."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     heads = max(len(row.mean) for row in rows)
     # the legend is below, so that the heads are seen first where the picture has to be scrolled
     sides = (max(5.2, 0.8 + 1.44 * len(rows)), 3.4 + 0.22 * math.ceil((heads + 2) / 2))
-    figure = Figure(figsize=sides, dpi=DPI, layout="constrained")
+    figure = new_figure(*sides)
     axes = figure.subplots()
     for place, row in enumerate(rows):
         middles = place + (np.arange(len(row.mean)) - (len(row.mean) - 1) / 2) * 0.7 / heads
@@ -172,14 +169,11 @@ def position_figure(rows: Sequence[PositionRow]) -> "Figure":
     Colours are logits of position alone less their mean, which no softmax notices: red attracts, blue
     repels; the scale is that of the row. Offsets are those of the key from the query, in cells.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     columns = max(len(row.logits) for row in rows)
     tall, wide = _tile((rows[0].logits.shape[1], rows[0].logits.shape[2]))
-    figure = Figure(
-        figsize=(columns * (wide + 0.5) + 1.0, len(rows) * (tall + 0.75)), dpi=DPI, layout="constrained"
-    )
+    figure = new_figure(columns * (wide + 0.5) + 1.0, len(rows) * (tall + 0.75))
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for row, tiles in zip(rows, grid, strict=True):
         centred = row.logits - row.logits.mean((1, 2), keepdims=True)

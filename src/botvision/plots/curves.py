@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from botvision.plots.style import INK, PALE_INK, TRACK, save_figure, style_axes
+from botvision.plots.style import INK, PALE_INK, TRACK, new_figure, save_figure, style_axes
 
 if TYPE_CHECKING:  # for their names alone: they bring torch, and matplotlib
     from matplotlib.axes import Axes
@@ -87,11 +87,10 @@ def precision_recall(metrics: "Sequence[CocoMetrics]", out_png: str | Path) -> N
     Raises:
         ValueError: nothing to draw.
     """
-    from matplotlib.figure import Figure
 
     if not metrics:
         raise ValueError("no metrics to draw, expected those of boxes, of masks, or both")
-    figure = Figure(figsize=(5.2 * len(metrics), 4.9), dpi=120, layout="constrained")
+    figure = new_figure(5.2 * len(metrics), 4.9)
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     for axes, found in zip(panels, metrics, strict=True):
         _draw_precision(axes, found)
@@ -115,11 +114,10 @@ def accuracy_by_group(breakdowns: "Mapping[str, Breakdown]", out_png: str | Path
     Raises:
         ValueError: nothing to draw.
     """
-    from matplotlib.figure import Figure
 
     if not breakdowns:
         raise ValueError("no breakdown to draw, expected one or more")
-    figure = Figure(figsize=(6.4, 4.2), dpi=120, layout="constrained")
+    figure = new_figure(6.4, 4.2)
     axes = figure.subplots()
     axes.axhline(100 * chance, color=PALE_INK, linewidth=1.2, linestyle="--", label="guessing")
     for i, (name, found) in enumerate(breakdowns.items()):
@@ -153,7 +151,6 @@ def confusion_matrix(
         ValueError: the matrix is not K x K.
     """
     from matplotlib.colors import PowerNorm
-    from matplotlib.figure import Figure
 
     counts, k = np.asarray(confusion, dtype=np.float64), len(classes)
     if counts.shape != (k, k) or k == 0:
@@ -161,7 +158,7 @@ def confusion_matrix(
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     numbered = k <= NUMBERED_CLASSES
     side = min(12.0, max(4.6, 2.6 + (0.62 if numbered else 0.16) * k))
-    figure = Figure(figsize=(side * 1.12, side), dpi=120, layout="constrained")
+    figure = new_figure(side * 1.12, side)
     axes = figure.subplots()
     # The square root lifts the rare confusions, which without numbers would be lost in the white.
     norm = PowerNorm(1.0 if numbered else 0.5, vmin=0.0, vmax=1.0)
@@ -196,14 +193,13 @@ def _draw_epochs(
     bottom: float | None = None,
 ) -> None:
     """Draw panels of lines over epochs; all but those of "Loss" are fractions, shown in percent."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     with Path(metrics_csv).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows or "epoch" not in rows[0]:
         raise ValueError(f"{metrics_csv}: expected a column 'epoch' and at least one row")
-    figure = Figure(figsize=(5 * len(panels), 4), dpi=120, layout="constrained")
+    figure = new_figure(5 * len(panels), 4)
     epochs = _column(rows, "epoch")
     for axes, (title, lines) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         factor, form = (1, "{:.3f}") if title == "Loss" else (100, "{:.1f}")

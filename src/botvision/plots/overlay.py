@@ -84,7 +84,7 @@ def overlay(
     picture = image.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     height, width = objects.size or (image.height, image.width)
     scales = [size[0] / width, size[1] / height] * 2
-    boxes = np.clip(np.nan_to_num(_boxes(objects)) * scales, 0, [*size, *size])
+    boxes = np.clip(np.nan_to_num(objects.boxes) * scales, 0, [*size, *size])
     plain = _is_many(objects, classes) if mode == "auto" else mode == "plain"
     if colours is None and len(classes) == 1:
         colours = instance_colours(boxes)
@@ -259,7 +259,7 @@ def _side_by_side(pair: SideBySide, classes: Sequence[str], cell: int) -> Image.
     mode: Mode = "plain" if any(_is_many(each, classes) for each in sides) else "labels"
     colours: list[list[Colour] | None] = [None, None]
     if len(classes) == 1:
-        first, second = map(_boxes, sides)
+        first, second = (each.boxes.astype(np.float64) for each in sides)
         own, other = instance_colours(first), instance_colours(second)
         if len(first):
             shared = _intersections(second, first)
@@ -401,10 +401,6 @@ def _texts(objects: "Instances", labels: npt.NDArray[np.int64], classes: Sequenc
 
 def _is_many(objects: "Instances", classes: Sequence[str]) -> bool:
     return len(objects) > (MANY if len(classes) > 1 else MANY // 4)
-
-
-def _boxes(objects: "Instances") -> Boxes:
-    return np.asarray(objects.boxes, np.float64).reshape(-1, 4)
 
 
 def _areas(boxes: Boxes) -> npt.NDArray[np.float64]:

@@ -40,6 +40,13 @@ def ellipsis(draw: ImageDraw.ImageDraw, text: str, font: Any, width: float) -> s
     return text + "..."
 
 
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of that size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
 def style_axes(axes: "Axes", title: str) -> None:
     """Give axes the title, grid and legend that all charts have."""
     axes.set_title(title, fontsize=11, color=INK, loc="left", fontweight="bold")

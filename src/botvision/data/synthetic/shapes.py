@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from botvision.coco.annotations import NewFile
 from botvision.coco.masks import boxes_of, encode
 from botvision.data.counter_rng import uniform
 from botvision.data.images import write_png
@@ -99,15 +100,17 @@ class ShapesSource:
 
     def coco_dict(self) -> dict[str, Any]:
         """Return the split as a COCO instances dictionary: image ids from 1, masks as compressed RLE."""
-        images, annotations = [], []
+        file = NewFile(self.classes)
         for index in range(self.count):
-            height, width = self.size
-            record = {"id": index + 1, "file_name": self.name_of(index), "height": height, "width": width}
-            images.append(record)
-            annotations += self._annotations(index, len(annotations) + 1)
-        categories = [{"id": k + 1, "name": name} for k, name in enumerate(self.classes)]
+            file.add_image(self.name_of(index), self.size)
+            objects = self.instances(index)
+            columns = objects["labels"], objects["boxes"], objects["masks"].sum(dim=(1, 2))
+            runs = encode(objects["masks"])
+            for label, box, area, rle in zip(*(column.tolist() for column in columns), runs, strict=True):
+                left, top, right, bottom = box
+                file.add(label - 1, [left, top, right - left, bottom - top], area, rle)
         info = {"description": f"drawn shapes, seed {self.seed}, {self.split}"}
-        return {"info": info, "images": images, "annotations": annotations, "categories": categories}
+        return {"info": info, **file.to_dict()}
 
     def export(self, folder: str | Path) -> Path:
         """Write `folder/<split>/*.png` and `folder/annotations/instances_<split>.json`, a COCO data set.
@@ -122,29 +125,12 @@ class ShapesSource:
         write_text(path, json.dumps(self.coco_dict()))
         return path
 
-    def _annotations(self, index: int, first_id: int) -> list[dict[str, Any]]:
-        objects = self.instances(index)
-        boxes, labels, masks = objects["boxes"].tolist(), objects["labels"].tolist(), objects["masks"]
-        areas = masks.sum(dim=(1, 2)).tolist()
-        return [
-            {
-                "id": first_id + k,
-                "image_id": index + 1,
-                "category_id": labels[k],
-                "bbox": [left, top, right - left, bottom - top],
-                "area": areas[k],
-                "iscrowd": 0,
-                "segmentation": rle,
-            }
-            for k, ((left, top, right, bottom), rle) in enumerate(zip(boxes, encode(masks), strict=True))
-        ]
-
     def _scene(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Image and objects; the latest is kept, as both are usually asked for one after the other."""
         if self._latest is None or self._latest[0] != index:
             columns = _OBJECT + _PER_OBJECT * self.max_objects
             draws = uniform(columns, self.seed, _SALT, SPLITS[self.split], index)[0].astype(np.float32)
-            pixels, objects = draw(draws, len(self.classes), self.size)
+            pixels, objects = _draw(draws, len(self.classes), self.size)
             self._latest = index, torch.from_numpy(pixels), objects
         return self._latest[1], self._latest[2]
 
@@ -183,19 +169,10 @@ class _Canvas:
         return _Shape((rows, columns), y, x, (0.5 - edge * (radius * self.short / 2)).clip(0, 1))
 
 
-def draw(
+def _draw(
     draws: Array, num_classes: int, size: tuple[int, int]
 ) -> tuple[npt.NDArray[np.uint8], dict[str, Tensor]]:
-    """Draw one picture.
-
-    Args:
-        draws: (28 + 12 N,) uniform in [0, 1) for up to N objects.
-        num_classes: of `CLASSES`.
-        size: (height, width) in pixels.
-
-    Returns:
-        uint8 (3, H, W), and the objects as `ShapesSource.instances` has them.
-    """
+    """A picture (3, H, W) and its objects, by random numbers (28 + 12 N,) for up to N of them."""
     canvas = _Canvas(size)
     dark = draws[_COLOUR] < 0.5
     ground = (0.1 if dark else 0.3) + 0.6 * draws[_COLOUR] + 0.16 * (draws[_COLOUR + 1 : _COLOUR + 4] - 0.5)
