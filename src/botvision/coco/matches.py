@@ -4,10 +4,10 @@ Matching looks at one image at a time, so it is done once. A bootstrap then only
 takes milliseconds a sample where COCO's own way takes seconds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import hotcoco
@@ -23,8 +23,7 @@ THRESHOLDS = 10  # IoU .50:.05:.95
 RECALLS = np.linspace(0.0, 1.0, 101)
 CELLS = 4_000_000  # of the largest array of a step: samples x detections
 HIT, MISS, IGNORED = 1, 0, -1
-FIELDS = ("images", "objects", "category", "image", "state")
-SIDE_FIELDS = ("images", "parts", "found", "right")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -115,9 +114,8 @@ def save_matches(
     matches: Mapping[Kind, Matches], path: str | Path, sides: SideAccuracy | None = None
 ) -> None:
     """Write the matches of boxes, masks or both, and of sides, as one compressed ``.npz``, or nothing."""
-    arrays = {f"{kind}_{name}": getattr(found, name) for kind, found in matches.items() for name in FIELDS}
-    if sides is not None:
-        arrays |= {f"side_{name}": getattr(sides, name) for name in SIDE_FIELDS}
+    parts = {**matches, **({} if sides is None else {"side": sides})}
+    arrays = {f"{kind}_{name}": v for kind, found in parts.items() for name, v in vars(found).items()}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -128,8 +126,7 @@ def load_matches(path: str | Path, kind: Kind) -> Matches | None:
     Raises:
         ValueError: the file is not such a file.
     """
-    arrays = _load(path, kind, FIELDS)
-    return None if arrays is None else Matches(*arrays)
+    return _load(path, kind, Matches)
 
 
 def load_sides(path: str | Path) -> SideAccuracy | None:
@@ -138,17 +135,15 @@ def load_sides(path: str | Path) -> SideAccuracy | None:
     Raises:
         ValueError: the file is not such a file.
     """
-    arrays = _load(path, "side", SIDE_FIELDS)
-    return None if arrays is None else SideAccuracy(*arrays)
+    return _load(path, "side", SideAccuracy)
 
 
-def _load(path: str | Path, prefix: str, fields: Sequence[str]) -> list[np.ndarray] | None:
+def _load(path: str | Path, prefix: str, kind: Callable[..., T]) -> T | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if f"{prefix}_images" not in arrays:
-                return None
-            return [arrays[f"{prefix}_{name}"] for name in fields]
-    except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
+            own = [name for name in arrays if name.startswith(f"{prefix}_")]
+            return kind(**{name.removeprefix(f"{prefix}_"): arrays[name] for name in own}) if own else None
+    except (ValueError, TypeError, EOFError, OSError, BadZipFile) as error:
         raise ValueError(f"{path}: not a file of matches ({' '.join(str(error).split())})") from None
 
 

@@ -1,6 +1,5 @@
 """Is this data set sound? Every file is read once, before an hour is wasted."""
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.data.cache import Progress, reported
-from botvision.data.check_report import CheckReport, size_range, some
+from botvision.data.check_report import CheckReport, also_in_train, digest, size_range, some
 from botvision.data.classification import Splits, open_splits, resolve_source
 from botvision.data.coco_folder import is_detection_data
 from botvision.data.detection_check import check_detection
@@ -140,7 +139,7 @@ def _read_one(
     tally.classes[class_name] += 1
     tally.sizes.append((image.height, image.width))
     tally.modes[mode] += 1
-    first = tally.digests.setdefault(hashlib.blake2b(content, digest_size=12).digest(), file)
+    first = tally.digests.setdefault(digest(content), file)
     if _place(first)[1] != class_name:
         tally.doubles.append((first, file))
 
@@ -191,11 +190,8 @@ def _duplicates(tallies: dict[str, _Tally]) -> list[str]:
             lines.append(
                 f"{len(tally.doubles)} files of {split} are in two classes, such as {other} = {first}"
             )
-        same = [(train[digest], file) for digest, file in tally.digests.items() if digest in train]
-        if split != "train" and same:
-            lines.append(
-                f"{len(same)} files of {split} are also in train, such as {same[0][1]} = {same[0][0]}"
-            )
+        if split != "train":
+            lines += also_in_train(f"files of {split}", tally.digests, train)
     return lines
 
 

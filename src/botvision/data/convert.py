@@ -206,9 +206,8 @@ def _read_labels(path: Path, size: tuple[int, int], records: NewFile) -> None:
 
 def _add_box(category: int, values: list[float], size: tuple[int, int], where: str, records: NewFile) -> None:
     x, y, width, height = values
-    _inside([x - width / 2, y - height / 2, x + width / 2, y + height / 2], where)
-    left, right = (min(max(side, 0), 1) * size[1] for side in (x - width / 2, x + width / 2))
-    top, bottom = (min(max(side, 0), 1) * size[0] for side in (y - height / 2, y + height / 2))
+    corners = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+    left, top, right, bottom = _pixels(corners, size, where)
     if right <= left or bottom <= top:
         raise DataError(f"{where}: a box of width {width:g} and height {height:g} has no area")
     box = [left, top, right - left, bottom - top]
@@ -218,8 +217,7 @@ def _add_box(category: int, values: list[float], size: tuple[int, int], where: s
 def _add_polygon(
     category: int, values: list[float], size: tuple[int, int], where: str, records: NewFile
 ) -> None:
-    _inside(values, where)
-    scaled = [min(max(v, 0), 1) * size[1 - k % 2] for k, v in enumerate(values)]
+    scaled = _pixels(values, size, where)
     x, y = scaled[::2], scaled[1::2]
     area = int(rle_areas(polygons_to_rles([[scaled]], size))[0])
     if area == 0:
@@ -227,10 +225,11 @@ def _add_polygon(
     records.add(category, [min(x), min(y), max(x) - min(x), max(y) - min(y)], area, [scaled])
 
 
-def _inside(values: list[float], where: str) -> None:
-    """YOLO's coordinates are parts of the image's width and height; pixels would be far above 1."""
+def _pixels(values: list[float], size: tuple[int, int], where: str) -> list[float]:
+    """YOLO's x, y, ..., which are parts of the image's width and height (pixels would be far above 1)."""
     if min(values) < -_ROUNDING or max(values) > 1 + _ROUNDING:
         raise DataError(f"{where}: reaches from {min(values):g} to {max(values):g}, expected 0..1")
+    return [min(max(v, 0), 1) * size[1 - k % 2] for k, v in enumerate(values)]
 
 
 def _voc(root: Path, part: str) -> dict[str, Any]:

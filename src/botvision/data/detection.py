@@ -222,7 +222,7 @@ def open_detection(config: DetectionDataConfig, seed: int = 0) -> DetectionSplit
         DataError: one line naming what is missing or wrong: the first problem and how many there are (unless
             `skip_broken`), no annotated images, no validation images.
     """
-    opened = _generated(config) if config.source == "generated" else _coco(config)
+    opened = open_generated(config) if config.source == "generated" else _coco(config)
     (train_source, chosen, skipped), name = opened["train"], _name_of(config)
     held_back = "val" not in opened and not config.val_is_train
     if held_back:
@@ -360,7 +360,8 @@ def refuse(problems: Sequence[Problem], config: DetectionDataConfig) -> None:
         raise DataError(f"{fatal[0].line}{more}; data.skip_broken true leaves out what is broken")
 
 
-def _generated(config: DetectionDataConfig) -> dict[str, Opened]:
+def open_generated(config: DetectionDataConfig) -> dict[str, Opened]:
+    """Return sources of drawn shapes for "train" and "val", all of their images, and no problems."""
     opened: dict[str, Opened] = {}
     for split, count in (("train", config.num_images), ("val", config.num_val_images)):
         shapes = ShapesSource(

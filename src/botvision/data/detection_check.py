@@ -1,8 +1,6 @@
 """Is this detection data set sound? Annotations and every image are read once, before an hour is wasted."""
 
 import dataclasses
-import hashlib
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,12 @@ import numpy as np
 
 from botvision.coco.annotations import CocoFile
 from botvision.coco.problems import Problem
-from botvision.coco.read import read_coco
 from botvision.config.data import DetectionDataConfig
 from botvision.data.cache import Progress, reported
-from botvision.data.check_report import CheckReport, size_range, some
+from botvision.data.check_report import CheckReport, also_in_train, digest, size_range, some
 from botvision.data.coco_folder import find_split_files, read_split
-from botvision.data.detection import mirror_note
-from botvision.data.detection_sources import load_annotated
-from botvision.data.synthetic.shapes import ShapesSource
+from botvision.data.detection import mirror_note, open_generated
+from botvision.data.detection_sources import CocoSource
 from botvision.io.errors import DataError
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's bounds of an object's area in pixels
@@ -30,7 +26,7 @@ def check_detection(config: DetectionDataConfig, progress: Progress | None = Non
     """Read annotations and images of a detection data set; raises nothing for bad data.
 
     Args:
-        config: what training would use; "generated" data are drawn and looked at like files.
+        config: what training would use; "generated" data are drawn and looked at like others.
         progress: called with what is being done, how many files are done and how many there are.
 
     Returns:
@@ -39,7 +35,9 @@ def check_detection(config: DetectionDataConfig, progress: Progress | None = Non
         leaves out or mends.
     """
     if config.source == "generated":
-        return _check_generated(config, progress)
+        opened = open_generated(config)
+        drawn = {name: _Split(name, source, [*source.file.problems]) for name, (source, *_) in opened.items()}
+        return _report(config, "generated", drawn, [], progress)
     name = Path(str(config.root)).name or str(config.root)
     try:
         files = find_split_files(config)
@@ -54,7 +52,7 @@ def check_detection(config: DetectionDataConfig, progress: Progress | None = Non
         except DataError as error:
             problems.append(str(error))
             continue
-        splits[split] = _Split(split, file, folder, found)
+        splits[split] = _Split(split, CocoSource(file, folder), found)
     return _report(config, name, splits, problems, progress)
 
 
@@ -63,26 +61,30 @@ class _Split:
     """A split as it was read, and what its files turned out to be."""
 
     name: str
-    file: CocoFile
-    folder: Path
+    source: CocoSource
     problems: list[Problem]
     readable: int = 0
     digests: dict[bytes, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def file(self) -> CocoFile:
+        """The annotations."""
+        return self.source.file
+
     def read_images(self, progress: Progress | None) -> None:
         """Decode every image that is there; what cannot be is added to the problems."""
         gone = self.gone
-        images = [image for image in self.file.images if image.id not in gone]
-        for image in reported(images, f"checking {self.name}", progress):
+        there = [index for index, image in enumerate(self.file.images) if image.id not in gone]
+        for index in reported(there, f"checking {self.name}", progress):
+            image = self.file.images[index]
             try:
-                load_annotated(self.folder, image)
-                self.readable += 1
+                pixels = self.source.load(index)
             except DataError as error:
                 self.problems.append(Problem("file", str(error), image.id))
             else:
-                content = (self.folder / image.file).read_bytes()
-                digest = hashlib.blake2b(content, digest_size=12).digest()
-                self.digests.setdefault(digest, f"{image.file} (image id {image.id})")
+                self.readable += 1
+                content = digest(pixels.numpy().tobytes())
+                self.digests.setdefault(content, f"{image.file} (image id {image.id})")
 
     @property
     def gone(self) -> set[int | None]:
@@ -196,10 +198,7 @@ def _structure(config: DetectionDataConfig, splits: dict[str, _Split]) -> tuple[
         bare = [n for n, a, b in zip(names, used, val.by_category(), strict=True) if a and not b]
         if bare:
             warnings.append(f"val has no objects of {_few(bare)}: their AP is not measured")
-        same = [(train.digests[d], file) for d, file in val.digests.items() if d in train.digests]
-        if same:
-            pair = f"{same[0][1]} = {same[0][0]}"
-            warnings.append(f"{len(same)} images of val are also in train, such as {pair}")
+        warnings += also_in_train("images of val", val.digests, train.digests)
     for split in splits.values():
         most = int(split.objects().max(initial=0))
         if most > CROWDED:
@@ -248,19 +247,6 @@ def _categories(splits: dict[str, _Split]) -> list[dict[str, Any]]:
         for k, category in enumerate(first.file.categories)
     ]
     return sorted(rows, key=lambda row: (-row[first.name], row["id"]))
-
-
-def _check_generated(config: DetectionDataConfig, progress: Progress | None) -> CheckReport:
-    """Drawn images, written to a temporary folder and read like any others."""
-    with tempfile.TemporaryDirectory() as folder:
-        splits = {}
-        for split, count in (("train", config.num_images), ("val", config.num_val_images)):
-            source = ShapesSource(
-                config.generated_seed, split, count, config.num_classes, config.size, config.max_objects
-            )
-            file = read_coco(source.export(folder))
-            splits[split] = _Split(split, file, Path(folder) / split, list(file.problems))
-        return _report(config, "generated", splits, [], progress)
 
 
 def _few(names: list[str]) -> str:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from botvision.coco.annotations import CocoFile, ImageRecord, decimals
+from botvision.coco.annotations import CocoFile, decimals
 from botvision.coco.masks import boxes_of, decode_into, polygons_to_rles
 from botvision.coco.read import parse_coco
 from botvision.data.detection_transforms import Window
@@ -51,9 +51,10 @@ class CocoSource:
 
     def load(self, index: int) -> Tensor:
         """uint8 (3, H, W), the way up in which it is annotated."""
-        return load_annotated(self.folder, self.file.images[index])
+        picture = self.picture(index)
+        return picture if isinstance(picture, Tensor) else to_tensor(picture)
 
-    def picture(self, index: int, reduce: int) -> Image.Image | Tensor:
+    def picture(self, index: int, reduce: int = 1) -> Image.Image | Tensor:
         """Return the same as `load`, or up to `reduce` times smaller, in the form in which it is at hand."""
         image = self.file.images[index]
         size = image.height, image.width
@@ -130,10 +131,7 @@ class ShapesInstances(CocoSource):
         super().__init__(parse_coco(shapes.coco_dict(), name), Path(name))
         self.shapes = shapes
 
-    def load(self, index: int) -> Tensor:
-        return self.shapes.load(index)
-
-    def picture(self, index: int, reduce: int) -> Tensor:
+    def picture(self, index: int, reduce: int = 1) -> Tensor:
         return self.shapes.load(index)
 
 
@@ -164,9 +162,3 @@ def read_annotated(path: Path, size: tuple[int, int], name: str, reduce: int = 1
             f"but its annotations say {height} x {width}"
         )
     return found.rgb
-
-
-def load_annotated(folder: Path, image: ImageRecord) -> Tensor:
-    """Read an image like `read_annotated`, as uint8 (3, height, width)."""
-    path = folder / image.file
-    return to_tensor(read_annotated(path, (image.height, image.width), f"{path} (image id {image.id})"))
