@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from botvision.cli import main as cli
-from botvision.coco.annotations import Category
+from botvision.coco.annotations import Category, ImageRecord
 from botvision.coco.evaluate import evaluate_coco
 from botvision.coco.masks import decode
 from botvision.config.detector import DetectorOptions
@@ -141,7 +141,8 @@ def test_files_are_written_as_coco_has_them(tmp_path, photos):
     folder, truth_file = photos
     files = sorted(folder.iterdir())
     model, out = predictor(), tmp_path / "out"
-    ids = Truth.read(truth_file).number(files) | {folder / "broken.png": -1}
+    images = Truth.read(truth_file).find(files)
+    ids = {file: image.id for file, image in images.items()} | {folder / "broken.png": -1}
     found = model.predict_files(files, keep_pictures=True)
     seen = list(write_detections(found, out, files, model.description, image_ids=ids, drawn=0.0))
     assert [each.error is not None for each in seen] == [file.name == "broken.png" for file in files]
@@ -189,11 +190,12 @@ def test_boxes_of_a_large_image_are_drawn_in_its_picture(tmp_path):
 
 
 def test_truth_is_found_by_the_end_of_the_path(tmp_path):
-    truth = Truth("t.json", {"val/a.png": 7, "b.png": 8}, {1: "disc", 2: "ring"})
+    images = {"val/a.png": ImageRecord(7, "val/a.png", 0, 0), "b.png": ImageRecord(8, "b.png", 0, 0)}
+    truth = Truth("t.json", images, {1: "disc", 2: "ring"})
     files = [tmp_path / "val" / "a.png", tmp_path / "b.png", tmp_path / "a.png"]
-    assert truth.number(files) == {files[0]: 7, files[1]: 8}
+    assert truth.find(files) == dict(zip(files, images.values(), strict=False))
     with pytest.raises(ValueError, match="but so is"):
-        truth.number([tmp_path / "x" / "b.png", tmp_path / "b.png"])
+        truth.find([tmp_path / "x" / "b.png", tmp_path / "b.png"])
     truth.compare([Category(1, "disc"), Category(2, "ring")])
     with pytest.raises(ValueError, match="category 3 is no such category"):
         truth.compare([Category(3, "disc")])

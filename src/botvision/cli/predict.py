@@ -157,23 +157,24 @@ def _detect(args: argparse.Namespace) -> int:
 
 def _images(args: argparse.Namespace, predictor: "DetectionPredictor") -> _Images:
     """Find the images that PATH names, those of the truth alone if one is given."""
-    from botvision.inference.detector import Truth
+    from botvision.inference.detector import Truth, reader_of
 
     files = _files(args)
     if args.truth is None:
         return _Images(files)
     truth = Truth.read(args.truth)
     truth.compare(predictor.categories)
-    ids = truth.number(files)
-    if not ids:
+    images = truth.find(files)
+    if not images:
         raise ValueError(f"{args.truth}: none of the {_count(len(files))} is an image of it")
-    strangers = [file for file in files if file not in ids]
+    strangers = [file for file in files if file not in images]
     if len(strangers) > LISTED:
         warn(f"{len(strangers)} files are no images of {args.truth}, left out; the first: {strangers[0]}")
     else:
         for file in strangers:
             warn(f"{file}: no image of {args.truth}, left out")
-    return _Images(list(ids), ids, read=truth.reader(ids))
+    ids = {file: image.id for file, image in images.items()}
+    return _Images(list(ids), ids, read=reader_of(images))
 
 
 def _detection_samples(args: argparse.Namespace, predictor: "DetectionPredictor") -> _Images:

@@ -79,7 +79,7 @@ class DetectionDataset(BatchedDataset):
     @property
     def has_masks(self) -> bool:
         """Whether instances have masks; without, those of the targets are full boxes."""
-        return self.source.has_masks
+        return self.source.file.annotations.has_masks
 
     def name_of(self, index: int) -> str:
         """Return the file and the image id."""
@@ -174,14 +174,13 @@ class DetectionDataset(BatchedDataset):
             images uint8 (3, H, W) of sizes of their own, targets, indices int64 (B,).
         """
         pairs = [(0, key) if isinstance(key, int) else key for key in wanted]
-        found = [self._training(*pair) if self.train else self._as_is(pair[1]) for pair in pairs]
+        found = [self._example(*pair) for pair in pairs]
         images, targets = [image for image, _ in found], [target for _, target in found]
         return images, targets, torch.tensor([index for _, index in pairs])
 
-    def _as_is(self, index: int) -> tuple[Tensor, Target]:
-        return self.load(index), {"image_id": torch.tensor(self.image_id(index))}
-
-    def _training(self, epoch: int, index: int) -> tuple[Tensor, Target]:
+    def _example(self, epoch: int, index: int) -> tuple[Tensor, Target]:
+        if not self.train:
+            return self.load(index), {"image_id": torch.tensor(self.image_id(index))}
         draws = uniform(DRAWS, self.seed, epoch, index)[0].tolist()
         window = choose_window(self.size_of(index), self.config, draws[:4])
         cached, place = self.cache, self.indices[index]

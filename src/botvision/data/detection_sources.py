@@ -36,14 +36,6 @@ class CocoSource:
         counted = np.bincount(annotations.images[annotations.objects], minlength=len(file.images))
         self.annotated: npt.NDArray[np.bool_] = counted > 0
 
-    def __len__(self) -> int:
-        return len(self.file.images)
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether instances are masks, not just boxes."""
-        return self.file.annotations.has_masks
-
     def name_of(self, index: int) -> str:
         """File and image id, for messages."""
         image = self.file.images[index]
@@ -77,7 +69,7 @@ class CocoSource:
             seen = (corners[:, 2:] > corners[:, :2]).all(axis=1)
             mine, corners = mine[seen], corners[seen]
         masks, extents = self._masks(mine, corners, size, window)
-        boxes = extents if window is not None and self.has_masks else corners
+        boxes = extents if window is not None and annotations.has_masks else corners
         seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) | (window is None)
         if not seen.all():
             mine, boxes, masks = mine[seen], boxes[seen], masks[seen]

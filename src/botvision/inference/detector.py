@@ -5,7 +5,7 @@ differs by what bf16 rounds, scores by some thousandths and now and then a detec
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from botvision.coco.annotations import Category
+from botvision.coco.annotations import Category, ImageRecord
 from botvision.coco.instances import Instances
 from botvision.coco.masks import encode
 from botvision.coco.read import read_images
@@ -182,15 +182,13 @@ class Truth:
 
     Attributes:
         name: of the file, for messages.
-        ids: image id by the file's name as it stands there.
+        images: by the file's name as it stands there; sizes are 0 where the truth does not say.
         categories: name by id.
-        sizes: (height, width) of the annotated image by its id, where the file says so.
     """
 
     name: str
-    ids: Mapping[str, int]
+    images: Mapping[str, ImageRecord]
     categories: Mapping[int, str]
-    sizes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | Path) -> "Truth":
@@ -200,8 +198,7 @@ class Truth:
             DataError: no JSON, or no COCO file; one line.
         """
         images, categories = read_images(path)
-        sizes = {image.id: (image.height, image.width) for image in images if image.height}
-        return cls(str(path), {image.file: image.id for image in images}, dict(categories), sizes)
+        return cls(str(path), {image.file: image for image in images}, dict(categories))
 
     def compare(self, categories: Sequence[Category]) -> None:
         """Raise ValueError unless each category of a model means the same here."""
@@ -211,8 +208,8 @@ class Truth:
                 found = "no such category" if here is None else f"{here!r}"
                 raise ValueError(f"{self.name}: category {number} is {found}, the model's {name!r}")
 
-    def number(self, files: Sequence[Path]) -> dict[Path, int]:
-        """Find the image ids of files: by the longest end of the path that is a name in the truth.
+    def find(self, files: Sequence[Path]) -> dict[Path, ImageRecord]:
+        """Find the images of files: by the longest end of the path that is a name in the truth.
 
         Returns:
             Those that are there.
@@ -220,37 +217,34 @@ class Truth:
         Raises:
             ValueError: two files for one image.
         """
-        found: dict[Path, int] = {}
+        found: dict[Path, ImageRecord] = {}
         owners: dict[int, Path] = {}
         for file in files:
             parts = file.absolute().parts
             ends = (Path(*parts[start:]).as_posix() for start in range(len(parts)))
-            number = next((self.ids[end] for end in ends if end in self.ids), None)
-            if number is None:
+            image = next((self.images[end] for end in ends if end in self.images), None)
+            if image is None:
                 continue
-            if number in owners:
-                raise ValueError(f"{file}: image {number} of {self.name}, but so is {owners[number]}")
-            owners[number], found[file] = file, number
+            if image.id in owners:
+                raise ValueError(f"{file}: image {image.id} of {self.name}, but so is {owners[image.id]}")
+            owners[image.id], found[file] = file, image
         return found
 
-    def reader(self, numbers: Mapping[Path, int]) -> Callable[[str | Path], Image.Image]:
-        """Return what reads images as they are annotated, so that objects lie where the truth's do.
 
-        That is upright by the EXIF orientation, or, if only that has the size stated here, as stored. For an
-        image of neither size it raises DataError.
+def reader_of(images: Mapping[Path, ImageRecord]) -> Callable[[str | Path], Image.Image]:
+    """Return what reads files as they are annotated, so that objects lie where the truth's do.
 
-        Args:
-            numbers: image ids of the files, as `number` finds them.
-        """
+    That is upright by the EXIF orientation, or, if only that has the size stated there, as stored. For an
+    image of neither size it raises DataError.
+    """
 
-        def read(path: str | Path) -> Image.Image:
-            number = numbers[Path(path)]
-            size = self.sizes.get(number)
-            if size is None:
-                return read_image(path)
-            return read_annotated(Path(path), size, f"{path} (image id {number})")
+    def read(path: str | Path) -> Image.Image:
+        image = images[Path(path)]
+        if not image.height:
+            return read_image(path)
+        return read_annotated(Path(path), (image.height, image.width), f"{path} (image id {image.id})")
 
-        return read
+    return read
 
 
 def _categories(description: Mapping[str, Any]) -> list[Category]:
