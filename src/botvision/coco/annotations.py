@@ -201,10 +201,10 @@ class CocoFile:
             elif self.annotations.has_masks:  # no area, and nothing that could be read as its mask
                 record["segmentation"] = empty_rle((image.height, image.width))
             records.append(record)
-        sizes = ((r.id, r.file, r.height, r.width) for r in (self.images[i] for i in chosen))
+        own_images = [self.images[i] for i in chosen]
         return {
             "images": [
-                dict(zip(("id", "file_name", "height", "width"), size, strict=True)) for size in sizes
+                {"id": r.id, "file_name": r.file, "height": r.height, "width": r.width} for r in own_images
             ],
             "annotations": records,
             "categories": [category._asdict() for category in self.categories],

@@ -83,7 +83,7 @@ class _Split:
                 self.problems.append(Problem("file", str(error), image.id))
             else:
                 self.readable += 1
-                content = digest(pixels.numpy().tobytes())
+                content = digest(bytes(str(pixels.shape), "ascii") + pixels.numpy().tobytes())
                 self.digests.setdefault(content, f"{image.file} (image id {image.id})")
 
     @property
