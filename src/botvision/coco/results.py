@@ -71,7 +71,8 @@ class FoundObjects:
         counted = counted or range(1, len(results) + 1)
         records = Records(results, lambda k: (f"{name}: result {counted[k]}", None, None))
         self.images = _known(records, "image_id", truth.images)
-        self.categories = _known(records, "category_id", truth.category_ids)
+        ids = np.array([category.id for category in truth.categories], dtype=np.int64)
+        self.categories = _known(records, "category_id", ids)
         scores = records.column("score")
         self.scores = numbers(scores)
         records.refuse(

@@ -37,11 +37,6 @@ class CocoTruth:
         self.boxes, self.crowd = annotations.boxes, annotations.crowd
         self._annotations = annotations
 
-    @property
-    def category_ids(self) -> npt.NDArray[np.int64]:
-        """int64 (K)."""
-        return np.array([category.id for category in self.categories], dtype=np.int64)
-
     def counts(self) -> npt.NDArray[np.int64]:
         """Return how many objects of each category each image has, int64 (K, I), crowds aside."""
         counts = np.zeros((len(self.categories), len(self.images)), dtype=np.int64)

@@ -168,10 +168,10 @@ def readable(records: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> 
         `{"label": str, "category_id": int, "score": 0..1, "box": [x, y, width, height]}` each, in pixels, and
         `mask`, compressed run lengths `{"size", "counts"}`, if there are masks.
     """
-    names_of = {"category_id": "category_id", "score": "score", "bbox": "box", "segmentation": "mask"}
+    fields = {"category_id": "category_id", "score": "score", "bbox": "box", "segmentation": "mask"}
     return [
         {"label": names[record["category_id"]]}
-        | {name: record[key] for key, name in names_of.items() if key in record}
+        | {name: record[key] for key, name in fields.items() if key in record}
         for record in records
     ]
 
