@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from botvision.backbones.models import create_model
 from botvision.data.transforms import resize_and_crop
 from botvision.detection.transform import FitTransform
 from botvision.inference.view import View
@@ -87,21 +88,44 @@ def test_every_pixel_lies_in_the_box_of_its_cell(height, width, stride):
     assert edges[0][0] == 0
     assert edges[-1][2] == pytest.approx(height)  # the last one ends with the image
     assert all(upper[2] == pytest.approx(lower[0]) for upper, lower in itertools.pairwise(edges))
-    assert view.extent(stride)[3] == pytest.approx(columns * stride * width / seen[1])
+    assert [len(places) for places in view.edges(stride)] == [rows + 1, columns + 1]
 
 
 def test_by_hand():
-    """A detector's 100x200 image, halved: 50x100 of a 64x128 canvas; cells of 16 are 32 pixels of it."""
+    """A detector's 100x200 image, halved: 50x100 of a 64x128 canvas; cells of 16 are 32 pixels of it.
+
+    The middle of the second row of cells is that of the input's pixel 16: 32 to 34 in the image.
+    """
     view = View.fitted((100, 200), (50, 100), (64, 128))
     assert view.stride((4, 8)) == 16
     assert view.cells(16) == (4, 7)
     assert view.cell((0, 0), 16) == (0, 0)
-    assert view.cell((31, 32), 16) == (0, 1)
+    assert view.cell((16, 17), 16) == (0, 1)
     assert view.cell((99, 199), 16) == (3, 6)
-    assert view.box((1, 2), 16) == (32, 64, 64, 96)
-    assert view.box((3, 6), 16) == (96, 192, 100, 200)
-    assert view.extent(16) == (0, 0, 128, 224)
+    assert view.box((0, 0), 16) == (0, 0, 17, 17)
+    assert view.box((1, 2), 16) == (17, 49, 49, 81)
+    assert view.box((3, 6), 16) == (81, 177, 100, 200)
+    assert view.edges(16)[0] == [0, 17, 49, 81, 100]
     assert view.middle == (50, 100)
+
+
+@pytest.mark.parametrize("name", ["resnet14_nano", "botnet_s1_14_nano", "botnet14_nano"])
+def test_a_cell_lies_in_the_middle_of_what_it_has_seen(name):
+    """Of the map that reaches the first attention: what its inputs are, by their gradients."""
+    torch.manual_seed(0)
+    network = create_model(name)
+    network.eval()
+    images = torch.rand(8, 3, 256, 256).requires_grad_()
+    x = network.act1(network.bn1(network.conv1(images)))
+    x = network.layer3(network.layer2(network.layer1(network.maxpool(x))))
+    (gradient,) = torch.autograd.grad(x[:, :, 7, 9].sum(), images)
+    seen = gradient.abs().sum((0, 1)) > 0
+    view = View.whole((256, 256))
+    assert view.stride((x.shape[2], x.shape[3])) == 16
+    top, left, bottom, right = view.box((7, 9), 16)
+    for inputs, low, high in ((seen.any(1), top, bottom), (seen.any(0), left, right)):
+        first, last = inputs.nonzero().flatten()[[0, -1]].tolist()
+        assert (first + last + 1) / 2 == pytest.approx((low + high) / 2, abs=1.5)  # maxima: not quite even
 
 
 @pytest.mark.parametrize("at", [(-1, 0), (100, 0), (0, 200)])

@@ -200,7 +200,7 @@ def map_rows(found: ImageAttention, query: int = 0, choice: Choice | None = None
                 title=block.name,
                 maps=np.stack(maps),
                 names=names,
-                extent=found.view.extent(block.stride),
+                edges=found.view.edges(block.stride),
                 query=found.view.box(block.cells[query], block.stride),
                 at=found.at[query],
             )

@@ -15,8 +15,9 @@ Box = tuple[float, float, float, float]
 class View:
     """How an image lies in a network's input: input = image * scale - offset, in pixels, on both axes.
 
-    Cell (r, c) of a map with stride s stands for the input's rows r*s to (r+1)*s and columns c*s to (c+1)*s,
-    as far as the image goes. (What a cell has seen is wider: its receptive field.)
+    The middle of cell (r, c) of a map with stride s is that of the input's pixel (s r, s c), where strided
+    convolutions and pools that pad with half of their kernel put it. A cell stands for the pixels that are
+    nearer to it than to others. (What it has seen is wider: its receptive field.)
 
     Attributes:
         size: (height, width) of the image.
@@ -76,7 +77,7 @@ class View:
         return math.ceil(self.seen[0] / stride), math.ceil(self.seen[1] / stride)
 
     def cell(self, at: Hw, stride: int) -> Hw:
-        """Return row and column of the cell in which the middle of a pixel of the image lies.
+        """Return row and column of the cell that is nearest to the middle of a pixel of the image.
 
         Raises:
             ValueError: a pixel outside the image, or in a part that the network does not see.
@@ -94,18 +95,24 @@ class View:
                 f"{text}: not in the middle part of the image that the network sees, "
                 f"y {top} to {bottom - 1} and x {left} to {right - 1}"
             )
-        return int(inside[0] // stride), int(inside[1] // stride)
+        row, column = (
+            min(int((place - 0.5) / stride + 0.5), count - 1)
+            for place, count in zip(inside, self.cells(stride), strict=True)
+        )
+        return row, column
 
     def box(self, cell: Hw, stride: int) -> Box:
-        """Return the part of the image that a cell stands for, cut at the border of what is seen."""
-        corner = (cell[0] * stride, cell[1] * stride)
-        end = [min((n + 1) * stride, side) for n, side in zip(cell, self.seen, strict=True)]
-        return self._box(corner, (end[0], end[1]))
+        """Return the part of the image that a cell stands for."""
+        rows, columns = self.edges(stride)
+        return rows[cell[0]], columns[cell[1]], rows[cell[0] + 1], columns[cell[1] + 1]
 
-    def extent(self, stride: int) -> Box:
-        """Return what all cells together stand for, the last ones whole: it may end beyond the image."""
-        rows, columns = self.cells(stride)
-        return self._box((0.0, 0.0), (rows * stride, columns * stride))
+    def edges(self, stride: int) -> tuple[list[float], list[float]]:
+        """Return where rows and columns of cells begin in the image, and where the last ones end."""
+        found = []
+        for count, side, o, s in zip(self.cells(stride), self.seen, self.offset, self.scale, strict=True):
+            inner = [stride * (k - 0.5) + 0.5 for k in range(1, count)]
+            found.append([(place + o) / s for place in (0.0, *inner, float(side))])
+        return found[0], found[1]
 
     def _box(self, corner: Yx, end: Yx) -> Box:
         (top, left), (bottom, right) = (

@@ -39,7 +39,7 @@ class MapRow:
         title: of the block.
         maps: (N, H, W), each sums to 1.
         names: N names of the maps, such as "head 1".
-        extent: what all H x W cells stand for, which may end beyond the image.
+        edges: H + 1 and W + 1 places in pixels of the image between which rows and columns of cells lie.
         query: what the query's cell stands for.
         at: (y, x) of the query's pixel.
     """
@@ -47,7 +47,7 @@ class MapRow:
     title: str
     maps: Array
     names: Sequence[str]
-    extent: Box
+    edges: tuple[Sequence[float], Sequence[float]]
     query: Box
     at: tuple[int, int]
 
@@ -113,7 +113,7 @@ def maps_figure(image: Image.Image, size: tuple[int, int], rows: Sequence[MapRow
         height, width = row.maps.shape[1:]
         _show_photo(tiles[0], photo, size, f"{row.title}\n{height}x{width} cells", INK)
         _mark(tiles[0], row)
-        top, left, bottom, right = row.extent
+        rows, columns = (np.asarray(edges) - 0.5 for edges in row.edges)
         for axes, weights, name in zip(tiles[1:], row.maps, row.names, strict=False):
             caption = f"{name}\nup to {_percent(weights.max())} %, {_times_even(weights)} even"
             _show_photo(axes, dim, size, caption, PALE_INK)
@@ -121,8 +121,7 @@ def maps_figure(image: Image.Image, size: tuple[int, int], rows: Sequence[MapRow
             light = np.clip((times - 1) / (max(float(times.max()), LEAST_TOP) - 1), 0.0, 1.0)
             glow = colormaps["inferno"](0.35 + 0.65 * light)  # through red and orange to pale yellow
             glow[..., 3] = 0.88 * light**1.25
-            extent = (left - 0.5, right - 0.5, bottom - 0.5, top - 0.5)
-            axes.imshow(glow, extent=extent, interpolation="nearest")
+            axes.pcolormesh(columns, rows, glow, antialiased=False)
             _mark(axes, row)
         for axes in tiles[1 + len(row.maps) :]:
             axes.set_axis_off()
