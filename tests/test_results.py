@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-DRAWN = {"long-range pairs"}  # data sets of our own making
+DRAWN = {"pointing arrows"}  # data sets of our own making
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "results" / "studies").glob("*.json"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -118,13 +118,13 @@ def test_ways_to_wake_attention_are_what_was_measured():
     assert len(small) == 3
 
 
-def test_attention_on_glyphs_is_what_was_measured():
-    found = json.loads((ROOT / "results" / "attention_glyphs.json").read_text(encoding="utf-8"))
-    parts = {(row["query"], row["other"]): (row["on_other"], row["images"]) for row in found["pairs"]}
-    disc, images = parts["blue cross", "orange disc"]
-    assert f"({disc[2]:.3f} and {disc[3]:.3f}, mean of {images} images)" in README
-    assert {f"{part:.2f}" for part in parts["blue cross", "blue cross"][0]} == {"0.12"}
-    assert "(0.12 each, where nine of 64 cells have 0.14)" in README
+def test_attention_on_marks_is_what_was_measured():
+    found = json.loads((ROOT / "results" / "attention_pointing.json").read_text(encoding="utf-8"))
+    best = {
+        run["position"]: [f"{row['best_head']:.2f}" for row in run["by_distance"]] for run in found["runs"]
+    }
+    assert f"{min(best['relative'])} to {max(best['relative'])} of its weight" in README
+    assert f"{best['position'][0]} of it at 16 pixels and {best['position'][-1]} at 96" in README
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,8 +114,7 @@ def test_by_hand():
 def test_a_cell_lies_in_the_middle_of_what_it_has_seen(name):
     """Of the map that reaches the first attention: what its inputs are, by their gradients."""
     torch.manual_seed(0)
-    network = create_model(name)
-    network.eval()
+    network: Any = create_model(name).eval()
     images = torch.rand(8, 3, 256, 256).requires_grad_()
     x = network.act1(network.bn1(network.conv1(images)))
     x = network.layer3(network.layer2(network.layer1(network.maxpool(x))))

@@ -11,7 +11,7 @@ from botvision.studies.outcome import Arm, Evaluation, Outcome, RunCost, SeedRun
 from botvision.studies.spec import Axis, Claim, Metric
 
 SIZES = (24.0, 32.0, 48.0)
-EDGES = (12.8, 19.2, 25.6, 38.4, 57.6, 76.8, 112.0)  # of the study long-range
+EDGES = (12.8, 19.2, 25.6, 38.4, 57.6, 76.8, 112.0)  # pixels
 
 
 def run(seed: int, scores: dict[str, float], folder: Path = Path("runs/nowhere"), **changes) -> SeedRun:
@@ -86,7 +86,7 @@ def by_distance(top1: dict[str, list[tuple[float, ...]]], folder: Path) -> Outco
             )
             runs.append(replace(each, evaluations=places))
         arms.append(replace(arm, runs=tuple(runs), trained_at={}))
-    axis = Axis("Distance of the two glyphs (pixels)", table="top1_by_distance")
+    axis = Axis("Distance to the mark (pixels)", table="top1_by_distance")
     return replace(found, name="far", arms=tuple(arms), axes={"distance": axis})
 
 

@@ -110,13 +110,13 @@ def test_a_wrong_wish_is_named(tmp_path, text, message):
         load_study(path)
 
 
-def test_the_point_of_a_pair_of_glyphs_is_the_first_of_them():
-    config = DataConfig(source="long_range", image_size=64, num_images=24, num_val_images=48, limit=24)
+def test_the_point_of_a_picture_of_arrows_is_the_first_of_them():
+    config = DataConfig(source="pointing", image_size=64, num_images=24, num_val_images=48, limit=24)
     for data in (open_splits(config).train, open_splits(config).val):
         for index in (0, 5, 23):
             y, x = data.point_of(index)  # pyrefly: ignore[not-iterable]
             colour = data.load(index)[:, y, x].int()
-            assert colour.max() - colour.min() > 100  # the ground and the strokes are grey
+            assert colour.max() - colour.min() > 100  # the ground is grey
 
 
 def test_the_point_of_a_photo_is_the_middle_of_its_largest_box():

@@ -47,7 +47,7 @@ def test_places_are_called_as_in_the_tables(tmp_path):
     outcome = by_distance({"r": [(1.0, 1.0, 1.0, 0.99, 0.75, 0.52)]}, tmp_path)
     (chart,) = drawn(outcome)["places"]
     assert chart.alt == (
-        "top-1 by distance of the two glyphs (pixels): R 100.00 % at 12.8 to 19.2 and 52.00 % at 76.8 to 112."
+        "top-1 by distance to the mark (pixels): R 100.00 % at 12.8 to 19.2 and 52.00 % at 76.8 to 112."
     )
     names = ("12.8 to 19.2", "19.2 to 25.6", "25.6 to 38.4", "38.4 to 57.6", "57.6 to 76.8", "76.8 to 112")
     assert [name for name in names if f"<!-- {name} -->" in chart.svg] == list(names)

@@ -155,7 +155,7 @@ def test_a_measurement_is_found_again_where_its_data_moved(tmp_path):
 def test_intervals_of_the_runs_own_evaluation_are_places(tmp_path):
     """As an evaluation by distance has them: edges, images, part that is right."""
     axis = ("{title: Image size (pixels), key: data.image_size}", "{title: px, table: top1_by_distance}")
-    plan = run_all(plan_of(tmp_path, TWO_SEEDS, axis, data__source="long_range"))
+    plan = run_all(plan_of(tmp_path, TWO_SEEDS, axis, data__source="pointing", data__augment="none"))
     for run in plan.runs:
         table = {"edges": [16, 32, 64], "count": [10, 0], "top1": [0.75, None]}
         (run.folder / "eval.json").write_text(json.dumps({"top1_by_distance": table}))

@@ -131,7 +131,7 @@ def test_planning_loads_nothing_heavy(tmp_path):
     code = (
         "import sys; from pathlib import Path; from botvision.studies.plan import make_plan; "
         "from botvision.studies.spec import load_study; "
-        "[make_plan(load_study(name), 'cpu', Path()) for name in ('resolution', 'long-range')]; "
+        "[make_plan(load_study(name), 'cpu', Path()) for name in ('resolution', 'pointing')]; "
         "print([m for m in ('torch', 'lightning', 'timm', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -33,7 +33,6 @@ VARIED = {
     "photos": {"model.name"},
     "sides": {"model.name"},
     "warm-start": {"model.name", "model.warm_start"},
-    "long-range": {"model.name", "model.args.channels", "model.args.layers"},  # channels make the costs equal
     "pointing": {
         *("model.name", "model.args.position", "model.args.se", "model.args.key_init"),
         *("model.args.channels", "model.args.layers", "model.args.output_stride"),  # view and equal costs

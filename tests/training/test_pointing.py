@@ -27,7 +27,6 @@ from botvision.training import log
 from botvision.training.run import task_of, train
 from tests.terminal import table
 from tests.training.runs import assert_same_run
-from tests.training.test_long_range import seen_by_a_cell
 
 RECIPE = "pointing_botnet_s1_14_nano"
 SMALL = {
@@ -96,6 +95,7 @@ def test_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert [row[:2] for row in table(printed, "distance (px)")] == [
         ["distance (px)", "places"], ["6.4 to 19.2", "18"], ["19.2 to 51.2", "18"]
     ]  # fmt: skip
+    assert (folder / "by_distance-distances-0.1-0.3-0.8.png").is_file()
     picture = tmp_path / "a.png"
     Image.new("RGB", (64, 64)).save(picture)
     for paths in ([str(picture)], []):
@@ -105,6 +105,15 @@ def test_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert "Traceback" not in said
     assert cli.main(["attend", str(folder), str(picture), "--out", str(tmp_path / "maps")]) == 0
     assert (tmp_path / "maps" / "attention.json").is_file()
+
+
+def test_accuracy_by_distance_is_shown(folder: Path):
+    by = json.loads((folder / "eval.json").read_text())["top1_by_distance"]
+    assert json.loads((folder / "summary.json").read_text())["top1_by_distance"] == by
+    assert Image.open(folder / "by_distance.png").size == (768, 504)
+    sheet = Image.open(folder / "examples_by_distance.png")
+    assert sheet.width > 6 * 100
+    assert len(np.unique(np.asarray(sheet).reshape(-1, 3), axis=0)) > 100
 
 
 @pytest.mark.parametrize("how", ["even", "own"])
@@ -135,6 +144,26 @@ def arms() -> dict[str, nn.Module]:
     plan = make_plan(load_study("pointing"), "cpu", Path("out"))
     splits = open_splits(DataConfig(source="pointing", image_size=128, num_images=1, num_val_images=1))
     return {arm: task_of(plan.of_arm(arm)[0].config).build(splits) for arm in plan.study.arms}
+
+
+def seen_by_a_cell(model: nn.Module, side: int) -> tuple[int, int]:
+    """Height and width of the window of pixels that one cell of the last feature map depends on."""
+    model = model.eval()
+    model.maxpool = nn.AvgPool2d(3, 2, 1)  # pyrefly: ignore[bad-argument-type]
+    for module in model.modules():  # all paths open, so that no gradient is zero by chance
+        if isinstance(module, nn.ReLU):
+            module.forward = lambda x: x  # pyrefly: ignore[bad-assignment]
+        elif isinstance(module, nn.BatchNorm2d):  # the last one of a block begins at zero
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+    torch.manual_seed(0)
+    pixels = torch.randn(1, 3, side, side, requires_grad=True)
+    cells: torch.Tensor = model.forward_features(pixels)  # pyrefly: ignore[not-callable]
+    middle = cells.shape[-1] // 2
+    cells[0, :, middle, middle].square().sum().backward()
+    assert pixels.grad is not None
+    touched = pixels.grad[0].abs().sum(0) > 0
+    rows, columns = touched.any(1).nonzero()[:, 0], touched.any(0).nonzero()[:, 0]
+    return int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
 
 
 def test_arms_cost_the_same_and_see_what_the_study_says():

@@ -6,17 +6,17 @@ from typing import Annotated, ClassVar, Literal
 from botvision.config.schema import ConfigError, Count, Fraction, Positive, Probability, Rule, Section, Share
 
 # Sources whose images are made on the fly, without files.
-SYNTHETIC = ("generated", "long_range", "pointing")
+SYNTHETIC = ("generated", "pointing")
 
 # Sources with several labels in an image, each at a place of its own.
 DENSE = ("pointing",)
 
 # By source, the quantity of every label by which accuracy is broken down.
-QUANTITIES: dict[str, str] = {"long_range": "distance", "pointing": "distance"}
+QUANTITIES: dict[str, str] = {"pointing": "distance"}
 
 MAX_CLASSES, MAX_SHAPES = 10, 6  # of the outlines, and of the shapes, that "generated" knows
 
-# Distances of two glyphs, in short sides: nearer ones would overlap, farther ones lie outside the picture.
+# Distances from an arrow to its mark, in short sides: nearer ones would overlap, farther ones lie outside.
 NEAREST, FARTHEST = 0.1, 0.875
 
 
@@ -101,17 +101,16 @@ class DataConfig(ImageDataConfig):
 
     Attributes:
         source: "auto" looks at what `root` is (a folder, a zip, a folder holding an official CIFAR archive).
-            "generated" draws images and needs no files: ten outlines; so does "long_range": two small glyphs,
-            of the same kind or not, near each other or far apart; and "pointing": arrows, each labelled with
-            the kind of the mark it points to, near or far.
+            "generated" draws images and needs no files: ten outlines; so does "pointing": arrows, each
+            labelled with the kind of the mark it points to, near or far.
         root: the folder or zip: `train/<class>/...` and `val/` or `test/` of the same form.
         val_fraction: taken class by class, by the file list.
         limit: of each split, spread evenly over the classes.
-        num_classes: 2..10 (long_range has two, pointing four).
+        num_classes: 2..10 (pointing has four).
         download: fetch CIFAR where it is missing.
-        distances: long_range, pointing: ascending edges of the intervals of distance, in short sides of the
-            picture, 0.1..0.875; each interval has as many labels. Those of pointing are 1 to 6 eighths, and
-            every interval has to hold one.
+        distances: pointing: ascending edges of the intervals of distance, in short sides of the picture,
+            0.1..0.875; each interval has as many labels. Distances are 1 to 6 eighths, and every interval has
+            to hold one.
         augment: "none"; "flip_crop": mirrored, and shifted within a border of `padding` pixels (small
             images); "imagenet": random resized crop, mirrored.
         padding: border of flip_crop in pixels.
@@ -123,9 +122,7 @@ class DataConfig(ImageDataConfig):
         num_workers: 0 is fastest for cached flip_crop: a GPU then makes the batches itself.
     """
 
-    source: Literal["auto", "folder", "zip", "cifar10", "cifar100", "generated", "long_range", "pointing"] = (
-        "auto"
-    )
+    source: Literal["auto", "folder", "zip", "cifar10", "cifar100", "generated", "pointing"] = "auto"
     num_classes: Annotated[int, Rule(f"2..{MAX_CLASSES}", lambda n: 2 <= n <= MAX_CLASSES)] = 8
     download: bool = False
     distances: Edges = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)

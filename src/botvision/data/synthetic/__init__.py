@@ -2,11 +2,10 @@
 
 from botvision.config.data import DataConfig
 from botvision.data.labels import Labelled
-from botvision.data.synthetic.long_range import LongRangeSource
 from botvision.data.synthetic.pointing import PointingSource
 from botvision.data.synthetic.textured import GeneratedSource
 
-_SOURCES = {"generated": GeneratedSource, "long_range": LongRangeSource, "pointing": PointingSource}
+_SOURCES = {"generated": GeneratedSource, "pointing": PointingSource}
 
 
 def open_synthetic(config: DataConfig) -> tuple[str, dict[str, Labelled]]:

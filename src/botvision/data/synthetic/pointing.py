@@ -105,6 +105,11 @@ class PointingSource(SyntheticSource):
         centres, _ = self._glyphs(np.arange(len(self)))
         return torch.from_numpy(centres[:, :ARROWS])
 
+    def marks(self, indices: Tensor) -> Tensor:
+        """Return where the marks lie that the arrows point to: float64 (B, 3, 2), y and x, of int64 (B,)."""
+        centres, _ = self._glyphs(indices.numpy())
+        return torch.from_numpy(centres[:, ARROWS::MARKS])
+
     def _draws(self, indices: Ints) -> Array:
         return uniform(_COUNT, self.seed, _SALT, SPLITS[self.split], indices)
 
