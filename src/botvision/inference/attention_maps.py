@@ -9,7 +9,7 @@ import operator
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,10 +22,12 @@ from botvision.backbones.block import AttentionConv2d
 from botvision.backbones.probe import evaluating
 from botvision.data.sources import to_tensor
 from botvision.data.transforms import normalise, resize_and_crop
-from botvision.inference.detector import DetectionPredictor
 from botvision.inference.predictor import ImageLike, Predictor, to_rgb
 from botvision.inference.view import Hw, View
 from botvision.plots.attention import DistanceRow, MapRow, PositionRow
+
+if TYPE_CHECKING:  # it needs hotcoco, and attention of a network does not
+    from botvision.inference.detector import DetectionPredictor
 
 SPREAD = (0.1, 0.9)  # of the queries' distances, as quantiles
 # What a block's residual branch may end with, in the order in which the block calls those that it has: the
@@ -96,7 +98,7 @@ class ImageAttention:
 
 
 def attention_maps(
-    model: nn.Module | Predictor | DetectionPredictor,
+    model: "nn.Module | Predictor | DetectionPredictor",
     image: Tensor | ImageLike,
     at: Sequence[Hw] | None = None,
 ) -> ImageAttention:
