@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from botvision.training.log import read_rows
+from tests.training.runs import differences
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,12 +24,14 @@ from tests.training.runs import tiny
 
 def work(fabric):
     torch.set_num_threads(1)
-    task = task_of(tiny(train__epochs=1))
-    splits = task.open()
-    torch.manual_seed(3)
-    job = assemble(task, fabric, splits, task.build(splits).train())
-    fit(folder, job, RunState(), CountBar(shown=False))
-    torch.save(dict(job.model.named_parameters()), folder / f"{fabric.global_rank}.pt")
+    for name, decay in (("averaged", 0.9), ("plain", 0.0)):
+        task = task_of(tiny(train__epochs=1, train__ema_decay=decay))
+        splits = task.open()
+        torch.manual_seed(3)
+        job = assemble(task, fabric, splits, task.build(splits).train())
+        fit(folder / name, job, RunState(), CountBar(shown=False))
+        found = {"evaluated": job.evaluated.state_dict(), "trained": dict(job.model.named_parameters())}
+        torch.save(found, folder / name / f"{fabric.global_rank}.pt")
 
 folder = Path(sys.argv[1])
 fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_fork")
@@ -41,8 +44,10 @@ def test_two_processes_learn_the_same_weights_from_half_of_the_images_each(tmp_p
         [sys.executable, "-c", TWO, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    assert all(torch.equal(value, two[name]) for name, value in one.items())
-    assert len(read_rows(tmp_path / "steps.csv")) == 3  # 100 images, 8 x 2 a step in each
-    assert len(read_rows(tmp_path / "metrics.csv")) == 1
-    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+    for folder in (tmp_path / "averaged", tmp_path / "plain"):
+        one, two = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+        assert differences(one, two) == []
+        kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        assert differences(kept["evaluated"], two["evaluated"]) == []
+        assert len(read_rows(folder / "steps.csv")) == 3  # 100 images, 8 x 2 a step in each
+        assert len(read_rows(folder / "metrics.csv")) == 1

@@ -95,6 +95,7 @@ def assemble(task: Task[Any, Any, Any, Any], fabric: "Fabric", splits: Splits, m
     total = min(steps * train.epochs, train.max_steps or math.inf)
     images = train.batch_size * train.accumulate * fabric.world_size
     model = task.place(model, fabric.device)
+    torch.backends.cudnn.benchmark = fabric.device.type == "cuda" and task.same_sizes
     return Job(
         task, fabric, splits, model,
         average=copy.deepcopy(model) if train.ema_decay else None,
@@ -135,7 +136,6 @@ def fit(folder: Path, job: Job, state: RunState, bar: CountBar) -> None:
     processes = fabric.global_rank, fabric.world_size
     if state.step:
         restore(checkpoints / "last.ckpt", job.model, job.evaluated, job.optimizer)
-    torch.backends.cudnn.benchmark = fabric.device.type == "cuda" and task.same_sizes
     learner = fabric.setup_module(Learner(job))
     meter, clock = LossMeter(job.splits.train.name_of, state, fabric.all_gather), Clock(state)
 
@@ -214,6 +214,11 @@ def _validate(job: Job, state: RunState, label: str, bar: CountBar) -> Outcome |
     train, epoch = job.config.train, state.epoch + 1
     if epoch % train.eval_every and epoch < train.epochs and not state.out_of_steps(train):
         return None
+    if (
+        job.fabric.world_size > 1
+    ):  # each has batch-norm statistics of its own images; those of rank 0 are kept
+        for buffer in job.evaluated.buffers():
+            torch.distributed.broadcast(buffer, src=0)
     try:
         return job.task.measure(job.evaluated, job.val_loader, job.fabric, bar, f"{label} val").result()
     except DivergedError as error:
