@@ -1,4 +1,4 @@
-"""The command `botvision`: the one place that parses arguments, prints, and decides on an exit code.
+"""The command `botvision`: words to one of its commands, and what goes wrong in it to one line.
 
 Exit codes: 0 done; 2 something the user can put right, said in one line; 130 interrupted; 141 the reader of
 the output went away. torch and all behind it is imported inside the commands: `--help` answers at once.

@@ -8,9 +8,6 @@ from botvision.config.schema import ConfigError, Count, Fraction, Positive, Prob
 # Sources whose images are made on the fly, without files.
 SYNTHETIC = ("generated", "pointing")
 
-# Sources with several labels in an image, each at a place of its own.
-DENSE = ("pointing",)
-
 # By source, the quantity of every label by which accuracy is broken down.
 QUANTITIES: dict[str, str] = {"pointing": "distance"}
 

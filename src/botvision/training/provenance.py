@@ -10,7 +10,7 @@ import torch
 
 import botvision
 
-PACKAGES = ("torch", "torchvision", "timm", "lightning", "safetensors", "numpy")
+PACKAGES = ("torch", "torchvision", "timm", "lightning", "hotcoco", "safetensors", "numpy", "pillow")
 
 
 def versions() -> dict[str, str]:
