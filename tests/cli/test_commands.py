@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import botvision as bv
 from botvision.cli import main as cli
+from botvision.config.detector import DetectorOptions
 from botvision.config.recipes import recipe_names
+from botvision.detection.weights import save_detector
 from botvision.inference import writers
 from tests.terminal import complaint, table
 
@@ -162,6 +165,11 @@ def test_pictures_of_a_run_over_many_files_are_not_kept(monkeypatch, tmp_path, r
     assert (tmp_path / "shown" / "sheet.png").is_file()
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.mark.parametrize("command", ["check", "eval"])
 def test_long_commands_show_how_far_they_are_on_a_terminal(monkeypatch, tmp_path, recipe, command):
     run, photos = tmp_path / "run", tmp_path / "photos"
@@ -171,14 +179,28 @@ def test_long_commands_show_how_far_they_are_on_a_terminal(monkeypatch, tmp_path
         (photos / str(k)).mkdir(parents=True)
         Image.new("RGB", (8, 8), (40 * k, 0, 0)).save(photos / str(k) / "0.png")
 
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     screen, pipe = Terminal(), io.StringIO()
     monkeypatch.setattr(sys, "stderr", screen)
     assert cli.main([command, str(run if command == "eval" else photos)]) == 0
-    assert {"check": "checking: ", "eval": "evaluating: "}[command] in screen.getvalue()
+    words = {"check": ["checking: "], "eval": ["reading generated", "evaluating: "]}[command]
+    assert all(word in screen.getvalue() for word in words)
     monkeypatch.setattr(sys, "stderr", pipe)
     assert cli.main([command, str(run if command == "eval" else photos)]) == 0
     assert pipe.getvalue() == ""
+
+
+def test_what_cannot_be_read_is_said_above_the_bar(monkeypatch, tmp_path):
+    options = DetectorOptions(heads="light", channels=16, box_channels=16, mask_convs=1)
+    network = bv.mask_rcnn("resnet14_nano", 1, options, image_size=32)
+    save_detector(network, tmp_path / "model", classes=["a"], categories=[{"id": 1, "name": "a"}])
+    (tmp_path / "photos").mkdir()
+    for k in range(3):
+        Image.new("RGB", (8, 8), (40 * k, 0, 0)).save(tmp_path / "photos" / f"{k}.png")
+    (tmp_path / "photos" / "1.png").write_bytes(b"\x89PNG")
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr("botvision.cli.predict.LISTED", 2)
+    words = [str(tmp_path), str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--no-pictures"]
+    assert cli.main(["predict", *words]) == 0
+    assert "searching: " in screen.getvalue()
+    assert re.search(r"[\r\n]botvision: \S+1\.png: ", screen.getvalue())

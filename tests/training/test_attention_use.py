@@ -15,8 +15,10 @@ from botvision.cli import main as cli
 from botvision.cli.parser import ABLATIONS
 from botvision.metrics.attention_use import load_use
 from botvision.metrics.predictions import load_predictions
-from botvision.training.attention_use import Images, attention_blocks, evaluate_replaced, measure_use
-from botvision.training.run import evaluate, train
+from botvision.training.attention_use import attention_blocks, evaluate_replaced, measure_use
+from botvision.training.classify import Classification
+from botvision.training.evaluation import Evaluation, evaluate
+from botvision.training.run import train
 from tests.terminal import complaint, table
 from tests.training.test_detect import small
 
@@ -43,7 +45,7 @@ def unchanged(folder: Path) -> dict[str, bytes]:
 
 def test_as_trained_gives_the_digits_of_the_run(run: Path):
     before = unchanged(run)
-    metrics, use = evaluate_replaced(Images(run), Replaced("as-trained"))
+    metrics, use = evaluate_replaced(Evaluation(run), Replaced("as-trained"))
     own = json.loads((run / "eval.json").read_text())
     assert json.loads((run / "eval-attention-as-trained.json").read_text()) == own
     assert (metrics.top1, use.as_trained) == (own["top1"], {"top1": own["top1"]})
@@ -71,16 +73,19 @@ def test_zero_has_files_and_numbers_of_its_own(run: Path, capsys: pytest.Capture
 def test_other_images_are_measured_as_trained_too(run: Path):
     """An evaluation of other images that lies there may be of weights that were trained on since."""
     (run / "eval-train.json").write_text("{}")
-    _, use = evaluate_replaced(Images(run, "train", {"data.num_images": "20"}), Replaced("even"))
+    _, use = evaluate_replaced(Evaluation(run, "train", {"data.num_images": "20"}), Replaced("even"))
     assert use.images == 20
     assert use.as_trained["top1"] == evaluate(run, "train", {"data.num_images": "20"}).top1
     assert (run / "eval-train-num_images-20-attention-even.json").is_file()
     assert not list(run.glob("*as-trained*"))
 
 
-def test_all_ways_at_once(run: Path, capsys: pytest.CaptureFixture[str]):
+def test_all_ways_at_once(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     before, names = unchanged(run), {path.name for path in run.iterdir()}
+    original, opened = Classification.open_split, []
+    monkeypatch.setattr(Classification, "open_split", lambda *given: opened.append(given) or original(*given))
     assert cli.main(["eval", str(run), "--attention", "all"]) == 0
+    assert len(opened) == 1  # for all evaluations
     out = capsys.readouterr().out
     assert {path.name for path in run.iterdir()} == names | {"attention_use.json"}
     assert unchanged(run) == before
@@ -92,7 +97,7 @@ def test_all_ways_at_once(run: Path, capsys: pytest.CaptureFixture[str]):
     rows = table(out, "attention")
     assert [row[0] for row in rows[1:]] == ["as trained", *ways]
     for each in use.effects:
-        metrics, _ = evaluate_replaced(Images(run), Replaced(each.how))  # pyrefly: ignore
+        metrics, _ = evaluate_replaced(Evaluation(run), Replaced(each.how))  # pyrefly: ignore
         assert each.scores["top1"] == metrics.top1
         right = [
             load_predictions(path).accuracy(torch.ones(1, 40, dtype=torch.int32).numpy())[0]
@@ -103,10 +108,10 @@ def test_all_ways_at_once(run: Path, capsys: pytest.CaptureFixture[str]):
 
 def test_progress_goes_once_through_all_evaluations(run: Path):
     steps: list[tuple[str, int, int]] = []
-    use, path = measure_use(
-        Images(run), lambda label, done, total: steps.append((label, done, total)), thorough=False
+    use = measure_use(
+        Evaluation(run), lambda label, done, total: steps.append((label, done, total)), thorough=False
     )
-    assert path == run / "attention_use.json"
+    assert (run / "attention_use.json").is_file()
     assert [each.how for each in use.effects] == ["zero", "even"]
     assert steps[-1] == ("evaluating", 120, 120)  # the run's own evaluation is there already
     assert [done for _, done, _ in steps] == sorted(done for _, done, _ in steps)
@@ -116,7 +121,7 @@ def test_a_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     config = small(train__epochs=1, model__args={"c4_blocks": [1], "position": "content"})
     folder = train(config, tmp_path / "run", progress=False)
     own = (folder / "eval.json").read_bytes()
-    assert attention_blocks(folder) == {"layer3.0": "content", "layer4.0": "content"}
+    assert attention_blocks(Evaluation(folder)) == {"layer3.0": "content", "layer4.0": "content"}
     assert cli.main(["eval", str(folder), "--attention", "as-trained"]) == 0
     assert (folder / "eval-attention-as-trained.json").read_bytes() == own
     assert cli.main(["eval", str(folder), "--attention", "all"]) == 0

@@ -26,8 +26,9 @@ from botvision.detection.weights import load_detector
 from botvision.training import detect, log
 from botvision.training.checkpoint import read_state
 from botvision.training.detect import LOSSES, Detection
+from botvision.training.evaluation import evaluate, evaluation_files
 from botvision.training.log import read_rows
-from botvision.training.run import evaluate, evaluation_files, train
+from botvision.training.run import train
 from botvision.training.task import DivergedError
 from tests.training.runs import assert_same_run
 

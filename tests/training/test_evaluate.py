@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from botvision.config.recipes import ConfigError
+from botvision.io.files import write_json
 from botvision.metrics.predictions import load_predictions
-from botvision.training import log, run
-from botvision.training.run import evaluate, evaluation_files
+from botvision.training import run
+from botvision.training.evaluation import evaluate, evaluation_files
 from tests.training.runs import tiny
 
 
@@ -65,9 +66,9 @@ def test_unfinished_runs_cannot_be_evaluated(whole_run: Path, tmp_path: Path):
 
 def test_json_is_never_half_written(tmp_path: Path):
     path = tmp_path / "x.json"
-    log.write_json(path, {"a": 1})
+    write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="JSON compliant"):
-        log.write_json(path, {"a": math.nan})
+        write_json(path, {"a": math.nan})
     assert json.loads(path.read_text()) == {"a": 1}
 
 

@@ -16,6 +16,7 @@ from botvision.backbones.weights import load_model
 from botvision.config.recipes import ConfigError, load_config, resumed_config
 from botvision.training import log, loop, run
 from botvision.training.checkpoint import read_state
+from botvision.training.evaluation import evaluate
 from tests.training.runs import assert_same_run, tiny
 
 ROOT = Path(__file__).parents[2]
@@ -141,7 +142,7 @@ def test_an_extension_killed_before_its_first_checkpoint_goes_on(
     assert not (folder / "summary.json").exists()  # a run that goes on must not pass for a finished one
     assert not (folder / "eval.json").exists()
     with pytest.raises(ConfigError, match="the run is not finished"):
-        run.evaluate(folder)
+        evaluate(folder)
     for copy in (folder, alone):
         run.train(tiny(train__epochs=4), copy, resume=True, progress=False)
     assert read_state(folder / "checkpoints" / "last.ckpt").epoch == 4

@@ -23,10 +23,10 @@ from botvision.metrics.predictions import load_predictions
 from botvision.training import classify, loop, run
 from botvision.training.checkpoint import RunState, read_state
 from botvision.training.classify import Classification
+from botvision.training.evaluation import evaluate
 from botvision.training.log import epoch_line, read_rows
 from botvision.training.loop import LossMeter, open_fabric, step_seed
 from botvision.training.optim import update_average
-from botvision.training.run import evaluate
 from botvision.training.task import DivergedError
 from tests.training.runs import tiny
 

@@ -1,12 +1,11 @@
 """The command `eval`: a run, with its attention or without, or a file of COCO results."""
 
 import argparse
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from botvision.io.files import write_text
+from botvision.io.files import write_json
 from botvision.tables import evaluation as tables
 
 
@@ -14,28 +13,28 @@ def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str]) -> None
     """Evaluate the weights of a run folder; ValueError on what is wrong with arguments, run or data."""
     from botvision.attention.ablation import Replaced
     from botvision.io.progress import CountBar
-    from botvision.training.attention_use import Images, evaluate_replaced, measure_use
+    from botvision.training.attention_use import evaluate_replaced, measure_use, use_file
     from botvision.training.classify import breakdown_file
-    from botvision.training.run import evaluate, evaluation_files
+    from botvision.training.evaluation import Evaluation
 
-    folder, split, run = Path(args.run), args.split or "val", shlex.quote(args.run)
+    of, run = Evaluation(args.run, args.split or "val", overrides), shlex.quote(args.run)
     if args.attention == "all":
         with CountBar() as bar:
-            use, path = measure_use(Images(folder, split, overrides), bar)
+            use = measure_use(of, bar)
         print(f"{tables.attention_table(use)}\n\n{use.sentence()}")
-        print(f"\nwritten: {path}\nnext: botvision attend {run} IMAGE")
+        print(f"\nwritten: {use_file(of)}\nnext: botvision attend {run} IMAGE")
         return
     replaced = None if args.attention is None else Replaced(args.attention, args.block)
     use = None
     with CountBar() as bar:
         if replaced is None:
-            metrics = evaluate(folder, split, overrides, bar)
+            metrics = of.measure(bar)
         else:
-            metrics, use = evaluate_replaced(Images(folder, split, overrides), replaced, bar)
+            metrics, use = evaluate_replaced(of, replaced, bar)
     print(tables.metrics_tables(metrics))
     if use is not None:
         print(f"\n{tables.attention_line(use)}")
-    written = [*evaluation_files(folder, split, overrides, replaced)]
+    written = [*of.files(replaced)]
     if getattr(metrics, "breakdown", None) is not None:
         written.append(breakdown_file(written[1], metrics.breakdown.name))
     then = f"compare {run} OTHER_RUN" if replaced is None else f"eval {run} --attention all"
@@ -60,7 +59,7 @@ def evaluate_results(args: argparse.Namespace) -> None:
     numbers, picture = out / f"{results.stem}-eval.json", out / f"{results.stem}-pr.png"
     values = {"results": args.run, "truth": args.truth, **{found.kind: found.to_dict() for found in metrics}}
     try:
-        write_text(numbers, json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+        write_json(numbers, values)
         precision_recall(metrics, picture)
     except OSError as error:
         raise ValueError(f"{out}: {error.strerror}; name another folder with --out") from None

@@ -274,7 +274,7 @@ def _cost_of(name: str, given: Mapping[str, Any], args: argparse.Namespace) -> "
 
 
 def _compare(args: argparse.Namespace, _: Overrides) -> int:
-    from botvision.io.files import write_text
+    from botvision.io.files import write_json, write_text
     from botvision.metrics.compare import compare
     from botvision.metrics.runs import read_run, run_folders
     from botvision.tables.runs import comparison_table
@@ -287,7 +287,7 @@ def _compare(args: argparse.Namespace, _: Overrides) -> int:
     if args.out:
         path, numbers = Path(args.out), Path(args.out).with_suffix(".json")
         write_text(path, table)
-        write_text(numbers, json.dumps(comparison.to_json(), indent=2, ensure_ascii=False) + "\n")
+        write_json(numbers, comparison.to_json())
         print(f"\nwritten: {path}, {numbers}")
     return 0
 

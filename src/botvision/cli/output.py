@@ -2,11 +2,19 @@
 
 import contextlib
 import sys
+from collections.abc import Callable
 
 
-def warn(text: str, code: int = 2) -> int:
-    """Write one line to the error stream, after what was printed before it, and return the exit code."""
+def warn(text: str, code: int = 2, say: Callable[[str], object] | None = None) -> int:
+    """Write one line to the error stream, after what was printed before it, and return the exit code.
+
+    While a bar is shown its `say` writes the line above it.
+    """
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
-    print(f"botvision: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    line = f"botvision: {' '.join(text.split())}"
+    if say is None:
+        print(line, file=sys.stderr, flush=True)
+    else:
+        say(line)
     return code

@@ -132,7 +132,7 @@ def _detect(args: argparse.Namespace) -> int:
             if len(files) > LISTED:
                 bar("searching", place + 1, len(files))
             if each.found is None:
-                warn(str(each.error))
+                warn(str(each.error), say=bar.say)
                 continue
             read += 1
             if len(files) <= LISTED:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from botvision.coco.problems import Problem
 from botvision.config.data import SYNTHETIC, DataConfig
 from botvision.data.cache import Progress, fill_cache, reported
 from botvision.data.counter_rng import keys, uniform
@@ -60,7 +61,8 @@ class ClassificationDataset(BatchedDataset):
         self.part, self.name = part, name
         self.source, self.targets, self.classes = part.source, part.targets, part.classes
         self.grouping = part.grouping
-        self.points = part.points if part.targets.ndim == 2 else None
+        self.points = part.points
+        self.notes, self.skipped = [], []  # nothing is left out
         self.config, self.train, self.seed = config, train, seed
         self._transform = build_transforms(config, train)
         self._fixed_size = not train or config.whole_batches

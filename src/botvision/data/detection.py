@@ -43,8 +43,6 @@ class DetectionDataset(BatchedDataset):
 
     Attributes:
         categories: ascending by id; category k is label k + 1.
-        skipped: problems for which images or annotations were left out.
-        notes: lines on what training does, or had better do, with these data.
     """
 
     def __init__(
@@ -64,8 +62,7 @@ class DetectionDataset(BatchedDataset):
         self.source, self.indices, self.config = source, list(indices), config
         self.train, self.seed, self.name = train, seed, name
         self.categories: list[Category] = list(source.file.categories)
-        self.skipped: list[Problem] = []
-        self.notes: list[str] = []
+        self.notes, self.skipped = [], []
         self._prepared = self._verified = False
 
     def __len__(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from botvision.coco.problems import Problem
 from botvision.data.cache import ImageCache, Progress
 from botvision.io.errors import DataError
 
@@ -26,11 +27,15 @@ class BatchedDataset(Dataset[Any], ABC):
         name: data set and split, for messages and tables.
         placed: whether batches are made on a device, so that there is nothing to send.
         cache: the images, decoded, if `prepare` has put them into memory.
+        notes: lines on what training does, or had better do, with these data.
+        skipped: problems for which images or annotations were left out.
     """
 
     name: str
     placed: bool = False
     cache: ImageCache | None = None
+    notes: list[str]
+    skipped: list[Problem]
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -74,12 +79,12 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __init__(
         self, length: int, *, seed: int, shuffle: bool, multiple: int = 1, rank: int = 0, world_size: int = 1
     ) -> None:
-        """Split `length` images over the ranks.
+        """Take what decides about the order.
 
         Args:
             length: images in the data set.
             seed: of the order.
-            shuffle: False gives 0, 1, 2, ... in every epoch, and every image exactly once over all ranks.
+            shuffle: split them anew in every epoch; False gives 0, 1, 2, ... to every rank.
             multiple: with `shuffle`, images a rank sees in an epoch are a multiple of this (full batches).
             rank: of this process.
             world_size: number of processes.
@@ -91,10 +96,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
             raise ValueError(f"rank {rank} does not exist, expected 0..{world_size - 1}")
         self.length, self.seed, self.shuffle = length, seed, shuffle
         self.rank, self.world_size = rank, world_size
-        if shuffle:  # equally many on every rank, or ranks would wait for each other's gradients
-            self._mine = length // world_size // multiple * multiple
-        else:
-            self._mine = (length - rank + world_size - 1) // world_size
+        # equally many on every rank, or ranks would wait for each other's gradients
+        self._mine = length // world_size // multiple * multiple if shuffle else length
         self.epoch = self.done = 0
 
     def __len__(self) -> int:
@@ -103,7 +106,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def order(self, epoch: int) -> list[int]:
         """Return this rank's indices in the given epoch."""
         if not self.shuffle:
-            return list(range(self.rank, self.length, self.world_size))
+            return list(range(self.length))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         whole = torch.randperm(self.length, generator=generator)
         return whole[self.rank :: self.world_size][: self._mine].tolist()
@@ -117,7 +120,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 class Loader(DataLoader[Any]):
     """Batches as the data set makes them: images, targets, indices int64 (B,).
 
-    A plain pass is one of epoch 0, or of the epoch asked for last.
+    A plain pass is one of epoch 0, or of the epoch asked for last, with the same batches left out.
     """
 
     # as `build_loader` makes it

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, written under another name and renamed; and JSON read back."""
+"""Files that are whole or not there, written under another name and renamed; JSON."""
 
 import contextlib
 import json
@@ -32,6 +32,11 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: str | Path, values: object) -> None:
+    """Write JSON, all of it or nothing. Raises ValueError for numbers that JSON has not, such as NaN."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_object(path: Path) -> dict[str, Any]:

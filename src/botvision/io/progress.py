@@ -1,4 +1,4 @@
-"""A bar on the error stream for work that counts; silent where that stream is no terminal."""
+"""Bars on the error stream, shown where it is a terminal, and lines above them, written anywhere."""
 
 import sys
 from typing import Any, Self

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from botvision.io.files import write_text
+from botvision.io.files import write_json
 from botvision.metrics.bootstrap import ImageSampler, interval_of, per_image_file
 from botvision.metrics.seeds import Interval
 
@@ -172,7 +172,7 @@ def effect_of(
 
 def save_use(use: AttentionUse, path: Path) -> None:
     """Write JSON, all of it or nothing."""
-    write_text(path, json.dumps(use.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(path, use.to_dict())
 
 
 def load_use(path: Path) -> AttentionUse | None:

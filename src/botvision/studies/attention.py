@@ -40,17 +40,18 @@ def attention_use(
     Raises:
         ValueError: the run's data cannot be opened, or its network has no attention.
     """
-    from botvision.training.attention_use import Images, measure_use
+    from botvision.training.attention_use import measure_use, use_file
+    from botvision.training.evaluation import Evaluation
 
     found: dict[tuple[str, int], AttentionUse] = {}
     for run in _finished(plan):
         if tell is not None:
             tell(f"{run.name} without its attention")
         # before or after the data moved, which the file's name tells
-        places = [Images(run.folder, "val", overrides) for overrides in ({}, run.moved)]
-        use = next((use for place in places if (use := load_use(place.use_file)) is not None), None)
+        places = [Evaluation(run.folder, "val", overrides) for overrides in ({}, run.moved)]
+        use = next((use for place in places if (use := load_use(use_file(place))) is not None), None)
         if use is None:
-            use, _ = measure_use(places[-1], thorough=False)
+            use = measure_use(places[-1], thorough=False)
         found[run.arm, run.seed] = use
     return found
 

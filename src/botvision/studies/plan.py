@@ -94,7 +94,7 @@ class PlannedRun:
 
     def measured(self, measurement: Measurement) -> Path | None:
         """Return the JSON in which a finished run was measured elsewhere; None if that was not done yet."""
-        from botvision.training.run import evaluation_files
+        from botvision.training.evaluation import evaluation_files
 
         # before or after the data moved, which the file's name tells
         asked = (measurement.overrides, {**measurement.overrides, **self.moved})

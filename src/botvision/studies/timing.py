@@ -5,7 +5,7 @@ import json
 import statistics
 from collections.abc import Callable, Mapping
 
-from botvision.io.files import write_text
+from botvision.io.files import write_json
 from botvision.studies.plan import Plan
 
 FILE = "step_times.json"  # in the study's folder
@@ -93,7 +93,7 @@ def measure_steps(plan: Plan, show: Callable[[int, str], None] | None = None) ->
         provenance.commit(),
         together,
     )
-    write_text(plan.folder / FILE, json.dumps(dataclasses.asdict(found), indent=2) + "\n")
+    write_json(plan.folder / FILE, dataclasses.asdict(found))
     return found
 
 

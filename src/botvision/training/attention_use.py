@@ -2,119 +2,82 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from botvision.attention.ablation import Replaced, ablations_without_effect, block_names, find_attention
-from botvision.backbones.weights import load_model
-from botvision.config.recipes import load_config
 from botvision.config.run import DetectionRunConfig
 from botvision.data.cache import Progress
-from botvision.detection.weights import load_detector
-from botvision.metrics.attention_use import (
-    FILE,
-    AttentionUse,
-    Effect,
-    effect_of,
-    run_facts,
-    save_use,
-)
+from botvision.metrics.attention_use import FILE, AttentionUse, effect_of, run_facts, save_use
 from botvision.metrics.bootstrap import ImageSampler, per_image_file
-from botvision.training.run import check_finished, evaluate, evaluation_files
+from botvision.training.evaluation import Evaluation
 
 
-@dataclass(frozen=True)
-class Images:
-    """Which images an evaluation is of: arguments of `evaluate`."""
-
-    folder: Path
-    split: str = "val"
-    overrides: Mapping[str, Any] | None = None
-
-    @property
-    def files(self) -> tuple[Path, Path]:
-        """Where the evaluation as trained is written."""
-        return evaluation_files(self.folder, self.split, self.overrides)
-
-    @property
-    def use_file(self) -> Path:
-        """Where `measure_use` writes what it found: attention_use.json for the run's own images."""
-        return self.folder / self.files[0].name.replace("eval", Path(FILE).stem, 1)
+def use_file(of: Evaluation) -> Path:
+    """Return where `measure_use` writes what it finds: attention_use.json for the run's own images."""
+    return of.folder / of.files()[0].name.replace("eval", Path(FILE).stem, 1)
 
 
 def evaluate_replaced(
-    of: Images, replaced: Replaced, progress: Progress | None = None
+    of: Evaluation, replaced: Replaced, progress: Progress | None = None
 ) -> tuple[Any, AttentionUse]:
     """Evaluate a run with its attention replaced, and hold the result against the run as trained.
 
-    The files are those that `evaluation_files` names. The run's own evaluation is taken as it is, and
-    measured anew for other images than its own.
+    The run's own evaluation is taken as it is, and measured anew for other images than its own.
 
     Returns:
         The task's metrics with attention replaced, and the one effect.
 
     Raises:
-        ValueError: as of `evaluate` and `ablated`; all is checked before the first image is read.
+        ValueError: as of `Evaluation.measure` and `ablated`; of the network before the first image is read.
     """
-    blocks = attention_blocks(of.folder, replaced)
-    label = replaced.how, None if replaced.block is None else list(blocks)[replaced.block - 1]
-    table = evaluation_files(of.folder, of.split, of.overrides, replaced)[0]
-    with _as_trained(of, replaced.how, progress) as own:
-        metrics = evaluate(of.folder, of.split, of.overrides, progress, replaced)
-        return metrics, _use(of, list(blocks), own or table, [(*label, table)])
+    blocks = list(attention_blocks(of, replaced))
+    table = of.files(replaced)[0]
+    with tempfile.TemporaryDirectory() as folder:
+        own = _kept(of) or (
+            table if replaced.how == "as-trained" else _as_trained(of, Path(folder), progress)
+        )
+        metrics = of.measure(progress, replaced)
+        return metrics, _use(of, blocks, own, [(replaced, table)])
 
 
-def measure_use(
-    of: Images, progress: Progress | None = None, *, thorough: bool = True
-) -> tuple[AttentionUse, Path]:
-    """Evaluate a run with its attention replaced in every way, and write attention_use.json.
+def measure_use(of: Evaluation, progress: Progress | None = None, *, thorough: bool = True) -> AttentionUse:
+    """Evaluate a run with its attention replaced in every way, and write the file of `use_file`.
 
     Args:
         of: the run and its images.
         progress: called with what is being done, how many images of all evaluations are done, of how many.
         thorough: all ways, and each block alone; otherwise zero and even weights in all blocks.
 
-    Returns:
-        What was found, and the file.
-
     Raises:
-        ValueError: as of `evaluate`; no attention in the network.
+        ValueError: as of `Evaluation.measure`; no attention in the network.
     """
-    blocks = attention_blocks(of.folder)
+    blocks = attention_blocks(of)
     choices = _choices(blocks) if thorough else [Replaced("zero"), Replaced("even")]
-    names = list(blocks)
     steps = len(choices) + 1
-    with _as_trained(of, "", _part(progress, 0, steps)) as own, tempfile.TemporaryDirectory() as folder:
-        measured = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        own = _kept(of) or _as_trained(of, folder, _part(progress, 0, steps))
         for step, choice in enumerate(choices, 1):
-            evaluate(of.folder, of.split, of.overrides, _part(progress, step, steps), choice, Path(folder))
-            table = evaluation_files(of.folder, of.split, of.overrides, choice)[0]
-            block = None if choice.block is None else names[choice.block - 1]
-            measured.append((choice.how, block, Path(folder) / table.name))
-        assert own is not None
-        use = _use(of, names, own, measured)
-    save_use(use, of.use_file)
-    return use, of.use_file
+            of.measure(_part(progress, step, steps), choice, folder)
+        use = _use(of, list(blocks), own, [(each, folder / of.files(each)[0].name) for each in choices])
+    save_use(use, use_file(of))
+    return use
 
 
-def attention_blocks(folder: Path, replaced: Replaced | None = None) -> dict[str, str]:
+def attention_blocks(of: Evaluation, replaced: Replaced | None = None) -> dict[str, str]:
     """Return the position mode of each block of a finished run with attention, by name.
 
     Raises:
-        ValueError: no finished run, no attention, or none that could be replaced like this.
+        ValueError: no attention, or none that could be replaced like this.
     """
-    check_finished(folder)
-    detector = isinstance(load_config(folder / "config.yaml"), DetectionRunConfig)
-    network, _ = load_detector(folder / "model") if detector else load_model(folder / "model")
     try:
-        layers = find_attention(network)
-        with (replaced or Replaced("as-trained")).within(network):
+        layers = find_attention(of.network)
+        with (replaced or Replaced("as-trained")).within(of.network):
             pass
     except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
+        raise ValueError(f"{of.folder}: {error}") from None
     return dict(zip(block_names(list(layers)), (layer.mode for layer in layers.values()), strict=True))
 
 
@@ -127,35 +90,32 @@ def _choices(blocks: Mapping[str, str]) -> list[Replaced]:
     return chosen
 
 
-@contextmanager
-def _as_trained(of: Images, how: str, progress: Progress | None) -> Iterator[Path | None]:
-    """JSON of the evaluation as trained, for a while; None where that is what is evaluated anyway."""
-    own = of.files[0]
-    if own == of.folder / "eval.json" and per_image_file(own, _metrics(of.folder)[0]).is_file():
-        yield own
-    elif how == "as-trained":
-        yield None
-    else:  # what was evaluated before may be of weights that were trained on since
-        with tempfile.TemporaryDirectory() as folder:
-            choice = Replaced("as-trained")
-            evaluate(of.folder, of.split, of.overrides, progress, choice, Path(folder))
-            yield Path(folder) / evaluation_files(of.folder, of.split, of.overrides, choice)[0].name
+def _kept(of: Evaluation) -> Path | None:
+    """JSON of the run's own evaluation. One of other images may be of weights that were trained on since."""
+    own = of.files()[0]
+    return own if own.name == "eval.json" and per_image_file(own, _metrics(of)[0]).is_file() else None
 
 
-def _metrics(folder: Path) -> tuple[str, ...]:
-    config = load_config(folder / "config.yaml")
+def _as_trained(of: Evaluation, folder: Path, progress: Progress | None) -> Path:
+    choice = Replaced("as-trained")
+    of.measure(progress, choice, folder)
+    return folder / of.files(choice)[0].name
+
+
+def _metrics(of: Evaluation) -> tuple[str, ...]:
+    config = of.task.config
     if not isinstance(config, DetectionRunConfig):
         return ("top1",)
     return ("box_ap", "mask_ap") if config.model.detector.masks else ("box_ap",)
 
 
 def _use(
-    of: Images, blocks: Sequence[str], own: Path, measured: Sequence[tuple[str, str | None, Path]]
+    of: Evaluation, blocks: Sequence[str], own: Path, measured: Sequence[tuple[Replaced, Path]]
 ) -> AttentionUse:
-    sampler, metrics = ImageSampler(), _metrics(of.folder)
-    effects: list[Effect] = [
-        effect_of(sampler, (how, block), own, table, metrics) for how, block, table in measured
-    ]
+    sampler, metrics, effects = ImageSampler(), _metrics(of), []
+    for replaced, table in measured:
+        block = None if replaced.block is None else blocks[replaced.block - 1]
+        effects.append(effect_of(sampler, (replaced.how, block), own, table, metrics))
     trained = {name: sampler.sampled(per_image_file(own, name), name) for name in metrics}
     return AttentionUse(
         split=of.split,

@@ -22,12 +22,11 @@ from botvision.config.schema import ConfigError
 from botvision.data.cache import Progress
 from botvision.data.classification import ClassificationDataset, Splits, open_split, open_splits
 from botvision.data.loaders import Loader
-from botvision.io.files import replacing
+from botvision.io.files import replacing, write_json
 from botvision.metrics.classification import ClassificationEvaluator, ClassificationMetrics
 from botvision.metrics.predictions import save_predictions
 from botvision.plots.curves import accuracy_by_group, confusion_matrix, learning_curves
 from botvision.plots.overlay import contact_sheet
-from botvision.training.log import write_json
 from botvision.training.task import ADVICE, FIT_BATCH, DivergedError, Task, fit_indices
 
 if TYPE_CHECKING:

@@ -37,10 +37,9 @@ from botvision.detection.mask_rcnn import mask_rcnn
 from botvision.detection.masks import detect
 from botvision.detection.transform import CANVAS_STEP
 from botvision.detection.weights import load_detector, save_detector, warm_start
-from botvision.io.files import replacing
+from botvision.io.files import replacing, write_json
 from botvision.plots.curves import detection_curves, precision_recall
 from botvision.plots.overlay import SideBySide, truth_and_prediction_sheet
-from botvision.training.log import write_json
 from botvision.training.task import ADVICE, DivergedError, Task, fit_indices
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")

@@ -5,7 +5,6 @@ after the restored step: those steps happen again, and no step may be in the fil
 """
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -105,8 +104,3 @@ def epoch_line(row: Mapping[str, float], found: str, epochs: int, best: bool) ->
         f"epoch {row['epoch']:>{width}}/{epochs}  loss {row['train_loss']:.4f}  {found}  "
         f"{row['seconds']:.1f} s" + ("  best" if best else "")
     )
-
-
-def write_json(path: Path, values: object) -> None:
-    """Write JSON, all of it or nothing."""
-    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")

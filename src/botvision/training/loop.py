@@ -26,7 +26,7 @@ from botvision.io.progress import CountBar
 from botvision.training.checkpoint import RunState, restore, save_checkpoint
 from botvision.training.log import History, epoch_line
 from botvision.training.optim import Schedule, build_optimizer, build_schedule, update_average
-from botvision.training.task import ADVICE, DivergedError, Outcome, Splits, Task, resolve_device
+from botvision.training.task import ADVICE, AnyTask, DivergedError, Outcome, Splits, resolve_device
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -61,7 +61,7 @@ class Job:
         steps: optimiser steps in an epoch.
     """
 
-    task: Task[Any, Any, Any, Any]
+    task: AnyTask
     fabric: "Fabric"
     splits: Splits
     model: nn.Module
@@ -83,7 +83,7 @@ class Job:
         return self.model if self.average is None else self.average
 
 
-def assemble(task: Task[Any, Any, Any, Any], fabric: "Fabric", splits: Splits, model: nn.Module) -> Job:
+def assemble(task: AnyTask, fabric: "Fabric", splits: Splits, model: nn.Module) -> Job:
     """Return a job at its first step.
 
     Raises:
@@ -353,7 +353,7 @@ class Stepper:
         ValueError: the data cannot be opened, or the network cannot be built.
     """
 
-    def __init__(self, task: Task[Any, Any, Any, Any]) -> None:
+    def __init__(self, task: AnyTask) -> None:
         splits, fabric = task.open(), open_fabric(task.config.train.device)
         torch.manual_seed(task.config.train.seed)
         job = assemble(task, fabric, splits, task.build(splits).train())

@@ -1,4 +1,4 @@
-"""A configuration to a trained network and its run folder; and that network measured again.
+"""A configuration to a trained network and its run folder.
 
 Everything that can be wrong is looked at before the first step and before the folder is made: data, classes,
 the model's arguments, the image size, the device.
@@ -6,11 +6,8 @@ the model's arguments, the image size, the device.
 
 import json
 import logging
-import re
 import resource
 import sys
-from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +16,19 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from botvision.attention.ablation import Replaced
 from botvision.backbones.weights import LoadReport
-from botvision.config.recipes import (
-    build_config,
-    changed_keys,
-    config_to_dict,
-    load_config,
-    value_at,
-    with_absolute_paths,
-)
-from botvision.config.run import EVALUATION_KEYS, AnyRunConfig, DetectionRunConfig
+from botvision.config.recipes import config_to_dict, with_absolute_paths
+from botvision.config.run import AnyRunConfig, DetectionRunConfig
 from botvision.config.schema import ConfigError
-from botvision.data.cache import Progress
-from botvision.io.files import write_text
+from botvision.io.files import write_json, write_text
 from botvision.io.progress import CountBar
 from botvision.training import provenance
 from botvision.training.checkpoint import RunState, check_data_of_run, check_folder, evaluated_weights
-from botvision.training.log import write_json
 from botvision.training.loop import Job, assemble, fit, open_fabric
-from botvision.training.task import Outcome, Splits, Task
+from botvision.training.task import AnyTask, Outcome, Splits
 
 # What says of a folder that its run is finished.
 RESULTS = ("summary.json", "eval.json")
-# What an evaluation may set otherwise than the run did, without a table of its own.
-WAYS_OF_LOADING = ("num_workers", "cache", "cache_bytes", "download")
-
-AnyTask = Task[Any, Any, Any, Any]
 
 
 def task_of(config: AnyRunConfig) -> AnyTask:
@@ -111,93 +94,6 @@ def train(config: AnyRunConfig, out: str | Path, resume: bool = False, progress:
     return folder
 
 
-def evaluate(
-    run_folder: str | Path,
-    split: str = "val",
-    overrides: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
-    replaced: Replaced | None = None,
-    out: Path | None = None,
-) -> Any:  # noqa: ANN401  the task decides
-    """Evaluate the weights of a run folder, and write the files that `evaluation_files` names.
-
-    Args:
-        run_folder: of a finished run.
-        split: "val", "test" (classification), or "train" (without augmentation).
-        overrides: dotted keys under `data`, or `train.batch_size`, `train.device`; of a detector
-            `model.detector.detections`, `.score_threshold` and `.nms`, too.
-        progress: called with what is being done, how many images are done and how many there are.
-        replaced: what takes the place of the network's attention meanwhile; nothing unless given.
-        out: folder for the files; the run folder unless given.
-
-    Returns:
-        The task's metrics: `ClassificationMetrics` or `DetectionMetrics`.
-
-    Raises:
-        ValueError: no finished run there, another key, data that cannot be opened or that have other classes,
-            or no such attention.
-    """
-    folder = Path(run_folder)
-    check_finished(folder)
-    own = load_config(folder / "config.yaml")
-    allowed = EVALUATION_KEYS[own.task]
-    for key in overrides or {}:
-        if not key.startswith(allowed):
-            words = [f"{key}*" if key.endswith(".") else key for key in allowed]
-            raise ConfigError(f"{key}: an evaluation takes only {', '.join(words[:-1])} and {words[-1]}")
-    if split not in ("train", "val", "test"):
-        raise ConfigError(f"split: expected train, val or test, got {split!r}")
-    task = task_of(build_config(config_to_dict(own), overrides))
-    files = evaluation_files(folder, split, overrides, replaced)
-    if out is not None:
-        files = out / files[0].name, out / files[1].name
-    fabric = open_fabric(task.config.train.device)
-    model, description = task.load(folder / "model")
-    with nullcontext() if replaced is None else replaced.within(model):
-        data = task.open_split(split, description, progress)
-        model = task.place(model, fabric.device)
-        found = task.measure(model, task.loader(data, False, fabric), fabric, progress)
-        return task.write(found, files, split)
-
-
-def check_finished(folder: Path) -> None:
-    """Raise ConfigError for a folder that holds no finished run."""
-    if not (folder / "config.yaml").is_file():
-        raise ConfigError(f"{folder}: not a run folder, there is no config.yaml")
-    if not (folder / "summary.json").is_file():
-        raise ConfigError(f"{folder}: the run is not finished, there is no summary.json; resume it first")
-
-
-def evaluation_files(
-    folder: Path,
-    split: str = "val",
-    overrides: Mapping[str, Any] | None = None,
-    replaced: Replaced | None = None,
-) -> tuple[Path, Path]:
-    """Return where an evaluation is written: JSON and picture.
-
-    eval.json and confusion.png (precision_recall.png of a detector) are the run's own validation; every other
-    split or data has a name of its own, such as eval-test.json or eval-train-limit-100.json. So has an
-    evaluation with attention replaced: eval-attention-zero.json, or eval-attention-zero-block-2.json.
-    """
-    own = load_config(folder / "config.yaml")
-    config = build_config(config_to_dict(own), overrides)
-    words = [] if split == "val" else [split]
-    for key in changed_keys(own, config):
-        value = value_at(config_to_dict(config), key)
-        name = key.rpartition(".")[2]
-        if key == "data.root":
-            root = Path(str(value)).expanduser().absolute()
-            words += [] if str(root) == own.data.root else [root.stem]
-        elif not key.startswith("train.") and name not in WAYS_OF_LOADING:
-            words.append(f"{name}-{value}")
-    if replaced is not None:
-        words.append(f"attention-{replaced.how}")
-        words += [] if replaced.block is None else [f"block-{replaced.block}"]
-    label = "".join(f"-{re.sub(r'[^0-9A-Za-z._]+', '-', word).strip('-')}" for word in words)
-    return folder / f"eval{label}.json", folder / f"{task_of(config).picture}{label}.png"
-
-
 def _prepare(config: AnyRunConfig, fabric: Any, fresh: bool, bar: CountBar) -> tuple[Job, LoadReport | None]:  # noqa: ANN401
     """Open and build everything.
 
@@ -218,11 +114,11 @@ def _prepare(config: AnyRunConfig, fabric: Any, fresh: bool, bar: CountBar) -> t
         split.prepare(bar)
         if fresh and not split.verify(bar):
             bar.say(f"{split.name}: {len(split)} images are not read beforehand; botvision check does it")
-        for note in getattr(split, "notes", []):
+        for note in split.notes:
             bar.say(f"note: {note}")
-        left_out = getattr(split, "skipped", [])
-        if left_out:
-            bar.say(f"{split.name}: {len(left_out)} problems passed over, the first: {left_out[0].line}")
+        if split.skipped:
+            first = split.skipped[0].line
+            bar.say(f"{split.name}: {len(split.skipped)} problems passed over, the first: {first}")
     job = assemble(task, fabric, splits, model)
     waiting = len(splits.train) - len(job.train_loader) * config.train.batch_size * fabric.world_size
     if waiting > 0.1 * len(splits.train):

@@ -173,7 +173,7 @@ class Task(ABC, Generic[C, S, D, M]):
             num_workers=self.config.data.num_workers,
             drop_last=train and self.whole_batches,
             pin_memory=fabric.device.type == "cuda",
-            share=(fabric.global_rank, fabric.world_size) if train else (0, 1),
+            share=(fabric.global_rank, fabric.world_size),
         )
 
     def autocast(self, device: torch.device) -> torch.autocast:
@@ -212,6 +212,9 @@ class Task(ABC, Generic[C, S, D, M]):
             if progress is not None:
                 progress(label, done, len(data))
         return found
+
+
+AnyTask = Task[Any, Any, Any, Any]
 
 
 def fit_indices(images: int, size: tuple[int, int]) -> list[int]:
