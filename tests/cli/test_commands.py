@@ -18,6 +18,7 @@ from botvision.config.detector import DetectorOptions
 from botvision.config.recipes import recipe_names
 from botvision.detection.weights import save_detector
 from botvision.inference import writers
+from tests.conftest import RECIPE
 from tests.terminal import complaint, table
 
 
@@ -138,9 +139,17 @@ def test_train_eval_predict_compare(capsys, tmp_path, recipe):
     assert json.loads((tmp_path / "t" / "table.json").read_text())["groups"][0]["n"] == 1
 
 
-def test_pictures_of_a_run_over_many_files_are_not_kept(monkeypatch, tmp_path, recipe):
-    run, photos = tmp_path / "run", tmp_path / "photos"
-    assert cli.main(["train", recipe, "--out", str(run)]) == 0
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a run; evaluated again it stays as it is."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.yaml").write_text(RECIPE)
+    assert cli.main(["train", str(folder / "tiny.yaml"), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def test_pictures_of_a_run_over_many_files_are_not_kept(monkeypatch, tmp_path, trained):
+    run, photos = trained, tmp_path / "photos"
     photos.mkdir()
     for k in range(6):
         Image.new("RGB", (8, 8), (40 * k, 0, 0)).save(photos / f"{k}.png")
@@ -171,10 +180,8 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("command", ["check", "eval"])
-def test_long_commands_show_how_far_they_are_on_a_terminal(monkeypatch, tmp_path, recipe, command):
-    run, photos = tmp_path / "run", tmp_path / "photos"
-    if command == "eval":
-        assert cli.main(["train", recipe, "--out", str(run)]) == 0
+def test_long_commands_show_how_far_they_are_on_a_terminal(monkeypatch, tmp_path, trained, command):
+    run, photos = trained, tmp_path / "photos"
     for k in range(3):
         (photos / str(k)).mkdir(parents=True)
         Image.new("RGB", (8, 8), (40 * k, 0, 0)).save(photos / str(k) / "0.png")

@@ -52,13 +52,19 @@ def test_warm_start_from_a_network_that_timm_has_weights_of(tmp_path: Path, monk
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = tiny(model__name="resnet14_tiny", model__args={"stem": "cifar"}, train__max_steps=2)
+    return run.train(config, tmp_path_factory.mktemp("resnet") / "run", progress=False)
+
+
 @pytest.mark.parametrize(
     ("how", "started"), [("fit", "fitted to"), ("taps", "taps"), ("zero", ""), ("new", "")]
 )
-def test_attention_begins_as_the_convolution_of_a_trained_resnet(how: str, started: str, tmp_path: Path):
-    resnet = tiny(model__name="resnet14_tiny", model__args={"stem": "cifar"}, train__max_steps=2)
-    source = run.train(resnet, tmp_path / "resnet", progress=False)
-    config = tiny(model__weights=str(source), model__warm_start=how, train__max_steps=1)
+def test_attention_begins_as_the_convolution_of_a_trained_resnet(
+    resnet: Path, how: str, started: str, tmp_path: Path
+):
+    config = tiny(model__weights=str(resnet), model__warm_start=how, train__max_steps=1)
     folder = run.train(config, tmp_path / "botnet", progress=False)
     report = (folder / "warm_start.txt").read_text()
     if started:
