@@ -204,7 +204,7 @@ def test_missing_extra_says_how_to_install_it(capsys, monkeypatch):
 def test_every_package_of_the_extra_is_known():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     wanted = {re.split(r"[^\w-]", need)[0] for need in project["optional-dependencies"]["train"]}
-    assert {{"yaml": "pyyaml"}.get(name, name) for name in cli.EXTRAS} == wanted
+    assert {{"yaml": "pyyaml"}.get(name, name) for name in cli.EXTRA} == wanted
 
 
 @pytest.mark.parametrize(

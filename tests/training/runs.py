@@ -1,5 +1,6 @@
 """A tiny run that has everything in it that could break exactness, shared by the tests of this folder."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 
 from botvision.config.recipes import build_config
 from botvision.config.run import RunConfig
+from botvision.training.evaluation import Evaluation
 
 # 100 images, 8 a batch, 2 batches a step: 12 batches (4 images left over) and 6 steps an epoch.
 TINY = {
@@ -28,6 +30,11 @@ def tiny(**overrides: object) -> RunConfig:
     config = build_config(TINY, {key.replace("__", "."): value for key, value in overrides.items()})
     assert isinstance(config, RunConfig)
     return config
+
+
+def evaluate(folder: Path, split: str = "val", overrides: Mapping[str, Any] | None = None) -> Any:
+    """Evaluate a finished run, and return its metrics."""
+    return Evaluation(folder, split, overrides).measure()
 
 
 def differences(one: Any, two: Any, path: str = "") -> list[str]:

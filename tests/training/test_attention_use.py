@@ -17,17 +17,23 @@ from botvision.metrics.attention_use import load_use
 from botvision.metrics.predictions import load_predictions
 from botvision.training.attention_use import attention_blocks, evaluate_replaced, measure_use
 from botvision.training.classify import Classification
-from botvision.training.evaluation import Evaluation, evaluate
+from botvision.training.evaluation import Evaluation
 from botvision.training.run import train
 from tests.terminal import complaint, table
+from tests.training.runs import evaluate
 from tests.training.test_detect import small
 
 
 @pytest.fixture
-def run(whole_run: Path, tmp_path: Path) -> Path:
+def run(mattering: Path, tmp_path: Path) -> Path:
+    """A copy to write into."""
+    return shutil.copytree(mattering, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def mattering(whole_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny classifier, whose attention is made to matter."""
-    folder = tmp_path / "run"
-    shutil.copytree(whole_run, folder)
+    folder = shutil.copytree(whole_run, tmp_path_factory.mktemp("mattering") / "run")
     network, description = load_model(folder / "model")
     with torch.no_grad():
         network.get_submodule("layer4.0.bn3").weight.fill_(1.0)  # pyrefly: ignore

@@ -26,11 +26,11 @@ from botvision.detection.weights import load_detector
 from botvision.training import detect, log
 from botvision.training.checkpoint import read_state
 from botvision.training.detect import LOSSES, Detection
-from botvision.training.evaluation import evaluate, evaluation_files
+from botvision.training.evaluation import evaluation_files
 from botvision.training.log import read_rows
 from botvision.training.run import train
 from botvision.training.task import DivergedError
-from tests.training.runs import assert_same_run
+from tests.training.runs import assert_same_run, evaluate
 
 SMALL: dict[str, Any] = {
     "task": "detect",
@@ -87,9 +87,19 @@ def test_the_folder_holds_what_a_person_looks_for(run: Path):
     assert all(float(last[name]) >= 0 for name in LOSSES)
 
 
-def test_the_loss_is_the_sum_of_its_parts(tmp_path: Path):
-    folder = train(small(train__accumulate=1, train__epochs=1), tmp_path / "run", progress=False)
-    for row in read_rows(folder / "steps.csv"):
+ONE_BATCH_A_STEP = {
+    "data__num_images": 5, "train__accumulate": 1, "train__checkpoint_every": 1, "train__epochs": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def by_batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that makes a step of every batch, not to be written to."""
+    return train(small(**ONE_BATCH_A_STEP), tmp_path_factory.mktemp("by_batches") / "run", progress=False)
+
+
+def test_the_loss_is_the_sum_of_its_parts(by_batches: Path):
+    for row in read_rows(by_batches / "steps.csv"):
         assert float(row["loss"]) == pytest.approx(sum(float(row[name]) for name in LOSSES), rel=1e-5)
 
 
@@ -324,16 +334,13 @@ def test_a_classifier_run_warms_up_the_backbone(whole_run: Path, tmp_path: Path)
     assert re.search(r"^unexpected +2  fc.bias, fc.weight$", text, re.MULTILINE)
 
 
-def test_every_image_takes_part_in_every_epoch(tmp_path: Path):
+def test_every_image_takes_part_in_every_epoch(by_batches: Path, tmp_path: Path):
     """Five images by two are three batches, also for one who comes back after the second."""
-    config = small(data__num_images=5, train__accumulate=1, train__checkpoint_every=1, train__epochs=2)
-    folder = train(config, tmp_path / "run", progress=False)
-    assert len(read_rows(folder / "steps.csv")) == 6
+    assert len(read_rows(by_batches / "steps.csv")) == 6
     part = tmp_path / "part"
-    train(
-        dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1)), part, progress=False
-    )
-    train(config, part, resume=True, progress=False)
+    for epochs in (1, 2):
+        config = small(**{**ONE_BATCH_A_STEP, "train__epochs": epochs})
+        train(config, part, resume=epochs == 2, progress=False)
     assert [row["step"] for row in read_rows(part / "steps.csv")] == [str(step) for step in range(1, 7)]
 
 

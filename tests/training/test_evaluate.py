@@ -12,8 +12,8 @@ from botvision.config.recipes import ConfigError
 from botvision.io.files import write_json
 from botvision.metrics.predictions import load_predictions
 from botvision.training import run
-from botvision.training.evaluation import evaluate, evaluation_files
-from tests.training.runs import tiny
+from botvision.training.evaluation import evaluation_files
+from tests.training.runs import evaluate, tiny
 
 
 def test_evaluations_are_named_by_what_they_are_of(whole_run: Path, tmp_path: Path):

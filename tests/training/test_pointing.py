@@ -66,6 +66,16 @@ def test_every_arrow_counts_by_its_own_distance(folder: Path):
     assert torch.equal(indices, torch.arange(12))
 
 
+def test_a_look_beforehand_changes_nothing():
+    task = task_of(build_config(load_recipe(RECIPE), SMALL))
+    splits = task.open()
+    model = task.build(splits).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    task.probe(model, splits)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+
+
 class StoppedError(BaseException):
     """In place of a kill."""
 

@@ -16,8 +16,7 @@ from botvision.backbones.weights import load_model
 from botvision.config.recipes import ConfigError, load_config, resumed_config
 from botvision.training import log, loop, run
 from botvision.training.checkpoint import read_state
-from botvision.training.evaluation import evaluate
-from tests.training.runs import assert_same_run, tiny
+from tests.training.runs import assert_same_run, evaluate, tiny
 
 ROOT = Path(__file__).parents[2]
 

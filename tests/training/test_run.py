@@ -23,12 +23,11 @@ from botvision.metrics.predictions import load_predictions
 from botvision.training import classify, loop, run
 from botvision.training.checkpoint import RunState, read_state
 from botvision.training.classify import Classification
-from botvision.training.evaluation import evaluate
 from botvision.training.log import epoch_line, read_rows
 from botvision.training.loop import LossMeter, open_fabric, step_seed
 from botvision.training.optim import update_average
 from botvision.training.task import DivergedError
-from tests.training.runs import tiny
+from tests.training.runs import evaluate, tiny
 
 FOLDER = {
     "config.yaml", "versions.json", "metrics.csv", "steps.csv", "eval.json", "summary.json",
@@ -251,7 +250,10 @@ def test_random_state_of_the_caller_is_left_alone(tmp_path: Path):
         ({"model__args__heads": 3}, "model botnet14_tiny with"),
         ({"model__args__c5_stride": 3}, "model botnet14_tiny with"),
         ({"train__batch_size": 128}, "100 images, expected a batch of 128"),
-        ({"train__batch_size": 1, "data__image_size": 8}, "train.batch_size: 1 is too few for batch norm"),
+        (
+            {"train__batch_size": 1, "data__image_size": 8},
+            "train.batch_size: a batch of 1 is too few for batch norm",
+        ),
         ({"data__source": "folder"}, "data.root is not set"),
         ({"data__source": "folder", "data__root": "/nowhere/at/all"}, "/nowhere/at/all"),
         ({"model__weights": "/nowhere.safetensors"}, "/nowhere.safetensors"),

@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from botvision.config.data import DataConfig, DetectionDataConfig
     from botvision.tables.models import ModelCost
 
-EXTRAS = dict.fromkeys(
-    ("lightning", "hotcoco", "jinja2", "matplotlib", "tensorboard", "yaml", "tqdm", "msgspec"), "train"
-)
+# Packages of botvision[train].
+EXTRA = {"lightning", "hotcoco", "jinja2", "matplotlib", "tensorboard", "yaml", "tqdm", "msgspec"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
-        if debug or package not in EXTRAS:
+        if debug or package not in EXTRA:
             raise
-        return warn(f'{package} is not installed: pip install "botvision[{EXTRAS[package]}]"')
+        return warn(f'{package} is not installed: pip install "botvision[train]"')
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if debug or (isinstance(error, RuntimeError) and not lacks_memory(error)):
             raise
@@ -186,7 +185,9 @@ def _train(args: argparse.Namespace, overrides: Overrides) -> int:
 
         train(config, out, resume=args.resume)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_how_to_go_on(out)) from None
+        begun = (out / "config.yaml").is_file()
+        again = f"to go on: botvision train --out {shlex.quote(str(out))} --resume"
+        raise KeyboardInterrupt(f"; {again if begun else 'nothing was written yet'}") from None
     from botvision.tables.runs import summary_table
 
     print(summary_table(json.loads((out / "summary.json").read_text(encoding="utf-8"))))
@@ -194,13 +195,6 @@ def _train(args: argparse.Namespace, overrides: Overrides) -> int:
     print(f"\nwritten: {out}/ with model/, checkpoints/, tables (metrics.csv, *.json) and pictures (*.png)")
     print(f"next: botvision eval {run}, or botvision predict {run} PATH...")
     return 0
-
-
-def _how_to_go_on(out: Path) -> str:
-    """What to type after an interrupted training."""
-    if not (out / "config.yaml").is_file():
-        return "; nothing was written yet"
-    return f"; to go on: botvision train --out {shlex.quote(str(out))} --resume"
 
 
 def _eval(args: argparse.Namespace, overrides: Overrides) -> int:

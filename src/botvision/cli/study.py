@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from botvision.cli.output import warn
+from botvision.io.errors import text_of
 from botvision.studies.plan import Plan, State, duration, estimate, make_plan, shown
 from botvision.studies.spec import Study, load_study, study_names
 from botvision.studies.timing import measure_steps, read_steps
@@ -97,17 +98,13 @@ def _run(plan: Plan, slots: Sequence["Slot"], args: argparse.Namespace) -> list[
                 try:
                     measure_steps(plan, bar.show)
                 except MISHAPS as error:
-                    bar.say(f"step times are not measured: {_line(error)}")
+                    bar.say(f"step times are not measured: {text_of(error)}")
             return failures
         except KeyboardInterrupt:
             done = sum(state == "finished" for state in plan.states().values())
             rest = ", the others go on where they were" if done < len(plan.runs) else ", the report is left"
             said = f"; {done} of {len(plan.runs)} runs are finished{rest} with: {_again(plan, args)}"
             raise KeyboardInterrupt(said) from None
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _report(plan: Plan, args: argparse.Namespace) -> int:
@@ -126,12 +123,12 @@ def _report(plan: Plan, args: argparse.Namespace) -> int:
                 pictures = attention.attention_pictures(plan, photos=not args.no_photos)
                 outcome = dataclasses.replace(outcome, pictures=pictures)
             except MISHAPS as error:
-                warnings.append(f"no pictures of attention: {_line(error)}")
+                warnings.append(f"no pictures of attention: {text_of(error)}")
             try:
                 uses = attention.attention_use(plan, lambda text: bar.show(1, text))
                 outcome = dataclasses.replace(outcome, uses=uses)
             except MISHAPS as error:
-                warnings.append(f"what attention contributes is not measured: {_line(error)}")
+                warnings.append(f"what attention contributes is not measured: {text_of(error)}")
         outcome = dataclasses.replace(outcome, warnings=tuple(warnings))
         bar.show(2, "drawing intervals and charts")
         written = write_report(outcome, plan.folder)

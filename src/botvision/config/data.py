@@ -73,11 +73,6 @@ class ImageDataConfig(Section):
     num_workers: Count = 0
 
     def __post_init__(self) -> None:
-        """Refuse impossible values.
-
-        Raises:
-            ConfigError: one line with the key and the value.
-        """
         super().__post_init__()
         if self.source in SYNTHETIC and self.root is not None:
             raise ConfigError(
@@ -134,11 +129,6 @@ class DataConfig(ImageDataConfig):
     random_erase: Probability = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse impossible values.
-
-        Raises:
-            ConfigError: one line with the key and the value.
-        """
         super().__post_init__()
         if self.augment == "flip_crop" and self.pad_mode == "reflect" and self.padding >= min(self.size):
             raise ConfigError(

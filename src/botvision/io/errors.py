@@ -1,4 +1,4 @@
-"""The one error that bad data raise."""
+"""The one error that bad data raise, and what any error says in one line."""
 
 _WORKER_TRACE = "Original Traceback"
 
@@ -12,3 +12,8 @@ class DataError(ValueError):
         if _WORKER_TRACE in message:
             message = message.rstrip().rsplit("DataError: ", 1)[-1]
         super().__init__(" ".join(message.split()))
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an error says, on one line; the name of its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -7,6 +7,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from botvision.io.errors import text_of
 from botvision.io.files import replacing
 
 
@@ -62,4 +63,4 @@ def load_predictions(path: str | Path) -> Predictions:
         with np.load(path, allow_pickle=False) as arrays:
             return Predictions(arrays["predicted"], arrays["target"], arrays.get("group", None))
     except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
-        raise ValueError(f"{path}: not a file of predictions ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{path}: not a file of predictions ({text_of(error)})") from None

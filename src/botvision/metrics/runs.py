@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from botvision.io.errors import text_of
 from botvision.io.files import read_object
 
 # What is compared, by task: names in summary.json, fractions 0..1. The first one every run has; a detector
@@ -165,7 +166,7 @@ def _settings(path: Path) -> dict[str, str]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{path}: not valid YAML ({text_of(error)})") from None
     flat: dict[str, str] = {}
 
     def walk(node: object, key: str) -> None:

@@ -8,16 +8,18 @@ import dataclasses
 import os
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
 from botvision.config.recipes import changed_keys, check_new_folder, config_to_dict, load_config, value_at
 from botvision.config.run import AnyRunConfig, TrainConfig
 from botvision.config.schema import ConfigError
 from botvision.data.labels import some_classes
 from botvision.training.task import Splits
+
+if TYPE_CHECKING:
+    from botvision.training.loop import Job
 
 # A resumed run may change these: they decide how long it goes on and what is written, not what a step does.
 # The data may have moved: their classes and numbers are compared instead (`check_data_of_run`).
@@ -78,29 +80,19 @@ class RunState:
         return 1000 * statistics.median(self.step_seconds) if self.step_seconds else None
 
 
-def save_checkpoint(
-    folder: Path,
-    state: RunState,
-    model: nn.Module,
-    evaluated: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    *,
-    best: bool,
-) -> None:
+def save_checkpoint(folder: Path, state: RunState, job: "Job", *, best: bool) -> None:
     """Replace last.ckpt, and best.ckpt before it: a kill in between repeats the epoch and its result.
 
     Args:
         folder: of the checkpoints.
         state: of the run.
-        model: that is trained.
-        evaluated: its averaged copy, or the same where there is none.
-        optimizer: of the model.
+        job: whose model, averaged copy and optimiser are saved.
         best: no epoch before had a better score; best.ckpt holds no more than what is evaluated.
     """
-    content = {"state": dataclasses.asdict(state), "evaluated": evaluated.state_dict()}
+    content = {"state": dataclasses.asdict(state), "evaluated": job.evaluated.state_dict()}
     if best:
         _replace(folder / "best.ckpt", content)
-    content |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    content |= {"model": job.model.state_dict(), "optimizer": job.optimizer.state_dict()}
     _replace(folder / "last.ckpt", content)  # what model and evaluated share is written once
 
 
@@ -125,16 +117,11 @@ def read_state(path: Path) -> RunState:
     return RunState(**read_checkpoint(path)["state"])
 
 
-def restore(path: Path, model: nn.Module, evaluated: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def restore(path: Path, job: "Job") -> None:
     """Load what `save_checkpoint` wrote into last.ckpt."""
     content = read_checkpoint(path)
-    for name, part in {"model": model, "evaluated": evaluated, "optimizer": optimizer}.items():
-        part.load_state_dict(content[name])
-
-
-def evaluated_weights(path: Path) -> dict[str, Tensor]:
-    """Return the state dict of the network that was evaluated: the averaged copy where the run had one."""
-    return read_checkpoint(path)["evaluated"]
+    for name in ("model", "evaluated", "optimizer"):
+        getattr(job, name).load_state_dict(content[name])
 
 
 def _replace(path: Path, content: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """Training and measuring a classifier."""
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from botvision.backbones.cost import count
 from botvision.backbones.dense import logits_at
 from botvision.backbones.models import create_model
+from botvision.backbones.probe import evaluating
 from botvision.backbones.variants import VARIANTS
 from botvision.backbones.weights import LoadReport, load_model, load_weights, save_model
 from botvision.config.run import RunConfig
@@ -27,7 +27,15 @@ from botvision.metrics.classification import ClassificationEvaluator, Classifica
 from botvision.metrics.predictions import save_predictions
 from botvision.plots.curves import accuracy_by_group, confusion_matrix, learning_curves
 from botvision.plots.overlay import contact_sheet
-from botvision.training.task import ADVICE, FIT_BATCH, DivergedError, Task, fit_indices
+from botvision.training.task import (
+    ADVICE,
+    FIT_BATCH,
+    DivergedError,
+    Task,
+    check_batch_of_one,
+    fit_indices,
+    outputs_of,
+)
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -107,29 +115,18 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset, Answers]):
 
     @torch.no_grad()
     def probe(self, model: nn.Module, splits: Splits) -> None:
-        name, (height, width) = self.config.model.name, self.config.data.size
-        if self.config.train.batch_size == 1:  # batch norm has nothing to average over in a map of one cell
-            try:
-                copy.deepcopy(model).train()(torch.zeros(1, 3, height, width))
-            except ValueError as error:
-                raise ConfigError(
-                    f"train.batch_size: 1 is too few for batch norm on images of {height}x{width} "
-                    f"({' '.join(str(error).split())}), expected 2 or more"
-                ) from None
-        try:
-            logits: Tensor = model.eval()(torch.zeros(1, 3, height, width))
-        except (RuntimeError, ValueError, AssertionError) as error:
-            text = " ".join(str(error).split())
-            raise ConfigError(f"{name} cannot run on images of {height}x{width}: {text}") from None
-        finally:
-            model.train()
+        name, black = self.config.model.name, torch.zeros(1, 3, *self.config.data.size)
+        if self.config.train.batch_size == 1:
+            check_batch_of_one(model, self.config.data.size)
+        logits: Tensor = outputs_of(model, black, name)
         if logits.shape != (1, len(splits.classes)):
             raise ConfigError(
                 f"{name}: expected logits (1, {len(splits.classes)}), got {tuple(logits.shape)}"
             )
         if splits.train.points is not None:
             try:
-                logits_at(model, torch.zeros(1, 3, height, width), splits.train.points[:1])
+                with evaluating(model):
+                    logits_at(model, black, splits.train.points[:1])
             except ValueError as error:
                 raise ConfigError(f"{name} cannot be asked at places of a picture: {error}") from None
 

@@ -1,6 +1,5 @@
 """Training and measuring a detector: boxes, or boxes and masks."""
 
-import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +39,14 @@ from botvision.detection.weights import load_detector, save_detector, warm_start
 from botvision.io.files import replacing, write_json
 from botvision.plots.curves import detection_curves, precision_recall
 from botvision.plots.overlay import SideBySide, truth_and_prediction_sheet
-from botvision.training.task import ADVICE, DivergedError, Task, fit_indices
+from botvision.training.task import (
+    ADVICE,
+    DivergedError,
+    Task,
+    check_batch_of_one,
+    fit_indices,
+    outputs_of,
+)
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
 SHEET_IMAGES = 12
@@ -227,26 +233,10 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset, Resu
         height, width = self.config.data.size
         left = len(splits.train) % self.config.train.batch_size
         if 1 in (self.config.train.batch_size, left):
-            # batch norm has nothing to average over in a map of one cell
             low = self.config.data.scale_jitter[0] if self.config.data.augment == "jitter" else 1.0
             sides = [32 * math.ceil(low * side / 32) for side in (height, width)]
-            try:
-                copy.deepcopy(model).train().get_submodule("backbone")(torch.zeros(1, 3, *sides))
-            except ValueError as error:
-                raise ConfigError(
-                    "train.batch_size: a batch of 1 is too few for batch norm on images of "
-                    f"{sides[0]}x{sides[1]} ({' '.join(str(error).split())}), expected 2 or more, "
-                    "or model.detector.norm group"
-                ) from None
-        try:
-            model.eval()([torch.zeros(3, height, width)])
-        except (RuntimeError, ValueError, AssertionError) as error:
-            text = " ".join(str(error).split())
-            raise ConfigError(
-                f"{self.config.model.name} cannot run on images of {height}x{width}: {text}"
-            ) from None
-        finally:
-            model.train()
+            check_batch_of_one(model.get_submodule("backbone"), sides, ", or model.detector.norm group")
+        outputs_of(model, [torch.zeros(3, height, width)], self.config.model.name)
 
     def loss(
         self, model: nn.Module, batch: DetectionBatch, data: DetectionDataset

@@ -107,16 +107,6 @@ class Evaluation:
         return self._loader
 
 
-def evaluate(
-    folder: str | Path,
-    split: str = "val",
-    overrides: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
-) -> Any:  # noqa: ANN401  the task decides
-    """Write and return the metrics of a run's weights; arguments and errors are those of `Evaluation`."""
-    return Evaluation(folder, split, overrides).measure(progress)
-
-
 def evaluation_files(
     folder: Path,
     split: str = "val",

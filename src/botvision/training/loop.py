@@ -135,7 +135,7 @@ def fit(folder: Path, job: Job, state: RunState, bar: CountBar) -> None:
     checkpoints, batches = folder / "checkpoints", len(job.train_loader)
     processes = fabric.global_rank, fabric.world_size
     if state.step:
-        restore(checkpoints / "last.ckpt", job.model, job.evaluated, job.optimizer)
+        restore(checkpoints / "last.ckpt", job)
     learner = fabric.setup_module(Learner(job))
     meter, clock = LossMeter(job.splits.train.name_of, state, fabric.all_gather), Clock(state)
 
@@ -236,7 +236,7 @@ def _save(
             raise DivergedError(f"step {state.step}: {name} is no longer finite: {advice}")
     clock.tick()
     if job.fabric.is_global_zero:
-        save_checkpoint(checkpoints, state, job.model, job.evaluated, job.optimizer, best=best)
+        save_checkpoint(checkpoints, state, job, best=best)
     job.fabric.barrier()
     clock.pause()
 

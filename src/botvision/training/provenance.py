@@ -46,17 +46,6 @@ def commit() -> str | None:
     return head + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no", ".") else "")
 
 
-def stretch(from_step: int, device: torch.device, precision: str) -> dict[str, object]:
-    """Return what a stretch of a run, from optimiser step `from_step` on, is made with."""
-    return {
-        "from_step": from_step,
-        "versions": versions(),
-        "commit": commit(),
-        "hardware": hardware(device),
-        "precision": precision,
-    }
-
-
 def _git(folder: Path, *arguments: str) -> str | None:
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # looking must not touch the index
     try:

@@ -20,10 +20,11 @@ from botvision.backbones.weights import LoadReport
 from botvision.config.recipes import config_to_dict, with_absolute_paths
 from botvision.config.run import AnyRunConfig, DetectionRunConfig
 from botvision.config.schema import ConfigError
+from botvision.io.errors import text_of
 from botvision.io.files import write_json, write_text
 from botvision.io.progress import CountBar
 from botvision.training import provenance
-from botvision.training.checkpoint import RunState, check_data_of_run, check_folder, evaluated_weights
+from botvision.training.checkpoint import RunState, check_data_of_run, check_folder, read_checkpoint
 from botvision.training.loop import Job, assemble, fit, open_fabric
 from botvision.training.task import AnyTask, Outcome, Splits
 
@@ -134,9 +135,8 @@ def _build_model(task: AnyTask, splits: Splits) -> nn.Module:
     try:
         return task.build(splits)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
         given = f" with {config.args}" if config.args else ""
-        raise ConfigError(f"model {config.name}{given}: {text}") from None
+        raise ConfigError(f"model {config.name}{given}: {text_of(error)}") from None
 
 
 def _warm_start(
@@ -163,9 +163,8 @@ def _pretrained(name: str) -> dict[str, Tensor]:
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # no network, no disk, ...: each has its own
-        text = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(
-            f"model.weights: timm cannot fetch the weights of {name}: {text.rstrip('.')}; "
+            f"model.weights: timm cannot fetch the weights of {name}: {text_of(error).rstrip('.')}; "
             "a file of weights or a run folder does as well, and null starts from nothing"
         ) from None
     finally:
@@ -182,8 +181,8 @@ def _opened(folder: Path, job: Job, state: RunState | None, warm_start: LoadRepo
     folder.mkdir(parents=True, exist_ok=True)
     for name in RESULTS:
         (folder / name).unlink(missing_ok=True)
-    facts = provenance.stretch(state.step, job.fabric.device, config.train.precision)
-    write_json(folder / "versions.json", [*_earlier_stretches(folder / "versions.json", state.step), facts])
+    earlier = _earlier_stretches(folder / "versions.json", state.step)
+    write_json(folder / "versions.json", [*earlier, {"from_step": state.step, **_made_with(job)}])
     if warm_start is not None:
         write_text(folder / "warm_start.txt", f"{warm_start}\n")
     text = yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
@@ -212,16 +211,23 @@ def _finish(folder: Path, job: Job, state: RunState) -> Outcome:
         "train_seconds": round(state.seconds, 3), "step_ms": state.step_ms,
         "peak_memory_mb": _peak_memory_mb(device),
         "batch_size": config.train.batch_size * config.train.accumulate,
-        "hardware": provenance.hardware(device), "precision": config.train.precision,
-        "commit": provenance.commit(), "versions": provenance.versions(),
+        **_made_with(job),
     }  # fmt: skip
-    model = task.build(splits, evaluated_weights(folder / "checkpoints" / f"{config.train.keep}.ckpt"))
+    kept = read_checkpoint(folder / "checkpoints" / f"{config.train.keep}.ckpt")
+    model = task.build(splits, kept["evaluated"])
     task.export(model, folder / "model", splits)
     found = task.measure(task.place(model, device), job.val_loader, job.fabric)
     outcome = task.write(found, (folder / "eval.json", folder / f"{task.picture}.png"), "val")
     measured = task.finish(folder, splits, model, outcome)
     write_json(folder / "summary.json", {**facts, **measured, "val_held_back": splits.held_back})
     return outcome
+
+
+def _made_with(job: Job) -> dict[str, Any]:
+    return {
+        "hardware": provenance.hardware(job.fabric.device), "precision": job.config.train.precision,
+        "commit": provenance.commit(), "versions": provenance.versions(),
+    }  # fmt: skip
 
 
 def _is_exported(folder: Path, config: AnyRunConfig, state: RunState) -> bool:

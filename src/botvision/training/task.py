@@ -1,18 +1,21 @@
 """What of a run depends on its task, as one object with the same methods for each."""
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from botvision.backbones.probe import evaluating
 from botvision.backbones.weights import LoadReport
 from botvision.config.run import AnyRunConfig
 from botvision.config.schema import ConfigError
 from botvision.data.cache import Progress
 from botvision.data.loaders import BatchedDataset, Loader, build_loader
+from botvision.io.errors import text_of
 
 if TYPE_CHECKING:  # seconds that naming an evaluation's files need not wait for
     from lightning.fabric import Fabric
@@ -215,6 +218,31 @@ class Task(ABC, Generic[C, S, D, M]):
 
 
 AnyTask = Task[Any, Any, Any, Any]
+
+
+def check_batch_of_one(network: nn.Module, hw: Sequence[int], instead: str = "") -> None:
+    """Refuse to train on single images where batch norm has nothing to average over in a map of one cell.
+
+    Raises:
+        ConfigError: with the sides of the images, and what does as well as a larger batch.
+    """
+    try:
+        copy.deepcopy(network).train()(torch.zeros(1, 3, *hw))
+    except ValueError as error:
+        raise ConfigError(
+            f"train.batch_size: a batch of 1 is too few for batch norm on images of {hw[0]}x{hw[1]} "
+            f"({text_of(error)}), expected 2 or more{instead}"
+        ) from None
+
+
+def outputs_of(model: nn.Module, images: Tensor | list[Tensor], name: str) -> Any:  # noqa: ANN401
+    """Return what a network says in eval mode. Raises ConfigError, with its name, where it cannot."""
+    try:
+        with evaluating(model):
+            return model(images)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        height, width = images[0].shape[1:]
+        raise ConfigError(f"{name} cannot run on images of {height}x{width}: {text_of(error)}") from None
 
 
 def fit_indices(images: int, size: tuple[int, int]) -> list[int]:
