@@ -267,13 +267,11 @@ def test_contact_sheet_refuses_unequal_numbers():
         contact_sheet([Image.new("RGB", (2, 2))], ["a", "b"])
 
 
-def test_columns_of_a_sheet_have_headings_and_cells_may_be_empty():
+def test_columns_of_a_sheet_have_headings():
     red, blue = (Image.new("RGB", (8, 8), colour) for colour in ("#ff0000", "#0000ff"))
-    sheet = contact_sheet([red, None, None, blue], ["a"] * 4, columns=2, cell=40, headings=["x", "y"])
+    sheet = contact_sheet([red, blue, blue], ["a"] * 3, columns=2, cell=40, headings=["x", "y"])
     cells = [sheet.crop((x, y, x + 40, y + 40)) for y in (42, 42 + 74) for x in (12, 12 + 52)]
     assert [colour_count(cell, "#ff0000") for cell in cells] == [1600, 0, 0, 0]
-    assert [colour_count(cell, "#0000ff") for cell in cells] == [0, 0, 0, 1600]
-    captions = [sheet.crop((x, y, x + 40, y + 22)) for y in (82, 82 + 74) for x in (12, 12 + 52)]
-    assert [(pixels(caption) < 128).any() for caption in captions] == [True, False, False, True]
+    assert [colour_count(cell, "#0000ff") for cell in cells] == [0, 1600, 1600, 0]
     headings = [sheet.crop((x, 0, x + 40, 30)) for x in (12, 12 + 52)]
     assert all((pixels(heading) < 128).any() for heading in headings)

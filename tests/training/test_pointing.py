@@ -121,9 +121,6 @@ def test_accuracy_by_distance_is_shown(folder: Path):
     by = json.loads((folder / "eval.json").read_text())["top1_by_distance"]
     assert json.loads((folder / "summary.json").read_text())["top1_by_distance"] == by
     assert Image.open(folder / "by_distance.png").size == (768, 504)
-    sheet = Image.open(folder / "examples_by_distance.png")
-    assert sheet.width > 6 * 100
-    assert len(np.unique(np.asarray(sheet).reshape(-1, 3), axis=0)) > 100
 
 
 @pytest.mark.parametrize("how", ["even", "own"])

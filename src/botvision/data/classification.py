@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from botvision.coco.problems import Problem
 from botvision.config.data import SYNTHETIC, DataConfig
 from botvision.data.cache import Progress, fill_cache, reported
 from botvision.data.counter_rng import keys, uniform
@@ -81,10 +80,10 @@ class ClassificationDataset(BatchedDataset):
         return self.source.load(index)
 
     def point_of(self, index: int) -> tuple[int, int] | None:
-        """Return (y, x) of a pixel of `load` that the class depends on; None if that is not known."""
-        if self.part.points is None:
+        """Return (y, x) of a pixel of `load` at which a label is asked for; None if that is done nowhere."""
+        if self.points is None:
             return None
-        y, x = self.part.points[index].reshape(-1, 2)[0].tolist()
+        y, x = self.points[index, 0].tolist()
         return int(y), int(x)
 
     def prepare(self, progress: Progress | None = None) -> None:

@@ -63,10 +63,9 @@ class Grouping:
 class Labelled:
     """One split as its source has it: images, int64 targets (N), names of the classes (K).
 
-    `grouping` is a quantity of the images by which accuracy is broken down, where the source has one;
-    `points`, float64 (N, 2), are y and x in pixels of something in each that its class depends on, where that
-    is known. Sources with G labels an image have targets (N, G), values of the quantity (N, G) and points
-    (N, G, 2), the places at which these labels are asked for.
+    `grouping` is a quantity of the images by which accuracy is broken down, where the source has one.
+    Sources with G labels an image have targets (N, G), values of the quantity (N, G), and `points`, float64
+    (N, G, 2), y and x in pixels of the places at which these labels are asked for.
     """
 
     source: ImageSource

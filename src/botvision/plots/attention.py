@@ -113,7 +113,7 @@ def maps_figure(image: Image.Image, size: tuple[int, int], rows: Sequence[MapRow
         height, width = row.maps.shape[1:]
         _show_photo(tiles[0], photo, size, f"{row.title}\n{height}x{width} cells", INK)
         _mark(tiles[0], row)
-        rows, columns = (np.asarray(edges) - 0.5 for edges in row.edges)
+        y, x = (np.asarray(edges) - 0.5 for edges in row.edges)
         for axes, weights, name in zip(tiles[1:], row.maps, row.names, strict=False):
             caption = f"{name}\nup to {_percent(weights.max())} %, {_times_even(weights)} even"
             _show_photo(axes, dim, size, caption, PALE_INK)
@@ -121,7 +121,7 @@ def maps_figure(image: Image.Image, size: tuple[int, int], rows: Sequence[MapRow
             light = np.clip((times - 1) / (max(float(times.max()), LEAST_TOP) - 1), 0.0, 1.0)
             glow = colormaps["inferno"](0.35 + 0.65 * light)  # through red and orange to pale yellow
             glow[..., 3] = 0.88 * light**1.25
-            axes.pcolormesh(columns, rows, glow, antialiased=False)
+            axes.pcolormesh(x, y, glow, antialiased=False)
             _mark(axes, row)
         for axes in tiles[1 + len(row.maps) :]:
             axes.set_axis_off()

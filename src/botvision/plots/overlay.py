@@ -138,7 +138,7 @@ def truth_and_prediction_sheet(
 
 
 def contact_sheet(
-    images: Sequence[Image.Image | None],
+    images: Sequence[Image.Image],
     captions: Sequence[str],
     *,
     columns: int | None = None,
@@ -148,7 +148,7 @@ def contact_sheet(
     """Set images with one line of caption each in a grid.
 
     Args:
-        images: at least one; each is shown whole within a square of `cell` pixels, None leaves it empty.
+        images: at least one; each is shown whole within a square of `cell` pixels.
         captions: as many; shortened to the width of the cell.
         columns: images a row; by default as square as the count allows, eight at most.
         cell: pixels.
@@ -163,9 +163,9 @@ def contact_sheet(
         )
     columns = min(columns or min(8, math.ceil(math.sqrt(len(images)))), len(images))
     gap, line, top = 12, 22, 30 if headings else 0
-    tiles = [None if image is None else _tile(image, cell) for image in images]
+    tiles = [_tile(image, cell) for image in images]
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
-    heights = [max((tile.height for tile in row if tile is not None), default=0) for row in rows]
+    heights = [max(tile.height for tile in row) for row in rows]
     width, height = columns * (cell + gap) + gap, top + sum(h + line + gap for h in heights) + gap
     sheet = Image.new("RGB", (width, height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
@@ -176,8 +176,6 @@ def contact_sheet(
     y, words = gap + top, iter(captions)
     for row, tall in zip(rows, heights, strict=True):
         for x, tile, caption in zip(range(gap, width, cell + gap), row, words, strict=False):
-            if tile is None:
-                continue
             sheet.paste(tile, (x + (cell - tile.width) // 2, y + (tall - tile.height) // 2))
             text = ellipsis(draw, caption, font, cell)
             draw.text((x, y + tall + 16), text, fill=INK, font=font, anchor="ls")

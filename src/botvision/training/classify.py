@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from botvision.backbones.cost import count
@@ -22,11 +21,10 @@ from botvision.config.schema import ConfigError
 from botvision.data.cache import Progress
 from botvision.data.classification import ClassificationDataset, Splits, open_split, open_splits
 from botvision.data.loaders import Loader
-from botvision.io.files import replacing, write_json
+from botvision.io.files import write_json
 from botvision.metrics.classification import ClassificationEvaluator, ClassificationMetrics
 from botvision.metrics.predictions import save_predictions
 from botvision.plots.curves import accuracy_by_group, confusion_matrix, learning_curves
-from botvision.plots.overlay import contact_sheet
 from botvision.training.task import (
     ADVICE,
     FIT_BATCH,
@@ -40,7 +38,6 @@ from botvision.training.task import (
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-EXAMPLES = 2  # images of each class and interval in the picture of them
 
 # images (B, 3, H, W) float32, targets (B,) int64, or (B, G) for labels at places, indices (B,) int64
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -183,7 +180,6 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset, Answers]):
     def finish(
         self, folder: Path, splits: Splits, model: nn.Module, outcome: ClassificationMetrics
     ) -> dict[str, Any]:
-        _draw_examples(folder, splits.val)
         smoothing = self.config.train.label_smoothing
         learning_curves(folder / "metrics.csv", folder / "curves.png", smoothing)
         cost = count(model, self.config.data.size)
@@ -215,24 +211,3 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset, Answers]):
 def breakdown_file(picture: Path, name: str) -> Path:
     """Return the picture of accuracy by a quantity, beside the confusion of the same evaluation."""
     return picture.with_name(picture.name.replace("confusion", f"by_{name}", 1))
-
-
-def _draw_examples(folder: Path, data: ClassificationDataset) -> None:
-    """Write a picture of images of each class in each interval of the quantity, if the data have one."""
-    known = data.grouping
-    if known is None or data.points is not None:  # one picture has labels in several intervals
-        return
-    headings, pictures = [f"{low:g} to {high:g} {known.unit}" for low, high in known.intervals()], []
-    for k, name in enumerate(data.classes):
-        mine = [(known.groups() == g) & (data.targets == k) for g in range(len(headings))]
-        found = [chosen.nonzero()[:, 0].tolist() for chosen in mine]
-        for i in range(EXAMPLES):  # the first ones of all intervals could be of the same kind
-            chosen = [images[(g + i) % len(images)] if images else None for g, images in enumerate(found)]
-            pictures += [(name, None if j is None else _picture(data, j)) for j in chosen]
-    with replacing(folder / f"examples_by_{known.name}.png") as temporary:
-        names, images = zip(*pictures, strict=True)
-        contact_sheet(images, names, columns=len(headings), headings=headings).save(temporary, "PNG")
-
-
-def _picture(data: ClassificationDataset, index: int) -> Image.Image:
-    return Image.fromarray(data.picture(index).permute(1, 2, 0).numpy())
