@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from botvision.attention.kernels import KERNELS
-from contenders import LAYERS, OPERATIONS
+from contenders import LAYERS, OPERATIONS, OURS
 from harness import loglog, table
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def asked(times: Sequence[Row], memory: Sequence[Row], limits: Limits) -> Iterat
             where = f"{slowest['dtype']}, {slowest['pass']}, batch {slowest['batch']}"
             line = f"{side}x{side}, slowest of {len(rows)} cases ({where}): time, ours / einsum"
             yield _line(line, _number(slowest, "auto / einsum"), 1.0)
-    compared = [(_over_fastest(row), row) for row in times if set(KERNELS) <= row.keys()]
+    compared = [(_over_fastest(row), row) for row in times if set(OURS) <= row.keys()]
     if compared:
         ratio, row = max(compared, key=lambda pair: pair[0])
         where = f"{row['grid']}, {row['dtype']}, {row['pass']}, batch {row['batch']}"
@@ -90,7 +89,7 @@ def asked(times: Sequence[Row], memory: Sequence[Row], limits: Limits) -> Iterat
 
 def _over_fastest(row: Row) -> float:
     """Time of the kernel that is chosen over that of the fastest."""
-    return _number(row, "auto") / min(_number(row, name) for name in KERNELS if name != "auto")
+    return _number(row, "auto") / min(_number(row, name) for name in OURS if name != "auto")
 
 
 def _memory_lines(rows: Sequence[Row], large: str, limit: float) -> Iterator[dict[str, object]]:
@@ -146,7 +145,7 @@ def cells(row: Row) -> int:
 
 def _times_table(rows: Sequence[Row], names: Sequence[str], ratios: Sequence[str]) -> str:
     """Median ± spread, the fastest kernel in bold, and some ratios."""
-    kernels = [name for name in names if name in KERNELS and name != "auto"]
+    kernels = [name for name in names if name in OURS and name != "auto"]
     shown: list[dict[str, object]] = []
     for row in rows:
         best = min(kernels, key=lambda name: _number(row, name), default="")

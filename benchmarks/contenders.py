@@ -27,7 +27,9 @@ from botvision.attention.reference import Terms
 
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16}
 PYPI = ("pypi",) if importlib.util.find_spec("bottleneck_transformer_pytorch") else ()
-OPERATIONS: tuple[str, ...] = (*KERNELS, "einsum", *PYPI, "timm", "content")
+# Triton needs a GPU; elsewhere another kernel would be measured under its name.
+OURS = tuple(name for name in KERNELS if name != "triton" or torch.cuda.is_available())
+OPERATIONS: tuple[str, ...] = (*OURS, "einsum", *PYPI, "timm", "content")
 LAYERS: tuple[str, ...] = ("ours", "ours, channels-last", *PYPI, "timm")
 
 

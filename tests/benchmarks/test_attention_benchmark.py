@@ -13,13 +13,13 @@ from torch import Tensor
 
 import attention
 from attention_report import Limits, asked, body, exponent
-from botvision.attention.kernels import KERNELS
 from botvision.attention.position import PositionRows
 from botvision.attention.reference import Terms, attend_reference
 from botvision.backbones.weights import from_timm_attention
 from contenders import (
     LAYERS,
     OPERATIONS,
+    OURS,
     Case,
     Computation,
     as_map,
@@ -130,7 +130,7 @@ def test_smoke(tmp_path: Path, monkeypatch, capsys) -> None:
     cases = {(row["dtype"], row["grid"], row["batch"], row["pass"]) for row in times}
     assert len(cases) == len(times) == 12
     assert {case[3] for case in cases} == {"forward", "forward + backward"}
-    assert {*KERNELS, "einsum", "timm", "content"} <= set(times[0])
+    assert {*OURS, "einsum", "timm", "content"} <= set(times[0])
     for row in times:
         for name in OPERATIONS:
             assert 0 < float(row[name]) < math.inf
@@ -223,7 +223,7 @@ def test_the_whole_run_answers_everything_that_was_asked() -> None:
 
 
 def test_the_worst_choice_of_a_kernel_is_named() -> None:
-    kernels = dict.fromkeys(KERNELS, 2.0)
+    kernels = dict.fromkeys(OURS, 2.0)
     times = [
         time_row(20, "fp32", "forward", (1.0, 1.0)) | kernels,
         time_row(20, "bf16", "forward", (1.0, 1.0), batch=8) | kernels | {"mask": 1.0, "auto": 1.5},

@@ -17,8 +17,8 @@ from botvision.attention.position import PositionRows
 from botvision.attention.reference import Terms, attend_reference, valid_cells
 from botvision.attention.tiled_cpu import attend_tiled, transforms_active
 
-KernelName = Literal["auto", "reference", "mask", "folded", "chunked", "tiled"]
-KERNELS: tuple[KernelName, ...] = ("auto", "reference", "mask", "folded", "chunked", "tiled")
+KernelName = Literal["auto", "reference", "mask", "folded", "chunked", "tiled", "triton"]
+KERNELS: tuple[KernelName, ...] = ("auto", "reference", "mask", "folded", "chunked", "tiled", "triton")
 
 # Mask of one chunk that stays in a core's second-level cache, in bytes.
 _CHUNK_BYTES = 1 << 21
@@ -44,8 +44,10 @@ def attend(
         v: (B, N, L, D) values.
         terms: what the logits consist of.
         dropout: probability with which an attention weight is dropped.
-        kernel: "auto" or the name of one. "tiled" has no gradients of gradients; where dropout, compilers,
-            exporters or transforms of functions ask for torch's own operations, another takes its place.
+        kernel: "auto" or the name of one. "tiled" and "triton" have no gradients of gradients; where dropout,
+            exporters, transforms of functions or (of "tiled") compilers ask for torch's own operations,
+            another takes their place, and that of "triton" also where it cannot run: without a GPU or Triton,
+            in fp64, for heads wider than 256.
 
     Raises:
         ValueError: neither content nor position, or an unknown kernel.
@@ -64,8 +66,11 @@ def attend(
         kernel = choose(q.device.type, q.dtype, terms.grid, q.shape[-1], batch)
     if kernel == "reference":
         return attend_reference(q, k, v, terms, dropout)[0]
-    if kernel == "tiled":
-        if dropout == 0 and not _rewritten() and q.device.type != "meta":
+    triton = kernel == "triton" and dropout == 0 and not _needs_torch_alone() and _triton_runs_on(
+        q.device.type, q.dtype, q.shape[-1]
+    )  # fmt: skip
+    if kernel == "tiled" or (kernel == "triton" and not triton):
+        if kernel == "tiled" and dropout == 0 and not _rewritten() and q.device.type != "meta":
             return attend_tiled(q, k, v, terms)
         # with dropout torch's attention is quadratic unless it comes in chunks; without, one operation does
         small = terms.grid[0] * terms.grid[1] <= _LARGE_MAP
@@ -79,6 +84,9 @@ def attend(
         return _folded(queries, k, v, logits, terms.sizes, dropout)
     if terms.sizes is not None:
         logits = _filled_beyond(logits, terms.sizes, float("-inf"))
+    if kernel == "triton":
+        rows, columns = (part.contiguous() for part in logits)
+        return torch.ops.botvision.attend_axes(queries, k, v, rows, columns)[0]
     return (_masked if kernel == "mask" else _chunked)(queries, k, v, logits, dropout)
 
 
@@ -115,6 +123,21 @@ def _rewritten() -> bool:
     """Whether somebody follows the computation who knows torch's own operations alone: compilers, exporters,
     tracers, and the transforms of torch.func."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or transforms_active()
+
+
+def _needs_torch_alone() -> bool:
+    """Whether somebody follows who cannot keep an operation of ours as it is; compilers can."""
+    return torch.compiler.is_exporting() if torch.compiler.is_compiling() else _rewritten()
+
+
+@torch.compiler.assume_constant_result
+def _triton_runs_on(device: str, dtype: torch.dtype, width: int) -> bool:
+    """Whether Triton is there and takes such keys; it is imported when first asked for."""
+    try:
+        from botvision.attention import triton_gpu
+    except ImportError:
+        return False
+    return triton_gpu.runs_on(device, dtype, width)
 
 
 def _fixed(v: Tensor, terms: Terms) -> Tensor:
