@@ -163,7 +163,7 @@ def test_no_file_is_larger_than_a_room() -> None:
 
 
 def test_functions_are_short_and_take_few_arguments() -> None:
-    """60 lines without the docstring, 8 arguments without self; kernels of Triton have one for each stride."""
+    """60 lines without the docstring, 8 arguments without self; Triton's have one for each stride."""
     wrong = []
     for _, path in sources():
         for node in ast.walk(ast.parse(path.read_text())):
