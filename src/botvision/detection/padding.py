@@ -25,13 +25,12 @@ from botvision.backbones.block import AttentionConv2d
 from botvision.detection.norms import GroupNorm2d
 
 
-class Batch:
-    """A padded batch: images of `sizes` on a `canvas`, (height, width) in pixels; where they lie in maps."""
+class Padding:
+    """Of a batch of images of `sizes` on a `canvas`, (height, width) in pixels: where they lie in maps."""
 
     def __init__(self, sizes: Sequence[tuple[int, int]], canvas: tuple[int, int]) -> None:
         self.sizes, self.canvas = sizes, canvas
         self.gate_factor: Tensor | float = 1.0  # from a channel gate to its first layer
-        self.anchors_inside = torch.empty(0)  # (B, anchors) true where one belongs to its image
         self._cells: dict[tuple[int, int, torch.device], Tensor] = {}
         self._beyond: dict[tuple[int, int, torch.device], Tensor] = {}
 
@@ -55,16 +54,14 @@ class Batch:
         return self._beyond[key]
 
 
-class _Open(threading.local):  # compilers follow it, which they do not with a ContextVar
-    batch: Batch | None = None
+class _Local(threading.local):  # compilers follow it, which they do not with a ContextVar
+    padding: Padding | None = None
 
 
-_open = _Open()
+_local = _Local()
 
 
-def padded(
-    sizes: Sequence[tuple[int, int]] | None, canvas: tuple[int, int]
-) -> AbstractContextManager[Batch | None]:
+def padded(sizes: Sequence[tuple[int, int]] | None, canvas: tuple[int, int]) -> AbstractContextManager[None]:
     """Have the layers that `watch` knows respect the sizes of a batch's images, until the context ends.
 
     Args:
@@ -72,33 +69,32 @@ def padded(
         canvas: (height, width) of the batch in pixels.
     """
     full = sizes is None or all(tuple(size) == canvas for size in sizes)
-    return _opened(None if full else Batch(sizes, canvas))
+    return _Scope(None if full else Padding(sizes, canvas))
 
 
-class _opened(AbstractContextManager["Batch | None"]):  # noqa: N801
-    """A batch is open; may be entered again and again, as checkpoints do in every backward pass."""
+class _Scope(AbstractContextManager[None]):
+    """A padding is in force; may be entered again and again, as checkpoints do in every backward pass."""
 
-    def __init__(self, batch: Batch | None) -> None:
-        self.batch = batch
-        self._before: list[Batch | None] = []
+    def __init__(self, padding: Padding | None) -> None:
+        self.padding = padding
+        self._before: list[Padding | None] = []
 
-    def __enter__(self) -> Batch | None:
-        self._before.append(_open.batch)
-        _open.batch = self.batch
-        return self.batch
+    def __enter__(self) -> None:
+        self._before.append(_local.padding)
+        _local.padding = self.padding
 
     def __exit__(self, *_: object) -> None:
-        _open.batch = self._before.pop()
+        _local.padding = self._before.pop()
 
 
-def current() -> Batch | None:
-    """Return the padded batch that is open, if there is one."""
-    return _open.batch
+def current() -> Padding | None:
+    """Return the padding that is in force, if there is one."""
+    return _local.padding
 
 
 def recomputed() -> tuple[AbstractContextManager, AbstractContextManager]:
     """Return contexts for `torch.utils.checkpoint`: the backward pass sees the batch of the forward pass."""
-    return nullcontext(), _opened(current())
+    return nullcontext(), _Scope(current())
 
 
 def watch(network: nn.Module) -> None:
@@ -124,14 +120,14 @@ def watch(network: nn.Module) -> None:
             module.register_forward_pre_hook(_fill_zero)
 
 
-def _batch_of(x: Tensor) -> Batch | None:
-    batch = current()
-    return batch if batch is not None and x.shape[0] == len(batch.sizes) else None
+def _padding_of(x: Tensor) -> Padding | None:
+    padding = current()
+    return padding if padding is not None and x.shape[0] == len(padding.sizes) else None
 
 
 def _filled(args: tuple[Tensor, ...], value: float) -> tuple[Tensor, ...] | None:
     x, *others = args
-    return None if (batch := _batch_of(x)) is None else (x.masked_fill(batch.beyond(x), value), *others)
+    return None if (padding := _padding_of(x)) is None else (x.masked_fill(padding.beyond(x), value), *others)
 
 
 def _fill_zero(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
@@ -144,37 +140,37 @@ def _fill_lowest(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, .
 
 def _clear(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
     """No infinity may stay, its gradients would not be numbers."""
-    return None if (batch := _batch_of(out)) is None else out.masked_fill(batch.beyond(out), 0.0)
+    return None if (padding := _padding_of(out)) is None else out.masked_fill(padding.beyond(out), 0.0)
 
 
 def _rescale_average(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
     """Average the cells that belong to the image, as a pool that rounds up does."""
     x = args[0]
-    if (batch := _batch_of(x)) is None:
+    if (padding := _padding_of(x)) is None:
         return None
     assert isinstance(module, nn.AvgPool2d)
-    counted = module.forward((~batch.beyond(x)).to(x.dtype))
+    counted = module.forward((~padding.beyond(x)).to(x.dtype))
     return out / counted.masked_fill(counted == 0, 1.0)
 
 
 def _hand_sizes(
     module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, object]
 ) -> tuple[tuple[Tensor, ...], dict[str, object]] | None:
-    batch = _batch_of(args[0])
-    return None if batch is None else (args[:1], kwargs | {"sizes": batch.cells(args[0])})
+    padding = _padding_of(args[0])
+    return None if padding is None else (args[:1], kwargs | {"sizes": padding.cells(args[0])})
 
 
 def _before_gate(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     x = args[0]
-    if (batch := _batch_of(x)) is not None:
-        area = batch.cells(x).prod(1).view(-1, 1, 1, 1)
-        batch.gate_factor = (x.shape[-2] * x.shape[-1] / area).to(x.dtype)
+    if (padding := _padding_of(x)) is not None:
+        area = padding.cells(x).prod(1).view(-1, 1, 1, 1)
+        padding.gate_factor = (x.shape[-2] * x.shape[-1] / area).to(x.dtype)
     return _filled(args, 0.0)
 
 
 def _rescale_mean(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    batch = _batch_of(args[0])
-    return None if batch is None else (args[0] * batch.gate_factor, *args[1:])
+    padding = _padding_of(args[0])
+    return None if padding is None else (args[0] * padding.gate_factor, *args[1:])
 
 
 _HOOKS = {_hand_sizes, _before_gate, _fill_lowest, _fill_zero}  # by which a watched layer is known

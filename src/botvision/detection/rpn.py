@@ -43,7 +43,10 @@ class StridedAnchors(AnchorGenerator):
 
 
 class FloatRPNHead(RPNHead):
-    """torchvision's head; what becomes coordinates is float32 under autocast too."""
+    """torchvision's head, which proposes nothing beyond an image.
+
+    What becomes coordinates is float32 under autocast too.
+    """
 
     def __init__(self, in_channels: int, num_anchors: int, conv_depth: int) -> None:
         super().__init__(in_channels, num_anchors, conv_depth)
@@ -52,11 +55,14 @@ class FloatRPNHead(RPNHead):
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return objectness (B, A, H, W) and deltas (B, 4A, H, W) of every map."""
         logits, deltas = super().forward(x)
-        return [part.float() for part in logits], [part.float() for part in deltas]
+        logits, padding = [part.float() for part in logits], current()
+        if padding is not None:
+            logits = [part.masked_fill(padding.beyond(part), float("-inf")) for part in logits]
+        return logits, [part.float() for part in deltas]
 
 
 class RegionProposals(RegionProposalNetwork):
-    """torchvision's region proposal network in which anchors beyond an image take no part."""
+    """torchvision's region proposal network in which anchors beyond an image match no object."""
 
     def forward(
         self,
@@ -65,40 +71,24 @@ class RegionProposals(RegionProposalNetwork):
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Return the proposals of each image, and in training the losses."""
-        with padded(images.image_sizes, (images.tensors.shape[-2], images.tensors.shape[-1])) as batch:
-            if batch is not None:
-                counts = self.anchor_generator.num_anchors_per_location()
-                beyond = [
-                    batch.beyond(x).flatten(1).repeat_interleave(count, 1)
-                    for x, count in zip(features.values(), counts, strict=True)
-                ]
-                batch.anchors_inside = ~torch.cat(beyond, 1)
+        with padded(images.image_sizes, (images.tensors.shape[-2], images.tensors.shape[-1])):
             return super().forward(images, features, targets)
-
-    def filter_proposals(
-        self,
-        proposals: Tensor,
-        objectness: Tensor,
-        image_shapes: list[tuple[int, int]],
-        num_anchors_per_level: list[int],
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the best boxes of each image, by anchors inside it."""
-        if (batch := current()) is not None:
-            inside = batch.anchors_inside
-            objectness = objectness.view_as(inside).masked_fill(~inside, float("-inf"))
-        return super().filter_proposals(proposals, objectness, image_shapes, num_anchors_per_level)
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Return label and box of every anchor; those beyond the image are neither positive nor negative."""
-        if (batch := current()) is None:
+        if (padding := current()) is None:
             return super().assign_targets_to_anchors(anchors, targets)
-        kept = [boxes[inside] for boxes, inside in zip(anchors, batch.anchors_inside, strict=True)]
+        within = [  # whether the middle of an anchor, which is its cell's, lies in the image
+            ((boxes[:, :2] + boxes[:, 2:]) / 2 < boxes.new_tensor([width, height])).all(1)
+            for boxes, (height, width) in zip(anchors, padding.sizes, strict=True)
+        ]
+        kept = [boxes[inside] for boxes, inside in zip(anchors, within, strict=True)]
         labels, matched = super().assign_targets_to_anchors(kept, targets)
         all_labels = [labels[0].new_full((len(boxes),), -1.0) for boxes in anchors]
         all_matched = [boxes.clone() for boxes in anchors]
-        for index, inside in enumerate(batch.anchors_inside):
+        for index, inside in enumerate(within):
             all_labels[index][inside] = labels[index]
             all_matched[index][inside] = matched[index].to(all_matched[index].dtype)
         return all_labels, all_matched
