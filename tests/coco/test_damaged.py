@@ -54,8 +54,8 @@ def opened(config: DetectionDataConfig) -> DetectionSplits | str:
     """The data, all read and trained on; or what training says to them."""
     try:
         splits = open_detection(config)
-        splits.train.prepare()
-        splits.val.prepare()
+        splits.train.cache_images()
+        splits.val.cache_images()
         splits.train.verify()
         splits.val.verify()
     except ValueError as error:

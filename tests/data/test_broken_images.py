@@ -25,7 +25,7 @@ def test_an_image_that_cannot_be_read_is_found_before_training(tmp_path: Path, c
     file.write_bytes(file.read_bytes()[:200])
     data = open_detection(config(tmp_path, cache=cache)).train
     with pytest.raises(DataError, match=r"b\.png \(image id 30\): broken image"):
-        (data.verify if cache == "none" else data.prepare)()
+        (data.verify if cache == "none" else data.cache_images)()
 
 
 @pytest.mark.parametrize("cache", ["none", "auto", "memory"])
@@ -43,7 +43,7 @@ def test_what_cannot_be_read_is_left_out_whoever_asks(tmp_path: Path, cache: str
         elif first == "loader":
             loader = build_loader(data, 1, train=False, seed=0)
             assert [index for _, _, batch in loader for index in batch.tolist()] == [0, 1]
-        data.prepare(lambda *call: calls.append(call))
+        data.cache_images(lambda *call: calls.append(call))
         assert (first == "loader") or calls[:3] == [(f"reading {data.name}", done, 3) for done in (1, 2, 3)]
         assert data.verify(at_most=1)
         assert [data.image_id(index) for index in range(len(data))] == [500, 77]
@@ -62,7 +62,7 @@ def test_what_cannot_be_read_is_left_out_whoever_asks(tmp_path: Path, cache: str
     (tmp_path / "train2017" / "a.png").write_bytes(b"")
     assert "no image has annotations that can be used" in check_detection(chosen).problems[0]
     with pytest.raises(DataError, match="no image has annotations that can be used"):
-        open_detection(chosen).train.prepare()
+        open_detection(chosen).train.cache_images()
     (tmp_path / "train2017" / "empty.png").write_bytes(b"")
     assert "none of the 3 images can be read" in check_detection(chosen).problems[0]
     with pytest.raises(DataError, match="none of the 3 images can be read"):

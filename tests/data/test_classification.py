@@ -160,7 +160,7 @@ def test_damage_inside_a_zip_names_the_member(image_folder, zipped):
     packed.write_bytes(content)
     splits = open_splits(config(packed))
     with pytest.raises(DataError, match=r"data\.zip:train/dog/001\.png: cannot be unpacked"):
-        splits.train.prepare()
+        splits.train.cache_images()
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ AUGMENTATIONS = [
 def test_augmentation_depends_on_seed_epoch_and_index_alone(image_folder, changes):
     root = image_folder(BOTH, size=(12, 16))
     train = open_splits(config(root, **changes), seed=3).train
-    train.prepare()
+    train.cache_images()
     state = torch.random.get_rng_state()
     together = train.__getitems__([(1, index) for index in range(5)])[0]
     torch.rand(7)  # the global state must neither matter
@@ -226,8 +226,8 @@ def test_cached_and_uncached_pictures_are_the_same(image_folder, augment):
         open_splits(config(root, augment=augment, cache=kind)).train for kind in ("memory", "none")
     )
     calls = []
-    cached.prepare(lambda *call: calls.append(call))
-    uncached.prepare()
+    cached.cache_images(lambda *call: calls.append(call))
+    uncached.cache_images()
     assert cached.cache is not None
     assert cached.cache.nbytes == (8 * 192 if augment == "flip_crop" else 7 * 600 + 810)
     assert uncached.cache is None
@@ -240,7 +240,7 @@ def test_cache_keeps_its_limit(image_folder):
     root = image_folder({"train/a": 4, "train/b": 3, "val/a": 1, "val/b": 1})
     for limit, expected in ((7 * 192, 7 * 192), (7 * 192 - 1, None), (10, None)):
         train = open_splits(config(root, cache_bytes=limit)).train
-        train.prepare()
+        train.cache_images()
         assert (train.cache.nbytes if train.cache else None) == expected
 
 
@@ -269,7 +269,7 @@ def test_one_large_image_does_not_size_the_whole_cache(monkeypatch):
 def test_images_that_are_not_cached_are_read_once_beforehand(image_folder, changes):
     root = image_folder(BOTH)
     train = open_splits(config(root, **changes)).train
-    train.prepare()
+    train.cache_images()
     calls = []
     assert train.verify(lambda *call: calls.append(call))
     assert calls == [("reading data train", done, 5) for done in range(1, 6)]
@@ -283,7 +283,7 @@ def test_broken_image_is_found_before_the_first_step(image_folder):
     root = image_folder(BOTH)
     (root / "train" / "dog" / "001.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"train/dog/001\.png: not an image"):
-        open_splits(config(root)).train.prepare()
+        open_splits(config(root)).train.cache_images()
 
 
 def test_listing_follows_links_to_folders(image_folder, tmp_path):

@@ -213,20 +213,20 @@ def test_broken_data_are_refused_or_left_out(tmp_path: Path) -> None:
 def test_cached_images_are_the_same(tmp_path: Path) -> None:
     write_scene(tmp_path)
     plain, cached = (open_detection(config(tmp_path, cache=cache)).train for cache in ("none", "memory"))
-    cached.prepare()
+    cached.cache_images()
     assert cached.cache is not None
     assert cached.cache.nbytes == 3 * (40 * 60 + 50 * 30 + 20 * 20)
     for index in range(3):
         assert torch.equal(plain[(2, index)][0], cached[(2, index)][0])
     small = open_detection(config(tmp_path, cache_bytes=1000)).train
-    small.prepare()
+    small.cache_images()
     assert small.cache is None
 
 
 def test_generated_shapes(tmp_path: Path) -> None:
     chosen = DetectionDataConfig(source="generated", image_size=(64, 80), num_images=6, num_val_images=3)
     splits = open_detection(chosen)
-    splits.train.prepare()
+    splits.train.cache_images()
     assert splits.train.verify()
     assert (len(splits.train), len(splits.val), len(splits.classes)) == (6, 3, 3)
     more = open_detection(dataclasses.replace(chosen, num_images=40)).train

@@ -62,7 +62,7 @@ def test_jpegs_decoded_smaller_keep_their_place_and_their_way_up(
         open_detection(config(tmp_path, cache=cache, image_size=600, scale_jitter=(scale, scale))).train
         for cache in ("none", "memory")
     )
-    cached.prepare()
+    cached.cache_images()
     for epoch in range(4):
         fast, slow = plain[(epoch, 0)], cached[(epoch, 0)]
         assert fast[0].shape == slow[0].shape == (3, round(408 * scale), round(600 * scale))

@@ -30,7 +30,7 @@ def opened(split: str = "train", **changes: Any) -> ClassificationDataset:
     }
     splits = open_splits(DataConfig(**(values | {"augment": "flip_crop"} | changes)), seed=5)
     data = splits.train if split == "train" else splits.val
-    data.prepare()
+    data.cache_images()
     return data
 
 

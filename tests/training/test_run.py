@@ -334,10 +334,10 @@ def test_images_too_many_to_be_read_beforehand_are_mentioned_once(monkeypatch: p
     lines: list[str] = []
     bar = CountBar()
     monkeypatch.setattr(bar, "say", lines.append)
-    run._prepare(tiny(), open_fabric("cpu"), fresh=True, bar=bar)
+    run._open_and_build(tiny(), open_fabric("cpu"), fresh=True, bar=bar)
     assert len(lines) == 1  # 100 for training, 40 for validation
     assert lines[0].endswith("train: 100 images are not read beforehand; botvision check does it")
-    run._prepare(tiny(), open_fabric("cpu"), fresh=False, bar=bar)
+    run._open_and_build(tiny(), open_fabric("cpu"), fresh=False, bar=bar)
     assert len(lines) == 1
 
 

@@ -42,7 +42,7 @@ def test_warm_start_from_a_network_that_timm_has_weights_of(tmp_path: Path, monk
 
     monkeypatch.setattr(timm, "create_model", create)
     config = tiny(model__name="resnet18", model__args={}, model__weights="resnet18.a1_in1k")
-    job, report = run._prepare(config, open_fabric("cpu"), fresh=True, bar=CountBar(shown=False))
+    job, report = run._open_and_build(config, open_fabric("cpu"), fresh=True, bar=CountBar(shown=False))
     assert torch.equal(job.model.state_dict()["conv1.weight"], fetched.state_dict()["conv1.weight"])
     assert "fc.weight, fc.bias" in str(report)
     online = False

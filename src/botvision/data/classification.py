@@ -65,7 +65,7 @@ class ClassificationDataset(BatchedDataset):
         self.config, self.train, self.seed = config, train, seed
         self._transform = build_transforms(config, train)
         self._fixed_size = not train or config.whole_batches
-        self._prepared = False
+        self._cached = False
         self._on_device: PlacedImages | None = None
 
     def __len__(self) -> int:
@@ -86,19 +86,19 @@ class ClassificationDataset(BatchedDataset):
         y, x = self.points[index, 0].tolist()
         return int(y), int(x)
 
-    def prepare(self, progress: Progress | None = None) -> None:
-        if self._prepared or self.config.cache == "none":
+    def cache_images(self, progress: Progress | None = None) -> None:
+        if self._cached or self.config.cache == "none":
             return
         limit = self.config.cache_bytes if self.config.cache == "auto" else None
         self.cache = fill_cache(self._decoded, len(self), limit, f"reading {self.name}", progress)
-        self._prepared = True
+        self._cached = True
 
     def place(self, device: torch.device) -> None:
         """Make the same batches on a device from now on, if its memory has room for all images.
 
         Nothing changes where images are not cached, are augmented one by one, or come from loader processes.
         """
-        self.prepare()
+        self.cache_images()
         stack = None if self.cache is None else self.cache.stack
         if self.placed or stack is None or not self._fixed_size or self.config.num_workers:
             return

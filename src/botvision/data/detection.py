@@ -38,7 +38,7 @@ class DetectionDataset(BatchedDataset):
     Otherwise they are as annotated, and targets in batches hold "image_id" alone: evaluation compares with
     `ground_truth`, and `instances` has the masks of the images that are looked at.
 
-    With `config.skip_broken` images that cannot be read are left out by `prepare` and `verify`,
+    With `config.skip_broken` images that cannot be read are left out by `cache_images` and `verify`,
     the same ones whichever comes first; lengths and indices are final after that.
 
     Attributes:
@@ -63,7 +63,7 @@ class DetectionDataset(BatchedDataset):
         self.train, self.seed, self.name = train, seed, name
         self.categories: list[Category] = list(source.file.categories)
         self.notes, self.skipped = [], []
-        self._prepared = self._verified = False
+        self._cached = self._verified = False
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -120,9 +120,9 @@ class DetectionDataset(BatchedDataset):
         """
         return self.source.file.to_dict(self.indices)
 
-    def prepare(self, progress: Progress | None = None) -> None:
+    def cache_images(self, progress: Progress | None = None) -> None:
         """As its base has it; what is broken is left out if the configuration asks for it."""
-        if self._prepared:
+        if self._cached:
             return
         if self.config.skip_broken:
             self.verify(progress)
@@ -130,7 +130,7 @@ class DetectionDataset(BatchedDataset):
         fits = self.config.cache == "auto" and needed <= self.config.cache_bytes
         if fits or self.config.cache == "memory":
             self.cache = fill_cache(self.load, len(self), None, f"reading {self.name}", progress)
-        self._prepared = True
+        self._cached = True
 
     def verify(self, progress: Progress | None = None, at_most: int = VERIFIED) -> bool:
         """As its base has it; with `skip_broken` broken images are left out, and counted in `skipped`.

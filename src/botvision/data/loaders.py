@@ -26,7 +26,7 @@ class BatchedDataset(Dataset[Any], ABC):
     Attributes:
         name: data set and split, for messages and tables.
         placed: whether batches are made on a device, so that there is nothing to send.
-        cache: the images, decoded, if `prepare` has put them into memory.
+        cache: the images, decoded, if `cache_images` has put them into memory.
         notes: lines on what training does, or had better do, with these data.
         skipped: problems for which images or annotations were left out.
     """
@@ -49,7 +49,7 @@ class BatchedDataset(Dataset[Any], ABC):
         """Return what messages call an image."""
 
     @abstractmethod
-    def prepare(self, progress: Progress | None = None) -> None:
+    def cache_images(self, progress: Progress | None = None) -> None:
         """Decode the images into memory if the configuration allows it; the second call does nothing.
 
         Raises:
@@ -158,7 +158,7 @@ def build_loader(
     """Return a loader of a data set; images that fit are decoded into memory first.
 
     Args:
-        dataset: from `open_splits` or `open_detection`; call its `prepare` before to see the progress.
+        dataset: from `open_splits` or `open_detection`; call its `cache_images` before to see the progress.
         batch_size: images a batch and rank.
         train: shuffle.
         seed: of the order (the augmentation's is the data set's).
@@ -172,7 +172,7 @@ def build_loader(
     """
     drop_last = train if drop_last is None else drop_last
     rank, world_size = share
-    dataset.prepare()
+    dataset.cache_images()
     if train and drop_last and len(dataset) < batch_size * world_size:
         raise DataError(
             f"{dataset.name}: {len(dataset)} images, expected a batch of {batch_size} x {world_size} or more"

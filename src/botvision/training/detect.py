@@ -169,7 +169,7 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset, Resu
     parts: ClassVar[tuple[str, ...]] = LOSSES
     picture: ClassVar[str] = "precision_recall"
     same_sizes: ClassVar[bool] = False
-    whole_batches: ClassVar[bool] = False  # few images, and no layer that minds a smaller batch but for one
+    drop_last: ClassVar[bool] = False  # few images, and no layer that minds a smaller batch but for one
 
     def __init__(self, config: DetectionRunConfig) -> None:
         super().__init__(config)

@@ -102,7 +102,7 @@ class Evaluation:
     def _images(self, progress: Progress | None) -> Loader:
         if self._loader is None:
             data = self.task.open_split(self.split, self._network[1], progress)
-            data.prepare(progress)
+            data.cache_images(progress)
             self._loader = self.task.loader(data, False, self._fabric)
         return self._loader
 

@@ -75,7 +75,7 @@ def train(config: AnyRunConfig, out: str | Path, resume: bool = False, progress:
             return folder
         fabric = open_fabric(config.train.device)
         with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
-            job, warm_start = _prepare(config, fabric, fresh=state is None, bar=bar)
+            job, warm_start = _open_and_build(config, fabric, fresh=state is None, bar=bar)
             state = _opened(folder, job, state, warm_start)
             if state.step and not state.finished:
                 bar.say(f"{folder}: going on after step {state.step} (epoch {state.epoch + 1})")
@@ -95,7 +95,12 @@ def train(config: AnyRunConfig, out: str | Path, resume: bool = False, progress:
     return folder
 
 
-def _prepare(config: AnyRunConfig, fabric: Any, fresh: bool, bar: CountBar) -> tuple[Job, LoadReport | None]:  # noqa: ANN401
+def _open_and_build(
+    config: AnyRunConfig,
+    fabric: Any,  # noqa: ANN401
+    fresh: bool,
+    bar: CountBar,
+) -> tuple[Job, LoadReport | None]:
     """Open and build everything.
 
     Args:
@@ -112,7 +117,7 @@ def _prepare(config: AnyRunConfig, fabric: Any, fresh: bool, bar: CountBar) -> t
     warm_start = _warm_start(task, model.to(fabric.device), source, splits, bar)
     task.probe(model.cpu(), splits)
     for split in (splits.train, splits.val):
-        split.prepare(bar)
+        split.cache_images(bar)
         if fresh and not split.verify(bar):
             bar.say(f"{split.name}: {len(split)} images are not read beforehand; botvision check does it")
         for note in split.notes:

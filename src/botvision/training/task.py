@@ -96,7 +96,7 @@ class Task(ABC, Generic[C, S, D, M]):
         columns: of metrics.csv between train_loss and lr: the outcome's numbers, each after "val_".
         parts: of the loss, columns of steps.csv.
         picture: name, without suffix, of the picture of an evaluation.
-        whole_batches: whether training leaves out the images that fill no batch, others in each epoch.
+        drop_last: whether training leaves out the images that fill no batch, others in each epoch.
         same_sizes: whether every step has tensors of the same sizes, so that tuning convolutions pays.
     """
 
@@ -104,7 +104,7 @@ class Task(ABC, Generic[C, S, D, M]):
     parts: ClassVar[tuple[str, ...]] = ()
     picture: ClassVar[str]
     same_sizes: ClassVar[bool] = True
-    whole_batches: ClassVar[bool] = True
+    drop_last: ClassVar[bool] = True
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -174,7 +174,7 @@ class Task(ABC, Generic[C, S, D, M]):
             train=train,
             seed=self.config.train.seed,
             num_workers=self.config.data.num_workers,
-            drop_last=train and self.whole_batches,
+            drop_last=train and self.drop_last,
             pin_memory=fabric.device.type == "cuda",
             share=(fabric.global_rank, fabric.world_size),
         )
