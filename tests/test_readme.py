@@ -46,8 +46,9 @@ def test_commands(command: str) -> None:
 def test_recipes_that_are_named_exist() -> None:
     families = "|".join(sorted({name.split("_")[0] for name in recipe_names()}))
     named = set(re.findall(rf"\b(?:{families})_[a-z0-9_]+\b", README))
-    results = {path.stem for path in (Path(__file__).parent.parent / "results").glob("*.md")}
-    assert named <= {*recipe_names(), *results}
+    root = Path(__file__).parent.parent
+    files = {path.stem for path in (*root.glob("results/*.md"), *root.glob("docs/*.py"))}
+    assert named <= {*recipe_names(), *files}
 
 
 @pytest.mark.parametrize(("name", "size", "params", "macs"), MODEL_ROWS)

@@ -118,6 +118,27 @@ def test_ways_to_wake_attention_are_what_was_measured():
     assert len(small) == 3
 
 
+def test_accuracy_by_distance_is_what_was_measured():
+    study = json.loads((ROOT / "results" / "studies" / "pointing-cpu.json").read_text(encoding="utf-8"))
+    for arm in study["arms"]:
+        by: dict[float, list[float]] = {}
+        for run in arm["runs"]:
+            for each in run["evaluations"]:
+                by.setdefault(each["at"], []).append(each["scores"]["top1"])
+        score = arm["scores"]["top1"]
+        own = f"{score['n']} | {100 * score['mean']:.2f} ± {100 * score['sd']:.2f}"
+        places = " | ".join(f"{100 * sum(by[at]) / len(by[at]):.1f}" for at in sorted(by))
+        assert f"| {arm['label']} | {own} | {places} |" in PAGE.splitlines()
+    replaced = [
+        f"{100 * effect['top1']:.1f}"
+        for use in study["attention_use"]
+        for effect in use["effects"]
+        if effect["attention"] in ("zero", "even")
+    ]
+    assert len(replaced) == 10
+    assert f"at {min(replaced)} to {max(replaced)} %. In one of them" in " ".join(PAGE.split())
+
+
 def test_attention_on_marks_is_what_was_measured():
     found = json.loads((ROOT / "results" / "attention_pointing.json").read_text(encoding="utf-8"))
     best = {
