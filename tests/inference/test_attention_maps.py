@@ -106,14 +106,14 @@ def test_maps_are_the_definitions_and_give_the_layers_own_output(case):
 def test_the_strided_block_attends_on_the_larger_map():
     found = attention_maps(classifier(), torch.rand(3, 64, 96), [(40, 70)])
     assert [(block.name, block.stride, block.grid, block.cells) for block in found.blocks] == [
-        ("layer4.0", 16, (4, 6), ((2, 4),)),
+        ("layer4.0", 16, (4, 6), ((3, 4),)),  # row 40 lies between those of 32 and 48
         ("layer4.1", 32, (2, 3), ((1, 2),)),
     ]
 
 
 def test_distance_and_entropy_as_loops_have_them():
     network, image = classifier(), torch.rand(3, 64, 96)
-    at = [(y, x) for y in range(8, 64, 16) for x in range(8, 96, 16)]
+    at = [(y, x) for y in range(0, 64, 16) for x in range(0, 96, 16)]
     block = attention_maps(network, image, at).blocks[0]
     for weights, (row, column) in zip(block.weights, block.cells, strict=True):
         for n in range(4):

@@ -82,8 +82,8 @@ def test_every_pixel_lies_in_the_box_of_its_cell(height, width, stride):
     view = View.fitted((height, width), seen, (128, 128))
     for y, x in ((0, 0), (height - 1, width - 1), (height // 2, width // 3), view.middle):
         top, left, bottom, right = view.box(view.cell((y, x), stride), stride)
-        assert top <= y + 0.5 < bottom + 1e-9
-        assert left <= x + 0.5 < right + 1e-9
+        assert top - 1e-9 <= y + 0.5 < bottom + 1e-9
+        assert left - 1e-9 <= x + 0.5 < right + 1e-9
     rows, columns = view.cells(stride)
     edges = [view.box((row, 0), stride) for row in range(rows)]
     assert edges[0][0] == 0
