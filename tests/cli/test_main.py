@@ -276,3 +276,15 @@ def test_a_file_name_that_is_no_text_is_printed():
     done = subprocess.run([sys.executable, "-c", code, missing], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.endswith(b"caf\\udce9\n")
+
+
+@pytest.mark.parametrize("recipe", ["photos_botnet50", "objects_botnet50"])
+def test_a_missing_root_is_said_before_torch_is_imported(recipe: str) -> None:
+    code = (
+        "import sys; from botvision.cli.main import main; "
+        f"done = main(['train', '{recipe}', '--out', 'nowhere']); "
+        "assert 'torch' not in sys.modules; sys.exit(done)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.stderr == "botvision: data.root is not set, expected the folder or zip with the data\n"
+    assert found.returncode == 2
