@@ -28,20 +28,24 @@ ROOT = Path(__file__).parent.parent
 IMAGES = 400  # the first ones of the validation images
 
 
-def looked_at(source: PointingSource, index: int, predictor: Predictor) -> ImageAttention:
-    """The attention of all arrows of an image."""
+def looked_at(
+    source: PointingSource, index: int, arrows: torch.Tensor, predictor: Predictor
+) -> ImageAttention:
+    """The attention of an image's arrows, which lie at (3, 2) y and x."""
     image = Image.fromarray(source.load(index).permute(1, 2, 0).numpy())
-    return attention_maps(predictor, image, at=[(int(y), int(x)) for y, x in source.points()[index].tolist()])
+    return attention_maps(predictor, image, at=[(int(y), int(x)) for y, x in arrows.tolist()])
 
 
 def measured(run: Path, source: PointingSource, predictor: Predictor) -> dict[str, Any]:
     """The part of each head's weight, in the first block, on the cell of the mark, by distance in pixels."""
     parts: dict[float, list[torch.Tensor]] = {}
+    arrows, marks = source.points(), source.marks(torch.arange(IMAGES))
     for index in range(IMAGES):
-        found = looked_at(source, index, predictor)
+        found = looked_at(source, index, arrows[index], predictor)
         block = found.blocks[0]
-        marks = source.marks(torch.tensor([index]))[0]
-        for weights, mark, distance in zip(block.weights, marks, source.grouping.values[index], strict=True):
+        for weights, mark, distance in zip(
+            block.weights, marks[index], source.grouping.values[index], strict=True
+        ):
             row, column = found.view.cell((int(mark[0]), int(mark[1])), block.stride)
             parts.setdefault(float(distance), []).append(weights[:, row, column])
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
@@ -88,7 +92,7 @@ def main(words: list[str]) -> int:
             distances = source.grouping.values.tolist()
             shown = next(index for index, values in enumerate(distances) if len(set(values)) == len(values))
             image = Image.fromarray(source.load(shown).permute(1, 2, 0).numpy())
-            draw(looked_at(source, shown, predictor), image, distances[shown])
+            draw(looked_at(source, shown, source.points()[shown], predictor), image, distances[shown])
     report = {
         "what": "part of each head's weight on the one cell of the mark that an arrow points to",
         "images": IMAGES,

@@ -278,13 +278,17 @@ def test_a_file_name_that_is_no_text_is_printed():
     assert done.stdout.endswith(b"caf\\udce9\n")
 
 
-@pytest.mark.parametrize("recipe", ["photos_botnet50", "objects_botnet50"])
-def test_a_missing_root_is_said_before_torch_is_imported(recipe: str) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "holds"),
+    [("photos_botnet50", "a folder or zip"), ("objects_botnet50", "a folder with COCO annotations")],
+)
+def test_a_missing_root_is_said_before_torch_is_imported(recipe: str, holds: str) -> None:
     code = (
         "import sys; from botvision.cli.main import main; "
         f"done = main(['train', '{recipe}', '--out', 'nowhere']); "
         "assert 'torch' not in sys.modules; sys.exit(done)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert found.stderr == "botvision: data.root is not set, expected the folder or zip with the data\n"
+    line = f"data.root is not set, expected {holds} (or data.source generated, which needs none)"
+    assert found.stderr == f"botvision: {line}\n"
     assert found.returncode == 2

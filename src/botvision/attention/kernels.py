@@ -66,15 +66,12 @@ def attend(
         kernel = choose(q.device.type, q.dtype, terms.grid, q.shape[-1], batch)
     if kernel == "reference":
         return attend_reference(q, k, v, terms, dropout)[0]
-    triton = kernel == "triton" and dropout == 0 and not _needs_torch_alone() and _triton_runs_on(
-        q.device.type, q.dtype, q.shape[-1]
-    )  # fmt: skip
-    if kernel == "tiled" or (kernel == "triton" and not triton):
-        if kernel == "tiled" and dropout == 0 and not _rewritten() and q.device.type != "meta":
-            return attend_tiled(q, k, v, terms)
+    if kernel in ("tiled", "triton") and not _can_run(kernel, q, dropout):
         # with dropout torch's attention is quadratic unless it comes in chunks; without, one operation does
         small = terms.grid[0] * terms.grid[1] <= _LARGE_MAP
         kernel = "mask" if small else "chunked" if dropout > 0 else "folded"
+    if kernel == "tiled":
+        return attend_tiled(q, k, v, terms)
     if terms.position is None:
         mask = None if terms.sizes is None else valid_cells(terms.grid, terms.sizes).flatten(1)[:, None, None]
         return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, scale=1.0)
@@ -125,9 +122,15 @@ def _rewritten() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or transforms_active()
 
 
-def _needs_torch_alone() -> bool:
-    """Whether somebody follows who cannot keep an operation of ours as it is; compilers can."""
-    return torch.compiler.is_exporting() if torch.compiler.is_compiling() else _rewritten()
+def _can_run(kernel: KernelName, q: Tensor, dropout: float) -> bool:
+    """Whether a kernel that is not made of torch's own operations can be used for these queries."""
+    if dropout > 0:
+        return False
+    if kernel == "tiled":
+        return not _rewritten() and q.device.type != "meta"
+    # compilers keep an operation of ours as it is, exporters and the others cannot
+    alone = torch.compiler.is_exporting() if torch.compiler.is_compiling() else _rewritten()
+    return not alone and _triton_runs_on(q.device.type, q.dtype, q.shape[-1])
 
 
 @torch.compiler.assume_constant_result

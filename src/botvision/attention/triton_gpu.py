@@ -52,6 +52,14 @@ def _axis_logits(rows, columns, query, row, column, known, H, W):
 
 
 @triton.jit
+def _queries(N, H, W, BM: tl.constexpr, BD: tl.constexpr):
+    """Of a program with BM queries: head among all, image and head in it, dimensions, queries, cells."""
+    head = tl.program_id(1).to(tl.int64)
+    query = tl.program_id(0) * BM + tl.arange(0, BM)
+    return head, head // N, head % N, tl.arange(0, BD), query, H * W
+
+
+@triton.jit
 def _cells(base, cell, exists, stride, d, stride_d, D, P: tl.constexpr):
     """(cells, BD) of a tensor with a row for each cell, in type P; zeros where there is nothing."""
     mask = exists[:, None] & (d < D)[None, :]
@@ -67,9 +75,7 @@ def _forward(
     BM: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """A program has BM queries of one head."""
-    head = tl.program_id(1).to(tl.int64)
-    b, n, cells = head // N, head % N, H * W
-    d, query = tl.arange(0, BD), tl.program_id(0) * BM + tl.arange(0, BM)
+    head, b, n, d, query, cells = _queries(N, H, W, BM, BD)
     exists = query < cells
     rows += head * cells * H
     columns += head * cells * W
@@ -148,9 +154,7 @@ def _backward_queries(
     BM: tl.constexpr, BH: tl.constexpr, BW: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """A program has BM queries of one head with the logits of their axes, and goes over tiles of keys."""
-    head = tl.program_id(1).to(tl.int64)
-    b, n, cells = head // N, head % N, H * W
-    d, query = tl.arange(0, BD), tl.program_id(0) * BM + tl.arange(0, BM)
+    head, b, n, d, query, cells = _queries(N, H, W, BM, BD)
     exists = query < cells
     rows += head * cells * H
     columns += head * cells * W

@@ -167,7 +167,6 @@ def _convert(args: argparse.Namespace, _: Overrides) -> int:
 
 def _train(args: argparse.Namespace, overrides: Overrides) -> int:
     from botvision.backbones.variants import check_name
-    from botvision.config.data import SYNTHETIC
     from botvision.config.recipes import build_config, check_new_folder, load_recipe, resumed_config
 
     if args.recipe is None and not (args.resume and args.out):
@@ -180,9 +179,8 @@ def _train(args: argparse.Namespace, overrides: Overrides) -> int:
         check_new_folder(out)
     if config.data.root is not None and not getattr(config.data, "download", False):
         _must_exist(config.data.root, "data.root: ")
-    elsewhere = config.data.source in SYNTHETIC or getattr(config.data, "train_annotations", None)
-    if config.data.root is None and not elsewhere:
-        raise ValueError("data.root is not set, expected the folder or zip with the data")
+    if config.data.missing_root:
+        raise ValueError(config.data.missing_root)
     check_name(config.model.name)
     try:
         from botvision.training.run import train  # it takes seconds, the mistakes above do not wait for it

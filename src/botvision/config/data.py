@@ -72,6 +72,17 @@ class ImageDataConfig(Section):
     cache_bytes: Count = 2 * 1024**3
     num_workers: Count = 0
 
+    root_holds: ClassVar[str] = "a folder or zip"
+
+    @property
+    def missing_root(self) -> str:
+        """What is wrong where data are opened and `root` is not set; empty where it is, or need not be."""
+        if self.root is not None or self.source in SYNTHETIC:
+            return ""
+        return (
+            f"data.root is not set, expected {self.root_holds} (or data.source generated, which needs none)"
+        )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.source in SYNTHETIC and self.root is not None:
@@ -193,6 +204,8 @@ class DetectionDataConfig(ImageDataConfig):
         cache: images are kept at their own size. Those that are not kept, stored as JPEG, are decoded smaller
             where training shrinks them much, which moves some pixels by a grey level or so.
     """
+
+    root_holds: ClassVar[str] = "a folder with COCO annotations"
 
     source: Literal["auto", "coco", "generated"] = "auto"
     val_fraction: Fraction = 0.15

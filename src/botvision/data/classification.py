@@ -288,9 +288,7 @@ def resolve_source(config: DataConfig) -> str:
     if config.source in SYNTHETIC:
         return config.source
     if config.root is None:
-        raise DataError(
-            "data.root is not set, expected a folder or zip (or data.source generated, which needs none)"
-        )
+        raise DataError(config.missing_root)
     if config.source != "auto":
         return config.source
     root = Path(config.root)

@@ -44,10 +44,7 @@ def find_split_files(config: DetectionDataConfig, *, need_train: bool = True) ->
         DataError: one line, if the root or the annotations are missing, or several files could be meant.
     """
     if config.root is None:
-        raise DataError(
-            "data.root is not set, expected a folder with COCO annotations "
-            "(or data.source generated, which needs none)"
-        )
+        raise DataError(config.missing_root)
     root = Path(config.root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder, expected annotations/*.json and images")

@@ -214,9 +214,7 @@ def _validate(job: Job, state: RunState, label: str, bar: CountBar) -> Outcome |
     train, epoch = job.config.train, state.epoch + 1
     if epoch % train.eval_every and epoch < train.epochs and not state.out_of_steps(train):
         return None
-    if (
-        job.fabric.world_size > 1
-    ):  # each has batch-norm statistics of its own images; those of rank 0 are kept
+    if job.fabric.world_size > 1:  # each has batch-norm statistics of its own images; rank 0's are kept
         for buffer in job.evaluated.buffers():
             torch.distributed.broadcast(buffer, src=0)
     try:
