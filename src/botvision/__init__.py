@@ -12,6 +12,7 @@ from botvision.registration import register_with_timm
 if TYPE_CHECKING:
     from botvision.attention.layer import MHSA2d
     from botvision.backbones import cost
+    from botvision.backbones.accelerate import accelerate, restore
     from botvision.backbones.fuse import fold_batch_norm
     from botvision.backbones.models import BoTNet, create_model, list_models
     from botvision.backbones.surgery import Surgery, from_resnet
@@ -24,6 +25,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "MHSA2d": "botvision.attention.layer",
+    "accelerate": "botvision.backbones.accelerate",
+    "restore": "botvision.backbones.accelerate",
     "cost": "botvision.backbones.cost",
     "Surgery": "botvision.backbones.surgery",
     "fold_batch_norm": "botvision.backbones.fuse",
@@ -48,6 +51,7 @@ __all__ = [
     "BoTNet",
     "MHSA2d",
     "Surgery",
+    "accelerate",
     "attention_maps",
     "cost",
     "create_model",
@@ -61,6 +65,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "mask_rcnn",
+    "restore",
     "save_detector",
     "save_model",
     "warm_start",
