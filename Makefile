@@ -56,7 +56,7 @@ lock: ## pin all dependencies with hashes, naming no download address
 
 # One after the other and each a process of its own: what one leaves in memory is not the next one's business.
 bench: .venv/ready ## measure speed and memory on this machine (more than an hour), into results/
-	@failed=; for name in attention alternatives bounds backbones mask_rcnn input_pipeline evaluation; do \
+	@failed=; for name in attention alternatives bounds backbones sam mask_rcnn input_pipeline evaluation; do \
 	  echo "benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || failed="$$failed $$name"; done; \
 	  test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 

@@ -81,7 +81,7 @@ def test_restored_it_is_what_it_was() -> None:
 
 
 def test_half_precision_and_autocast() -> None:
-    """Little farther from fp32 than timm's own in bf16: tiles round logits, torch's fused attention does not."""
+    """Little farther from fp32 than timm's own in bf16: tiles round logits, torch's fused kernel does not."""
     model, x = encoder(), torch.randn(1, 3, 192, 192)
     with torch.no_grad():
         exact = model(x)

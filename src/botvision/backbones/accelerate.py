@@ -17,11 +17,10 @@ from botvision.attention.kernels import KERNELS, KernelName, attend
 from botvision.attention.position import PositionRows
 from botvision.attention.reference import Terms
 
-_SEGMENT_ANYTHING = "segment_anything.modeling.image_encoder.Attention"
 # Attentions over (B, H, W, C) maps that are known, and the name that each has for its number of heads.
 KNOWN = {
     "timm.models.vision_transformer_sam.Attention": "num_heads",
-    _SEGMENT_ANYTHING: "num_heads",  # cellpose-SAM's, too
+    "segment_anything.modeling.image_encoder.Attention": "num_heads",  # cellpose-SAM's, too
     "detectron2.modeling.backbone.vit.Attention": "num_heads",
     "transformers.models.sam.modeling_sam.SamVisionSdpaAttention": "num_attention_heads",
     "transformers.models.sam_hq.modeling_sam_hq.SamHQVisionSdpaAttention": "num_attention_heads",
@@ -63,7 +62,7 @@ def accelerate(model: nn.Module, kernel: KernelName = "auto") -> int:
 
 def restore(model: nn.Module) -> int:
     """Undo `accelerate`, and return how many attentions are computed by their own code again."""
-    changed = [module for module in model.modules() if isinstance(module, _Accelerated)]
+    changed: list[nn.Module] = [each for each in model.modules() if isinstance(each, _Accelerated)]
     for module in changed:
         module.__class__ = _base(type(module))
     return len(changed)
