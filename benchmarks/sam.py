@@ -38,9 +38,9 @@ HEAD = """\
 # SAM's image encoder
 
 timm's encoder as it is, and the same network after `botvision.accelerate`. Milliseconds: median of
-interleaved repetitions ± half their interquartile range; "times as fast" is the median of the ratios within a
-repetition. Memory is of one run in a process of its own, beyond weights and image. "Difference" is the largest
-one of any output to timm's in fp32, over the largest output: of ours, and of timm's own in the same dtype.
+interleaved repetitions ± half their interquartile range; "times as fast" is the median of the ratios within
+a repetition. Memory is of one run in a process of its own, beyond weights and image. "Difference" is the
+largest one of any output to timm's in fp32, over the largest output: of ours, and of timm's in that dtype.
 """
 
 
