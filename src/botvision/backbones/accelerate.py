@@ -82,7 +82,8 @@ class _Accelerated:
         if hasattr(module, "q_norm"):
             q, k = module.q_norm(q), module.k_norm(k)
         rows = PositionRows(_rows(module.rel_pos_h, height), _rows(module.rel_pos_w, width), relative=True)
-        dropout = _dropout(module) if module.training else 0.0
+        # only timm's drops weights: Hugging Face's has a number for it, which its fused attention ignores
+        dropout = module.attn_drop.p if module.training and hasattr(module, "attn_drop") else 0.0
         out = attend(q, k * module.scale, v, Terms((height, width), rows), dropout, self.kernel)
         out = module.proj(out.transpose(1, 2).reshape(batch, height, width, channels))
         return module.proj_drop(out) if hasattr(module, "proj_drop") else out
@@ -116,12 +117,6 @@ def _rows(table: Tensor, cells: int) -> Tensor:
     if table.shape[0] != 2 * cells - 1:
         table = F.interpolate(table.mT[None], size=2 * cells - 1, mode="linear")[0].mT
     return table.flip(0)[None]
-
-
-def _dropout(module: nn.Module) -> float:
-    """timm's is a module, Hugging Face's a number, segment-anything has none."""
-    found = getattr(module, "attn_drop", getattr(module, "dropout", 0.0))
-    return float(getattr(found, "p", found))
 
 
 @functools.cache
