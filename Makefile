@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock bench notebook clean
+.PHONY: help setup demo test check format lock bench notebook docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/'
@@ -62,6 +62,10 @@ bench: .venv/ready ## measure speed and memory on this machine (more than an hou
 
 notebook: .venv/ready ## run docs/architecture.ipynb from top to bottom (minutes) and keep its outputs
 	@$(BIN)/python docs/run_notebook.py docs/architecture.ipynb
+
+docs: .venv/ready ## build the pages as a site in build/site/, every warning an error
+	@docs/build.sh $(BIN)
+	@echo "made: build/site/index.html"
 
 clean: ## remove what the targets made
 	rm -rf .venv demo .pytest_cache .ruff_cache .hypothesis

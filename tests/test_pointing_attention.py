@@ -1,4 +1,4 @@
-"""The script behind the README's figures of attention in the pointing task."""
+"""The script behind the pages' figures of attention in the pointing task."""
 
 import importlib.util
 import json

@@ -60,8 +60,8 @@ def test_studies_that_come_with_botvision(name, tmp_path):
         assert tasks == {"detect" if "box_ap" in study.metrics else "classify"}
 
 
-def test_the_study_in_the_readme(tmp_path):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_study_on_the_page(tmp_path):
+    readme = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
     (text,) = re.findall(r"```yaml\n(title:.*?)```", readme, re.S)
     (tmp_path / "mine.yaml").write_text(text)
     plan = make_plan(load_study(str(tmp_path / "mine.yaml")), "cpu", tmp_path / "out")

@@ -56,7 +56,7 @@ def train(config: AnyRunConfig, out: str | Path, resume: bool = False, progress:
         progress: a bar for the epoch and a line for each finished one, on the error stream.
 
     Returns:
-        The run folder; its files are described in the README.
+        The run folder; its files are described in docs/runs.md.
 
     Raises:
         ValueError: whatever is wrong with configuration, data or folder, in one line, before the first step;
