@@ -331,7 +331,7 @@ def _to_rgb(image: Image.Image, choices: dict[str, str]) -> Image.Image:
         return _grey_to_rgb(image, choices)
     if not more and (image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info):
         rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
-        if rgba.getextrema()[3][1] == 0:  # pyrefly: ignore[bad-index]
+        if rgba.getchannel("A").getextrema()[1] == 0:
             choices["transparent everywhere, whose colours are used"] = ""
             return rgba.convert("RGB")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -376,7 +376,7 @@ def _white_of(highest: float, choices: dict[str, str]) -> int:
     return _WHITE_OF_12_BITS
 
 
-def _is_deep(image: Image.Image) -> bool:
+def _is_deep(image: Any) -> bool:  # noqa: ANN401  an image file of Pillow, whose tiles have no type
     """Whether an image that is not loaded yet has 16 bits a colour, of which Pillow keeps the upper 8."""
     mode = _raw_mode(image.tile[0].args) if image.tile else ""
     return mode.startswith("RGB") and mode[-3:] in _OTHER_HALF
@@ -390,19 +390,22 @@ def _brightened(
     rgb: Image.Image, image: Image.Image, stream: str | os.PathLike[str] | IO[bytes], choices: dict[str, str]
 ) -> Image.Image:
     """Scale colours of 16 bits, `rgb` being their upper halves, by 4095 if none is above; see `_white_of`."""
-    mixed = image.mode == "RGBA" and _MORE_BANDS not in choices and image.getextrema()[3] != (255, 255)
-    if mixed or max(high for _, high in rgb.getextrema()) > _WHITE_OF_12_BITS >> 8:
+    alpha = image.getchannel("A") if image.mode == "RGBA" and _MORE_BANDS not in choices else None
+    if (alpha is not None and alpha.getextrema()[0] != 255) or np.asarray(rgb).max(
+        initial=0
+    ) > _WHITE_OF_12_BITS >> 8:
         return rgb
     if not isinstance(stream, str | os.PathLike):
         stream.seek(0)
     with Image.open(stream) as again:
         halves = []
-        for tile in again.tile:
+        tiles: Any = again.tile
+        for tile in tiles:
             mode, rest = _raw_mode(tile.args), () if isinstance(tile.args, str) else tile.args[1:]
             other = mode[:-3] + _OTHER_HALF[mode[-3:]]
             halves.append(tile._replace(args=(other, *rest) if rest else other))
         again.tile = halves
         _load(again)
-        values = np.asarray(rgb).astype(np.uint16) << 8 | np.asarray(again.convert("RGB"))
+        values = upper << 8 | np.asarray(again.convert("RGB"))
     white = _white_of(float(values.max(initial=0)), choices)
     return Image.fromarray(np.rint(np.arange(white + 1) * (255 / white)).astype(np.uint8)[values])

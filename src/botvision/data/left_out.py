@@ -26,6 +26,12 @@ class LeftOut:
         """
         self._files.setdefault(reason, {}).setdefault(str(file), more)
 
+    def extend(self, others: "LeftOut", folder: Path) -> None:
+        """Count what others have, whose names are relative to a folder."""
+        for reason, files in others._files.items():
+            for file, more in files.items():
+                self.add(reason, folder / file, more)
+
     def __len__(self) -> int:
         return sum(map(len, self._files.values()))
 
@@ -49,3 +55,8 @@ class Choices(LeftOut):
         """Count a file under each of its choices."""
         for reason, more in choices.items():
             self.add(reason, file, more)
+
+    def told(self) -> list[str]:
+        """Return the notes and forget them: what comes is of other images."""
+        notes, self._files = self.notes(), {}
+        return notes

@@ -23,7 +23,8 @@ from botvision.backbones.fuse import fold_batch_norm
 from botvision.backbones.probe import probe_input
 from botvision.backbones.weights import DESCRIPTION_FILE, load_model
 from botvision.data.images import read_image
-from botvision.data.sources import counts_as_image, list_folder, to_tensor
+from botvision.data.left_out import LeftOut
+from botvision.data.sources import list_folder, to_tensor
 from botvision.data.transforms import normalise, resize_and_crop
 from botvision.io.errors import DataError
 from botvision.plots.style import fit
@@ -116,7 +117,12 @@ class Predictor:
         return results
 
     def predict_files(
-        self, paths: Iterable[str | Path], topk: int = 5, *, keep_pictures: bool = False
+        self,
+        paths: Iterable[str | Path],
+        topk: int = 5,
+        *,
+        keep_pictures: bool = False,
+        read: Callable[[str | Path], Image.Image] = read_image,
     ) -> Iterator[FileResult[Top]]:
         """Classify files one batch at a time, in order; a bad file is reported in its place.
 
@@ -124,10 +130,11 @@ class Predictor:
             paths: image files.
             topk: number of classes to return for each image, at most all.
             keep_pictures: hand the pictures on, at most 768 pixels a side, to be drawn upon.
+            read: a path to an RGB image; raises DataError for a bad file.
         """
         shown = 768 if keep_pictures else None
         run = partial(self._classify, topk=topk)
-        return run_on_files(paths, self.batch_size, self._resized, run, shown=shown)
+        return run_on_files(paths, self.batch_size, self._resized, run, shown=shown, read=read)
 
     def require_labels_of_images(self) -> None:
         """Raise ValueError for a model that was trained to label places in a picture."""
@@ -222,17 +229,21 @@ def find_model(folder: str | Path) -> tuple[Path, str]:
     return source, str(description.get("task", "classify")) if isinstance(description, dict) else "classify"
 
 
-def find_images(paths: Iterable[str | Path], skip: str | Path | None = None) -> list[Path]:
+def find_images(
+    paths: Iterable[str | Path], skip: str | Path | None = None, left_out: LeftOut | None = None
+) -> list[Path]:
     """Return files as they are, and what is an image (by name or content) in folders and all folders below.
 
     Args:
         paths: files and folders.
         skip: A folder whose content does not count, such as that of earlier results.
+        left_out: receives the files in folders that are no images, cannot be read, or are hidden.
 
     Raises:
         ValueError: a path that does not exist.
     """
     found: list[Path] = []
+    left_out = LeftOut() if left_out is None else left_out
     results = None if skip is None else Path(skip).resolve()
     for path in map(Path, paths):
         if not path.exists():
@@ -240,11 +251,15 @@ def find_images(paths: Iterable[str | Path], skip: str | Path | None = None) -> 
         if not path.is_dir():
             found.append(path)
             continue
-        listing = list_folder(path)
-        files = [(i, listing.root / name) for i, name in enumerate(listing.files)]
-        found += [
-            file for i, file in files if results not in file.resolve().parents and counts_as_image(listing, i)
-        ]
+        listing = list_folder(path, as_data_set=False)
+        left_out.extend(listing.left_out, path)
+        for index, file in enumerate(path / name for name in listing.files):
+            if results not in file.resolve().parents:
+                reason = listing.unread(index)
+                if reason is None:
+                    found.append(file)
+                else:
+                    left_out.add(reason, file)
     return list(dict.fromkeys(found))
 
 
