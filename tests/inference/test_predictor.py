@@ -17,6 +17,7 @@ from botvision.backbones.models import create_model
 from botvision.backbones.weights import save_model
 from botvision.config.data import DataConfig
 from botvision.data.classification import open_splits
+from botvision.data.left_out import LeftOut
 from botvision.inference import writers
 from botvision.inference.predictor import Predictor, find_images
 from botvision.inference.writers import picture_names, write_predictions
@@ -90,6 +91,7 @@ def test_every_mode_of_pil_is_converted_as_a_file_of_that_mode(tmp_path, mode):
 
 def test_transparent_is_white_in_pictures_and_arrays():
     clear = np.zeros((8, 8, 4), dtype=np.uint8)
+    clear[0, 0] = 255  # or nothing would be seen but white
     one = predictor()
     one.predict([Image.fromarray(clear), clear])
     assert isinstance(one.model, ChannelMeans)
@@ -224,13 +226,33 @@ def test_find_images_walks_down_by_name_and_content_and_leaves_results_out(files
     (tmp_path / "deep" / "er").mkdir(parents=True)
     Image.new("RGB", (2, 2)).save(tmp_path / "deep" / "er" / "nameless", "PNG")
     (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (tmp_path / ".thumbs").mkdir()
+    for name in ("._blue.png", ".thumbs/blue.png"):
+        (tmp_path / name).write_bytes(b"junk")
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "out").mkdir()
     Image.new("RGB", (2, 2)).save(tmp_path / "out" / "old.png")
-    found = find_images([tmp_path, files[0]], skip=tmp_path / "out")
+    left_out = LeftOut()
+    found = find_images([tmp_path, files[0]], tmp_path / "out", left_out)
     names = sorted(path.relative_to(tmp_path).as_posix() for path in found)
     assert names == ["blue.png", "broken.jpg", "deep/er/nameless", "green.png", "red.png"]
+    assert left_out.notes() == [
+        f"left out: 2 files, hidden ({tmp_path}/.thumbs/blue.png, {tmp_path}/._blue.png)",
+        f"left out: 1 file, cannot be read (HEIC, without pillow-heif) ({tmp_path}/IMG_1.HEIC)",
+        f"left out: 2 files, no image ({tmp_path}/notes.txt, {tmp_path}/pipe)",
+    ]
     with pytest.raises(ValueError, match="nothing-here: no such file or folder"):
         find_images([tmp_path / "nothing-here"])
+
+
+@pytest.mark.parametrize("inside", ["train", "test/val", "cat"])
+def test_find_images_minds_no_name_of_a_folder(tmp_path, inside):
+    (tmp_path / "set" / inside).mkdir(parents=True)
+    wanted = [tmp_path / "a.png", tmp_path / "set" / "b.png", tmp_path / "set" / inside / "c.png"]
+    for path in wanted:
+        Image.new("RGB", (2, 2)).save(path)
+    assert find_images([tmp_path]) == wanted
 
 
 def test_picture_names_are_distinct_and_follow_the_folders():

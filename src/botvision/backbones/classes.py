@@ -72,8 +72,8 @@ def match_classes(
             if name in place:
                 value[row] = theirs[names.before + place[name]]
         moved[tensor] = value.reshape(own[tensor].shape)
-    new = f", new are {_some(others)}" if others else ", whose order is another"
-    return Matched({**stored, **moved}, tensors, [], f"classes: by name {_some(shared)}{new}")
+    new = f"; new are {_some(others)}" if others else " in another order"
+    return Matched({**stored, **moved}, tensors, [], f"classes: {_some(shared)} are taken over by name{new}")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -391,9 +391,8 @@ def _brightened(
 ) -> Image.Image:
     """Scale colours of 16 bits, `rgb` being their upper halves, by 4095 if none is above; see `_white_of`."""
     alpha = image.getchannel("A") if image.mode == "RGBA" and _MORE_BANDS not in choices else None
-    if (alpha is not None and alpha.getextrema()[0] != 255) or np.asarray(rgb).max(
-        initial=0
-    ) > _WHITE_OF_12_BITS >> 8:
+    upper = np.asarray(rgb).astype(np.uint16)
+    if (alpha is not None and alpha.getextrema()[0] != 255) or upper.max() > _WHITE_OF_12_BITS >> 8:
         return rgb
     if not isinstance(stream, str | os.PathLike):
         stream.seek(0)
@@ -407,5 +406,5 @@ def _brightened(
         again.tile = halves
         _load(again)
         values = upper << 8 | np.asarray(again.convert("RGB"))
-    white = _white_of(float(values.max(initial=0)), choices)
+    white = _white_of(float(values.max()), choices)
     return Image.fromarray(np.rint(np.arange(white + 1) * (255 / white)).astype(np.uint8)[values])
