@@ -30,7 +30,11 @@ def weights(tmp_path: Path) -> Path:
         (THEIRS, [0, 1, 2], ""),
         (["van", "car", "bus"], [2, 0, 1], "classes: van, car, bus are taken over by name in another order"),
         (["bus", "nut", "car"], [1, None, 0], "classes: bus, car are taken over by name; new are nut"),
-        (["a", "b", "c"], [None] * 3, "classes: car, bus, van are others than a, b, c, whose layers are new"),
+        (
+            ["a", "b", "c"],
+            [None] * 3,
+            "classes: the weights know car, bus, van, none of a, b, c; layers of classes begin anew",
+        ),
     ],
 )
 def test_each_class_goes_on_from_its_own_row(weights: Path, ours: list[str], rows: list[Any], line: str):

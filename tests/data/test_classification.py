@@ -404,6 +404,26 @@ def test_names_in_a_zip_may_have_backslashes_or_lead_from_the_root(image_folder,
     assert torch.equal(splits.train.load(4), open_splits(config(root)).train.load(4))
 
 
+def test_names_with_backslashes_in_a_folder_are_paths(image_folder, tmp_path):
+    root, flat = image_folder(BOTH), tmp_path / "unpacked"
+    flat.mkdir()
+    for path in sorted(root.rglob("*.png")):
+        shutil.copy(path, flat / path.relative_to(root).as_posix().replace("/", "\\"))
+    splits = open_splits(config(flat))
+    assert (splits.classes, len(splits.train), len(splits.val)) == (["cat", "dog"], 5, 3)
+    assert torch.equal(splits.train.load(4), open_splits(config(root)).train.load(4))
+
+
+def test_files_beside_the_folder_in_a_zip_do_not_matter(image_folder, zipped):
+    packed = zipped(image_folder(BOTH), "outer/")
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr("README.md", "how they were taken")
+        archive.writestr("cover.png", b"junk")
+    splits = open_splits(config(packed))
+    assert (splits.classes, len(splits.train)) == (["cat", "dog"], 5)
+    assert "left out: 1 file, in no class's folder (cover.png)" in splits.train.notes
+
+
 def test_large_members_of_a_zip_are_not_unpacked(image_folder, tmp_path):
     packed = tmp_path / "bomb.zip"
     root = image_folder(BOTH)

@@ -203,7 +203,10 @@ def test_a_detector_goes_on_class_by_class(tmp_path):
     report = botvision.warm_start(model, tmp_path, classes=["a", "b", "c"])
     assert sorted(report.mismatched) == PREDICTORS
     assert all(torch.equal(model.state_dict()[name], own[name]) for name in PREDICTORS)
-    assert report.classes == "classes: car, bus, van are others than a, b, c, whose layers are new"
+    assert (
+        report.classes
+        == "classes: the weights know car, bus, van, none of a, b, c; layers of classes begin anew"
+    )
 
 
 def test_torchvisions_coco_detector_is_a_source():

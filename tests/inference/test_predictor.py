@@ -18,8 +18,10 @@ from botvision.backbones.weights import save_model
 from botvision.config.data import DataConfig
 from botvision.data.classification import open_splits
 from botvision.data.left_out import LeftOut
+from botvision.data.sources import to_tensor
+from botvision.inference import predictor as module
 from botvision.inference import writers
-from botvision.inference.predictor import Predictor, find_images
+from botvision.inference.predictor import Predictor, find_images, run_on_files
 from botvision.inference.writers import picture_names, write_predictions
 
 DESCRIPTION = {
@@ -124,6 +126,20 @@ def test_the_network_sees_exactly_what_the_evaluation_of_a_run_shows_it(tmp_path
     one.predict([val.name_of(0), val.name_of(1)])
     assert isinstance(one.model, ChannelMeans)
     assert torch.equal(one.model.seen[0], torch.stack([val[0][0], val[1][0]]))
+
+
+def test_large_images_are_not_collected_to_a_batch(files, monkeypatch):
+    monkeypatch.setattr(module, "_VALUES_AT_ONCE", 700)
+    sizes = []
+
+    def run(batch):
+        sizes.append(len(batch))
+        return batch
+
+    names = [files[0], files[1], files[0], files[0], files[2]]
+    found = list(run_on_files(names, 8, to_tensor, run, shown=None))
+    assert sizes == [2, 2]
+    assert [each.file for each in found] == [str(name) for name in names]
 
 
 def test_a_bad_file_is_reported_in_its_place_and_stops_nothing(files):

@@ -59,10 +59,8 @@ def match_classes(
     others = [name for name in names.ours if name not in place]
     if not shared:
         rest = {name: value for name, value in stored.items() if name not in tensors}
-        line = (
-            f"none of these ({_some(names.theirs)}) is trained on ({_some(names.ours)}), their layers are new"
-        )
-        return Matched(rest, [], tensors, f"classes: {line}")
+        line = f"classes: the weights know {_some(names.theirs)}, none of {_some(names.ours)}"
+        return Matched(rest, [], tensors, f"{line}; layers of classes begin anew")
     moved: dict[str, Tensor] = {}
     for tensor in tensors:
         value = own[tensor].detach().clone().reshape(rows, -1)

@@ -178,6 +178,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     Raises:
         DataError: one line, if it is missing or no zip.
     """
+    require_regular(path)
     try:
         return zipfile.ZipFile(path)
     except FileNotFoundError as error:
@@ -247,8 +248,11 @@ def list_folder(root: Path, max_pixels: int = MAX_PIXELS, *, as_data_set: bool =
         for path in sorted(root.iterdir()):
             if has_image_suffix(path) and not path.is_dir():
                 left_out.add(HIDDEN if _is_junk(path.name) else NO_CLASS, path)
-    files, folders = _walk(base, left_out)
-    return Listing(base, FileSource(base, files, max_pixels), files, folders, left_out)
+    paths, folders = _walk(base, left_out)
+    files = [path.replace("\\", "/") for path in paths]  # as what Windows packed may be unpacked elsewhere
+    if files != paths:
+        folders |= _folders_of(map(_split, paths))
+    return Listing(base, FileSource(base, paths, max_pixels), files, folders, left_out)
 
 
 def _walk(base: Path, left_out: LeftOut) -> tuple[list[str], set[str]]:
@@ -273,7 +277,7 @@ def _walk(base: Path, left_out: LeftOut) -> tuple[list[str], set[str]]:
         above |= {os.path.join(here, name): around | {inner[name]} for name in names}  # noqa: PTH118
         folders.update(prefix + name for name in names)
         for leaf in sorted(leaves):
-            if not _is_junk(leaf):
+            if not any(map(_is_junk, _split(leaf))):
                 files.append(prefix + leaf)
             elif has_image_suffix(leaf):
                 left_out.add(HIDDEN, prefix + leaf)
@@ -300,17 +304,21 @@ def list_zip(path: Path, max_pixels: int = MAX_PIXELS) -> Listing:
     left_out = LeftOut()
     keep: dict[str, tuple[str, ...]] = {}
     for info in infos:
-        parts = tuple(part for part in info.filename.replace("\\", "/").split("/") if part)
+        parts = _split(info.filename)
         if not any(map(_is_junk, parts)):
             keep[info.filename] = parts
         elif has_image_suffix(info.filename):
             left_out.add(HIDDEN, info.filename)
-    tops = {parts[0] for parts in keep.values() if parts}
+    ends = {name for name in keep if name.endswith(("/", "\\"))}
+    tops = {parts[0] for name, parts in keep.items() if len(parts) > (name not in ends)}
     if len(tops) == 1 and not _has_splits(tops):
+        for name in [name for name, parts in keep.items() if len(parts) == 1 and name not in ends]:
+            if has_image_suffix(name):
+                left_out.add(NO_CLASS, name)
         keep = {name: parts[1:] for name, parts in keep.items()}
     keep = {name: parts for name, parts in keep.items() if parts}
-    ends = {name for name in keep if name.endswith(("/", "\\"))}
-    folders = {"/".join(p[:depth]) for p in keep.values() for depth in range(1, len(p))}
+    ends &= set(keep)
+    folders = _folders_of(keep.values())
     folders |= {"/".join(keep[name]) for name in ends}
     members: dict[str, str] = {}
     for name in (name for name in keep if name not in ends):
@@ -331,6 +339,15 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 def _is_junk(name: str) -> bool:
     return name.startswith(".") or name in _JUNK
+
+
+def _split(name: str) -> tuple[str, ...]:
+    r"""Return the parts of a path, also of `a\b`."""
+    return tuple(part for part in name.replace("\\", "/").split("/") if part)
+
+
+def _folders_of(files: Iterable[tuple[str, ...]]) -> set[str]:
+    return {"/".join(parts[:depth]) for parts in files for depth in range(1, len(parts))}
 
 
 def _has_splits(names: Iterable[str]) -> bool:

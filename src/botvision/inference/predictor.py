@@ -5,7 +5,6 @@ A picture is resized, cropped and normalised exactly as in the evaluation of the
 
 import contextlib
 import io
-import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from botvision.plots.style import fit
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
+_VALUES_AT_ONCE = 2**26  # of the images of a batch, three for each pixel
 Top = list[dict[str, Any]]
 """`{"label": str, "index": int, "score": 0..1}` each, best first."""
 ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
@@ -194,13 +194,25 @@ def run_on_files(
             return FileResult(str(path), None, str(error))
         return FileResult(str(path), prepare(image), None, None if shown is None else fit(image, 1, shown))
 
-    paths = iter(paths)
-    while batch := [load(path) for path in itertools.islice(paths, batch_size)]:
+    for batch in _batches(map(load, paths), batch_size):
         found = iter(run([each.found for each in batch if each.found is not None]))
         while batch:  # none is kept while the next ones are read
             each = batch.pop(0)
             result = None if each.found is None else next(found)
             yield FileResult(each.file, result, each.error, each.picture)
+
+
+def _batches(loaded: Iterable[FileResult[Tensor]], size: int) -> Iterator[list[FileResult[Tensor]]]:
+    """Yield lists of so many, or of fewer large ones: what is done with an image takes far more memory."""
+    batch: list[FileResult[Tensor]] = []
+    for each in loaded:
+        batch.append(each)
+        held = sum(one.found.numel() for one in batch if one.found is not None)
+        if len(batch) == size or held > _VALUES_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def find_model(folder: str | Path) -> tuple[Path, str]:
@@ -253,7 +265,8 @@ def find_images(
             continue
         listing = list_folder(path, as_data_set=False)
         left_out.extend(listing.left_out, path)
-        for index, file in enumerate(path / name for name in listing.files):
+        for index in range(len(listing.files)):
+            file = Path(listing.source.name_of(index))
             if results not in file.resolve().parents:
                 reason = listing.unread(index)
                 if reason is None:
