@@ -272,7 +272,7 @@ def _reason(error: Exception, source: ImageFile, name: str) -> str:
         kind = kind_unread(name)
         return f"cannot be read ({kind})" if kind else "not an image in any known format"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        return f"{str(error).split(', could')[0].rstrip('.')}: too large to be decoded safely {_MORE_PIXELS}"
+        return f"{str(error).partition(' exceeds')[0]}: too large to be decoded safely {_MORE_PIXELS}"
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
     return f"broken image ({str(error) or type(error).__name__})"
