@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"io", "config", "coco"},
     "metrics": {"io", "coco"},
     "plots": {"io", "coco", "metrics"},
-    "tables": {"backbones", "coco", "data", "metrics"},
+    "tables": {"io", "backbones", "coco", "data", "metrics"},
     "training": {
         *("io", "attention", "backbones", "detection", "config", "coco", "data", "metrics", "plots"),
     },
@@ -47,7 +47,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "config": {"yaml"},
     "detection": {"torch", "torchvision", "timm"},
     "coco": {"torch", "numpy", "hotcoco", "msgspec"},
-    "data": {"torch", "torchvision", "numpy", "PIL", "hotcoco", "yaml"},
+    "data": {"torch", "torchvision", "numpy", "PIL", "pillow_heif", "hotcoco", "yaml"},
     "metrics": {"torch", "numpy", "yaml"},
     "plots": {"matplotlib", "numpy", "PIL"},
     "training": {"torch", "torchvision", "timm", "PIL", "lightning", "yaml"},

@@ -1,11 +1,14 @@
 """Files that are no images: found before training, or left out by whoever reads the data first."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from botvision.config.data import DetectionDataConfig
+from botvision.data.coco_folder import is_detection_data
 from botvision.data.detection import open_detection, open_detection_split
 from botvision.data.detection_check import check_detection
 from botvision.data.loaders import build_loader
@@ -67,3 +70,30 @@ def test_what_cannot_be_read_is_left_out_whoever_asks(tmp_path: Path, cache: str
     assert "none of the 3 images can be read" in check_detection(chosen).problems[0]
     with pytest.raises(DataError, match="none of the 3 images can be read"):
         open_detection_split(chosen, "val")
+
+
+def test_pipes_are_named_and_not_waited_for(tmp_path: Path) -> None:
+    annotations, image = write_scene(tmp_path), tmp_path / "train2017" / "b.png"
+    image.unlink()
+    os.mkfifo(image)
+    with pytest.raises(DataError, match=r"b\.png \(image id 30\): no regular file"):
+        open_detection(config(tmp_path)).train.cache_images()
+    annotations.unlink()
+    os.mkfifo(annotations)
+    with pytest.raises(DataError, match=r"instances_train2017\.json: no regular file"):
+        open_detection(config(tmp_path))
+    annotations.rename(image.parent / "labels.json")
+    assert not is_detection_data(image.parent)
+
+
+def test_choices_in_reading_are_told_and_large_images_refused(tmp_path: Path) -> None:
+    write_scene(tmp_path)
+    image, pages = tmp_path / "train2017" / "b.png", [Image.new("RGB", (30, 50))] * 3
+    pages[0].save(image, "TIFF", save_all=True, append_images=pages[1:])
+    data = open_detection(config(tmp_path)).train
+    data.cache_images()
+    line = f"1 file with several pages or frames, of which the first is used ({image}: 3)"
+    assert data.notes[-1] == line
+    assert line in check_detection(config(tmp_path)).warnings
+    with pytest.raises(DataError, match=r"a\.png \(image id 500\): 40 x 60 pixels .*, too large"):
+        open_detection(config(tmp_path, max_pixels=2399)).train.cache_images()

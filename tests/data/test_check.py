@@ -5,7 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from botvision.data.check import check_data
 from botvision.data.classification import DataConfig, open_splits
@@ -20,14 +22,17 @@ def test_sound_folder_and_zip(image_folder, zipped):
     root = image_folder(SOUND, size=(6, 9))
     for path in (root, zipped(root)):
         report = check_data(path)
-        assert (report.ok, report.problems, report.warnings, report.kind) == (True, [], [], "classification")
+        hidden = [] if path == root else ["left out: 1 file, hidden (__MACOSX/._junk.png)"]
+        assert (report.ok, report.problems, report.kind) == (True, [], "classification")
+        assert report.warnings == hidden
         assert (report.readable, report.broken) == (9, 0)
         train, val = report.rows
         assert (train["split"], train["images"], train["classes"]) == ("train", 6, 3)
         assert (train["class_min"], train["class_median"], train["class_max"]) == (1, 2, 3)
         assert (train["size_min"], train["size_max"], train["modes"]) == ("6 x 9", "6 x 9", "RGB 6")
         assert val["images"] == 3
-        assert report.summary == f"{path.name}: 9 readable images, 0 broken files"
+        notes = "" if path == root else ", 1 note"
+        assert report.summary == f"{path.name}: 9 readable images, 0 broken files{notes}"
 
 
 def test_every_broken_file_is_a_line(image_folder):
@@ -86,9 +91,9 @@ def test_warnings_do_not_fail(image_folder):
     assert report.ok
     assert report.warnings == [
         "1 files of val are also in train, such as val/dog/copy.png = train/cat/000.png",
-        "1 files that are no images are ignored: train/cat/notes.txt",
         "folders that training does not use: extra",
         "splits that training does not use: test (botvision eval --split test does use test)",
+        "left out: 1 file, no image (train/cat/notes.txt)",
     ]
     held = check_data(image_folder({"train/a": 5, "train/b": 5}, name="held"))
     assert held.warnings == ["no val/ or test/ folder: 10% of train will be held back"]
@@ -105,7 +110,8 @@ def test_images_outside_every_class_and_in_two_classes_are_said(image_folder):
     assert report.ok
     assert report.warnings == [
         "1 files of train are in two classes, such as train/dog/again.png = train/cat/000.png",
-        "3 images in no class's folder are not used: cover.png, train/stray.png, val/stray.png",
+        "left out: 2 files, in no class's folder (cover.png, train/stray.png)",
+        "left out: 1 file, in no class's folder (val/stray.png)",
     ]
 
 
@@ -116,6 +122,25 @@ def test_a_heap_of_images(image_folder):
     assert (report.ok, report.kind, report.readable) == (True, "images", 5)
     assert calls == [("checking", done, 5) for done in range(1, 6)]
     assert report.rows[0]["classes"] == 0
+
+
+def test_check_and_training_say_the_same(image_folder):
+    root = image_folder({"cat": 3, "dog": 3})
+    Image.fromarray(np.full((8, 8), 4095, dtype=np.uint16)).save(root / "cat" / "000.png")
+    (root / "cat" / "b.heic").write_bytes(b"junk")
+    report, splits = check_data(root), open_splits(DataConfig(root=str(root)))
+    for split in (splits.train, splits.val):
+        split.cache_images()
+    assert (report.ok, report.kind, report.rows[0]["classes"]) == (True, "classification", 2)
+    said = [*splits.train.notes, *splits.val.notes]
+    assert sorted(line.replace(f"{root}/", "") for line in said) == sorted(report.warnings)
+    assert len(said) == 4
+
+
+def test_a_heap_says_why_it_is_no_data_set(image_folder):
+    report = check_data(image_folder({"beach": 3, "town": 1}))
+    assert (report.ok, report.kind) == (True, "images")
+    assert "class town has 1 image" in report.warnings[0]
 
 
 def test_nothing_to_check(tmp_path):
@@ -143,5 +168,6 @@ def test_odd_images(capfd):
     assert {line.split(": ")[0] for line in report.problems} == {str(ODD / file) for file in bad}
     assert (report.readable, report.broken) == (len(entries) - len(bad), len(bad))
     assert not any("\n" in line for line in report.problems)
-    assert report.warnings[0] == "2 files that are no images are ignored: LICENSE.Pillow, manifest.json"
+    assert report.warnings[0] == "left out: 2 files, no image (LICENSE.Pillow, manifest.json)"
+    assert any(line.startswith("8 files with several pages or frames") for line in report.warnings)
     assert capfd.readouterr() == ("", "")

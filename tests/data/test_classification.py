@@ -1,6 +1,9 @@
 """Data sets: what is found, how it is split, what is refused; and that the fast way equals the slow one."""
 
+import os
 import shutil
+import tracemalloc
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from botvision.config.schema import ConfigError
 from botvision.data.cache import fill_cache
 from botvision.data.classification import DataConfig, open_split, open_splits
 from botvision.data.counter_rng import keys, uniform
-from botvision.data.sources import list_folder
+from botvision.data.sources import list_folder, list_zip
 from botvision.data.transforms import normalise
 from botvision.io.errors import DataError
 
@@ -120,7 +123,12 @@ def test_limit_takes_from_all_classes(image_folder):
     [
         ({"train/cat": 1, "train/dog": 0, "val/cat": 1}, {}, "data/train: no images in class dog"),
         ({"train": 0, "val/cat": 1}, {}, "data/train: no classes, expected a folder for each"),
-        ({"cat": 2, "dog": 2}, {}, r"no train/ folder \(found cat, dog\), expected train/<class>/<image>"),
+        ({"cat": 2}, {}, r"no train/ folder \(found cat\), expected train/<class>/<image>"),
+        ({"images": 2, "masks": 2}, {}, r"no train/ folder \(found images, masks\)"),
+        ({"JPEGImages": 2, "SegmentationClass": 2}, {}, "no train/ folder"),
+        ({"train_set": 2, "test_set": 2}, {}, "no train/ folder"),
+        ({"cat": 2, "dog": 0}, {}, "data: no images in class dog"),
+        ({"cat": 2, "dog": 1}, {}, "class dog has 1 image, expected 2"),
         (
             {"train/a": 1, "train/b": 1, "val/a": 1, "val/c": 1},
             {},
@@ -302,3 +310,153 @@ def test_draws_are_uniform_and_independent():
     np.testing.assert_allclose(np.cov(values.T), np.eye(4) / 12, atol=0.003)
     assert np.array_equal(uniform(4, 5, 2, 77)[0], values[77])
     assert len(np.unique(keys(0, np.arange(100).repeat(100), np.tile(np.arange(100), 100)))) == 10000
+
+
+def test_folders_of_classes_without_a_train_folder_are_the_training_data(image_folder, zipped):
+    root = image_folder({"cat": 20, "dog": 10, "dog/old": 1})
+    shutil.copy(root / "cat" / "000.png", root / "cover.png")
+    for path in (root, zipped(root, "photos/")):
+        splits = open_splits(config(path))
+        assert (splits.classes, splits.held_back) == (["cat", "dog"], True)
+        assert torch.bincount(splits.train.targets).tolist() == [18, 10]
+        assert torch.bincount(splits.val.targets).tolist() == [2, 1]
+        hidden = [] if path == root else ["left out: 1 file, hidden (__MACOSX/._junk.png)"]
+        assert splits.train.notes == [
+            *hidden,
+            "no train/ folder: 2 classes (cat, dog) found at the root",
+            "no val/ or test/ folder: 10% of train will be held back",
+            "left out: 1 file, in no class's folder (cover.png)",
+        ]
+        assert splits.val.notes == []
+
+
+def test_splits_may_be_written_otherwise(image_folder):
+    splits = open_splits(config(image_folder({"Training/a": 2, "Training/b": 1, "Testing/a": 1})))
+    assert (len(splits.train), len(splits.val), splits.held_back) == (3, 1, False)
+    root = image_folder({"Test/a": 3, "Test/b": 1}, name="other")
+    assert len(open_split(config(root), "test", ["a", "b"])) == 4
+
+
+def test_one_class_is_said_and_why_that_may_be(image_folder):
+    (line,) = open_splits(config(image_folder({"train/x/cat": 2, "train/x/dog": 2, "val/x": 1}))).train.notes
+    alone = "data/train: one class (x), there is nothing to tell apart"
+    assert line.endswith(f"{alone}; its folders (cat, dog) lie one folder too deep")
+    (line,) = open_splits(config(image_folder({"train/x": 2, "val/x": 1}, name="one"))).train.notes
+    assert line.endswith("one/train: one class (x), there is nothing to tell apart")
+
+
+def test_images_that_are_not_used_are_counted(image_folder):
+    root = image_folder(BOTH)
+    for name in ("train/cat/a.heic", "train/cat/._000.png", "train/.trash/dog/1.png", "train/dog/notes.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"junk")
+    splits = open_splits(config(root))
+    assert splits.train.notes == [
+        "left out: 2 files, hidden (train/.trash/dog/1.png, train/cat/._000.png)",
+        "left out: 1 file, cannot be read (HEIC, without pillow-heif) (train/cat/a.heic)",
+        "left out: 1 file, no image (train/dog/notes.txt)",
+    ]
+    for path in (root / "train" / "dog").glob("*.png"):
+        path.rename(path.with_suffix(".heic"))
+        path.with_suffix(".heic").write_bytes(b"junk")
+    with pytest.raises(DataError, match=r"no images in class dog; left out: 3 files, cannot be read \(HEIC"):
+        open_splits(config(root))
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_choices_in_reading_are_counted_once_for_each_split(image_folder, cache):
+    root = image_folder(BOTH)
+    deep = Image.fromarray(np.full((8, 8), 4095, dtype=np.uint16))
+    for name in ("train/cat/000.png", "train/cat/001.png", "val/dog/000.png"):
+        deep.save(root / name)
+    splits = open_splits(config(root, cache=cache))
+    for split in (splits.train, splits.val):
+        split.cache_images()
+        split.verify()
+    rule = "of 16 bits without a value above 4095, which is taken for white"
+    names = [f"{root}/{name}: up to 4095" for name in ("train/cat/000.png", "train/cat/001.png")]
+    assert splits.train.notes == [f"2 files {rule} ({', '.join(names)})"]
+    assert splits.val.notes == [f"1 file {rule} ({root}/val/dog/000.png: up to 4095)"]
+
+
+def test_a_limit_on_pixels_holds_for_training(image_folder, zipped):
+    root = image_folder(BOTH)
+    for path in (root, zipped(root)):
+        with pytest.raises(
+            DataError, match=r"train/cat/000\.png: 8 x 8 pixels .* data\.max_pixels allows more"
+        ):
+            open_splits(config(path, max_pixels=63)).train.cache_images()
+
+
+def test_names_in_a_zip_may_have_backslashes_or_lead_from_the_root(image_folder, tmp_path):
+    root = image_folder(BOTH)
+    packed = tmp_path / "windows.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in sorted(root.rglob("*.png")):
+            name = path.relative_to(root).as_posix()
+            info = zipfile.ZipInfo("x")
+            info.filename = "/" + name if "val" in name else name.replace("/", "\\")
+            archive.writestr(info, path.read_bytes())
+        archive.writestr("train/cat/000.png", b"another of that name")
+    splits = open_splits(config(packed))
+    assert (splits.classes, len(splits.train), len(splits.val)) == (["cat", "dog"], 5, 3)
+    assert splits.train.notes == ["left out: 1 file, under a name that another has (train/cat/000.png)"]
+    assert torch.equal(splits.train.load(4), open_splits(config(root)).train.load(4))
+
+
+def test_names_with_backslashes_in_a_folder_are_paths(image_folder, tmp_path):
+    root, flat = image_folder(BOTH), tmp_path / "unpacked"
+    flat.mkdir()
+    for path in sorted(root.rglob("*.png")):
+        shutil.copy(path, flat / path.relative_to(root).as_posix().replace("/", "\\"))
+    splits = open_splits(config(flat))
+    assert (splits.classes, len(splits.train), len(splits.val)) == (["cat", "dog"], 5, 3)
+    assert torch.equal(splits.train.load(4), open_splits(config(root)).train.load(4))
+
+
+def test_files_beside_the_folder_in_a_zip_do_not_matter(image_folder, zipped):
+    packed = zipped(image_folder(BOTH), "outer/")
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr("README.md", "how they were taken")
+        archive.writestr("cover.png", b"junk")
+    splits = open_splits(config(packed))
+    assert (splits.classes, len(splits.train)) == (["cat", "dog"], 5)
+    assert "left out: 1 file, in no class's folder (cover.png)" in splits.train.notes
+
+
+def test_large_members_of_a_zip_are_not_unpacked(image_folder, tmp_path):
+    packed = tmp_path / "bomb.zip"
+    root = image_folder(BOTH)
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(root.rglob("*.png")):
+            archive.write(path, path.relative_to(root).as_posix())
+        archive.writestr("train/cat/readme.txt", bytes(2**26))
+        archive.writestr("train/dog/z.png", bytes(2**26))
+    splits = open_splits(config(packed, max_pixels=2**20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"z\.png: 67 MB unpacked, expected an image of at most 25 MB"):
+            splits.train.load(5)
+        listing = list_zip(packed)
+        assert listing.unread(listing.files.index("train/cat/readme.txt")) == "no image"
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def test_pipes_among_the_images_are_refused_and_not_waited_for(image_folder):
+    root = image_folder(BOTH)
+    os.mkfifo(root / "train" / "cat" / "pipe.png")
+    os.mkfifo(root / "train" / "cat" / "pipe")
+    with pytest.raises(DataError, match=r"train/cat/pipe\.png: no regular file"):
+        open_splits(config(root)).train.cache_images()
+
+
+def test_folders_that_links_lead_to_in_many_ways_are_listed_so_often_and_no_more(tmp_path):
+    for level in range(12):  # 2 ** 12 ways to the last
+        (tmp_path / str(level)).mkdir()
+        for name in "ab":
+            (tmp_path / str(level) / name).symlink_to(tmp_path / str(level + 1))
+    (tmp_path / "12").mkdir()
+    (tmp_path / "12" / "x.png").write_bytes(b"")
+    assert 1 < len(list_folder(tmp_path / "0").files) <= 100

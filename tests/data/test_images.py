@@ -3,13 +3,19 @@
 import io
 import json
 import os
+import socket
+import struct
+import sys
+import types
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from botvision.data import images
 from botvision.data.images import decode, has_image_suffix, is_image, read_image
 from botvision.io.errors import DataError
 
@@ -99,7 +105,7 @@ def test_deep_greyscale_of_both_byte_orders_is_the_same():
         np.asarray(read_image(ODD / "16bit" / f"16bit{name}.tif")) for name in (".deflate", ".MM.deflate")
     )
     assert (little == big).all()
-    assert little.max() == 3  # its brightest value is 694 of 65535: dark, and neither clipped nor stretched
+    assert little.max() == 43  # its brightest value is 694, of the 4095 that 12 bits have
 
 
 @needs_odd_images
@@ -268,3 +274,151 @@ def test_a_turned_image_is_not_turned_again(tmp_path: Path):
     image = read_image(tmp_path / "a.jpg")
     assert image.size == (20, 40)
     assert ImageOps.exif_transpose(image).size == (20, 40)
+
+
+PAGES = "with several pages or frames, of which the first is used"
+BITS = "of 16 bits without a value above 4095, which is taken for white"
+BANDS = "of more bands than red, green, blue, which are not called transparency and not used"
+
+
+def coloured_tiff(values: np.ndarray, extra: int | None) -> bytes:
+    """A little-endian, uncompressed TIFF of one strip (H, W, bands), with ExtraSamples or without."""
+    height, width, bands = values.shape
+    bits, data = values.dtype.itemsize * 8, values.tobytes()
+    at = 8 + len(data) + len(data) % 2
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, bands, at), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags += [(273, 4, 1, 8), (277, 3, 1, bands), (278, 4, 1, height), (279, 4, 1, len(data))]
+    tags += [] if extra is None else [(338, 3, 1, extra)]
+    table = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    head = b"II*\0" + struct.pack("<I", at + 2 * bands) + data.ljust(at - 8, b"\0")
+    return head + struct.pack(f"<{bands}H", *[bits] * bands) + struct.pack("<H", len(tags)) + table + bytes(4)
+
+
+def deep_png(values: np.ndarray) -> bytes:
+    """A PNG of 16 bits a colour, uint16 (H, W, 3)."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = (struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_a_camera_of_12_bits_is_not_black():
+    ramp = np.array([[0, 1024, 4095]], dtype=np.uint16)
+    for content in (encoded(Image.fromarray(ramp), "PNG"), encoded(Image.fromarray(ramp), "TIFF")):
+        found = decode(content)
+        assert np.asarray(found.rgb)[0].tolist() == [[0] * 3, [64] * 3, [255] * 3]
+        assert found.choices == {BITS: "up to 4095"}
+    brighter = decode(encoded(Image.fromarray(ramp + 1), "PNG"))  # 4096 is above what 12 bits have
+    assert (brighter.rgb.getpixel((2, 0)), brighter.choices) == ((16, 16, 16), {})
+    assert decode(encoded(Image.fromarray(ramp * 0), "PNG")).choices == {}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_colours_of_12_bits_are_not_black(tmp_path, compressed):
+    values = np.random.default_rng(0).integers(0, 4096, (9, 7, 3)).astype(np.uint16)
+    content = deep_png(values) if compressed else coloured_tiff(values, None)
+    found = decode(content)
+    assert np.abs(np.asarray(found.rgb) - values / 4095 * 255).max() <= 0.5
+    assert list(found.choices) == [BITS]
+    (tmp_path / "a.bin").write_bytes(content)
+    assert decode(tmp_path / "a.bin").rgb == found.rgb
+    full = decode(deep_png(values * 16) if compressed else coloured_tiff(values * 16, None))
+    assert np.abs(np.asarray(full.rgb) - values * 16 / 257).max() < 1
+    assert full.choices == {}
+
+
+@pytest.mark.parametrize(
+    ("extra", "pixel", "noted"),
+    [(None, (200, 100, 50), True), (0, (200, 100, 50), True), (2, (255, 255, 255), False)],
+)
+def test_a_fourth_band_is_transparency_only_where_a_tag_says_so(extra, pixel, noted):
+    values = np.array([[[200, 100, 50, 0], [1, 2, 3, 255]]], dtype=np.uint8)
+    found = decode(coloured_tiff(values, extra))
+    assert (found.rgb.getpixel((0, 0)), found.rgb.getpixel((1, 0))) == (pixel, (1, 2, 3))
+    assert (BANDS in found.choices) == noted
+
+
+def test_near_infrared_beside_colours_of_12_bits():
+    values = np.array([[[4095, 2000, 0, 17]]], dtype=np.uint16)
+    assert decode(coloured_tiff(values, None)).rgb.getpixel((0, 0)) == (255, 125, 0)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_everywhere_shows_its_colours(mode):
+    image = Image.new(
+        "P" if mode == "P" else mode, (2, 2), 0 if mode == "P" else (90,) * (len(mode) - 1) + (0,)
+    )
+    if mode == "P":
+        image.putpalette([90, 90, 90])
+    found = decode(encoded(image, "PNG", **({"transparency": 0} if mode == "P" else {})))
+    assert found.rgb.getextrema() == ((90, 90),) * 3
+    assert list(found.choices) == ["transparent everywhere, whose colours are used"]
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP"])
+def test_pages_and_frames_are_counted(kind):
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    found = decode(content)
+    assert (found.rgb.getpixel((0, 0)), found.choices) == ((255, 0, 0), {PAGES: "3"})
+    assert decode(encoded(frames[0], kind)).choices == {}
+
+
+def test_smaller_copies_in_a_tiff_are_no_pages():
+    page, copy = Image.new("L", (8, 8)), Image.new("L", (4, 4))
+    copy.encoderinfo = {"tiffinfo": {254: 1}}
+    content = encoded(page, "TIFF", save_all=True, append_images=[copy])
+    assert decode(content).choices == {}
+
+
+def test_the_preview_beside_a_photo_is_no_page():
+    photo, preview = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (4, 4))
+    assert decode(encoded(photo, "MPO", save_all=True, append_images=[preview])).choices == {}
+
+
+def test_the_limit_on_pixels_is_checked_before_decoding_and_can_be_raised(monkeypatch):
+    content = encoded(Image.new("RGB", (15, 10)), "PNG")
+    with pytest.raises(
+        DataError, match=r"^image: 10 x 15 pixels .* more than 0\.000149 million \(predict --max"
+    ):
+        decode(content[:60], max_pixels=149)  # there are no pixels to decode
+    assert read_image(content, max_pixels=150).size == (15, 10)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # Pillow's own, of which it refuses the double
+    monkeypatch.setattr(images, "MAX_PIXELS", 20)
+    with pytest.raises(DataError, match=r"too large to be decoded safely \(predict --max-pixels"):
+        read_image(content, max_pixels=20)
+    assert read_image(content, max_pixels=150).size == (15, 10)
+
+
+def test_pipes_sockets_and_devices_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s.png"))
+        for name in ("pipe.png", "zero.png", "s.png"):
+            assert not is_image(tmp_path / name)
+            with pytest.raises(DataError, match=rf"{name}: no regular file$"):
+                read_image(tmp_path / name)
+
+
+def test_formats_that_are_not_read_are_named(tmp_path):
+    heic, raw = tmp_path / "IMG_1.HEIC", tmp_path / "a.dng"
+    heic.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(120))
+    raw.write_bytes(encoded(Image.new("L", (2, 2)), "TIFF"))  # its thumbnail
+    with pytest.raises(DataError, match=r"IMG_1\.HEIC: cannot be read \(HEIC, without pillow-heif\)"):
+        read_image(heic)
+    with pytest.raises(DataError, match=r"a\.dng: camera raw, which cannot be read"):
+        read_image(raw)
+
+
+def test_heic_is_read_where_the_package_for_it_is_installed(monkeypatch):
+    calls = []
+    package = types.ModuleType("pillow_heif")
+    vars(package)["register_heif_opener"] = lambda: calls.append("registered")
+    monkeypatch.setitem(sys.modules, "pillow_heif", package)
+    images._register_heif.cache_clear()
+    read_image(encoded(Image.new("L", (2, 2)), "PNG"))
+    images._register_heif.cache_clear()
+    assert calls == ["registered"]

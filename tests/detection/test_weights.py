@@ -186,6 +186,29 @@ def test_a_detector_goes_on_with_other_classes(tmp_path):
     assert botvision.warm_start(same, source.state_dict()).complete
 
 
+def test_a_detector_goes_on_class_by_class(tmp_path):
+    source = detector(seed=3, classes=3)
+    save_detector(source, tmp_path / "model", classes=["car", "bus", "van"])
+    for folder in (tmp_path, tmp_path / "model", tmp_path / "model" / "model.safetensors"):
+        model, own = detector(seed=4, classes=3), detector(seed=4, classes=3).state_dict()
+        report = botvision.warm_start(model, folder, classes=["van", "nut", "car"])
+        assert report.classes == "classes: van, car are taken over by name; new are nut"
+        assert sorted(report.adapted) == PREDICTORS
+        theirs, loaded = source.state_dict(), model.state_dict()
+        for name in PREDICTORS:  # the background, then the classes; a box has four rows for each
+            rows = [value[name].reshape(4, -1) for value in (loaded, theirs, own)]
+            expected = torch.stack([rows[1][0], rows[1][3], rows[2][2], rows[1][1]])
+            assert torch.equal(rows[0], expected)
+    model, own = detector(seed=4, classes=3), detector(seed=4, classes=3).state_dict()
+    report = botvision.warm_start(model, tmp_path, classes=["a", "b", "c"])
+    assert sorted(report.mismatched) == PREDICTORS
+    assert all(torch.equal(model.state_dict()[name], own[name]) for name in PREDICTORS)
+    assert (
+        report.classes
+        == "classes: the weights know car, bus, van, none of a, b, c; layers of classes begin anew"
+    )
+
+
 def test_torchvisions_coco_detector_is_a_source():
     with torch.device("meta"):
         names = torchvision.models.detection.maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)

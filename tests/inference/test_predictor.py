@@ -17,8 +17,11 @@ from botvision.backbones.models import create_model
 from botvision.backbones.weights import save_model
 from botvision.config.data import DataConfig
 from botvision.data.classification import open_splits
+from botvision.data.left_out import LeftOut
+from botvision.data.sources import to_tensor
+from botvision.inference import predictor as module
 from botvision.inference import writers
-from botvision.inference.predictor import Predictor, find_images
+from botvision.inference.predictor import Predictor, find_images, run_on_files
 from botvision.inference.writers import picture_names, write_predictions
 
 DESCRIPTION = {
@@ -90,6 +93,7 @@ def test_every_mode_of_pil_is_converted_as_a_file_of_that_mode(tmp_path, mode):
 
 def test_transparent_is_white_in_pictures_and_arrays():
     clear = np.zeros((8, 8, 4), dtype=np.uint8)
+    clear[0, 0] = 255  # or nothing would be seen but white
     one = predictor()
     one.predict([Image.fromarray(clear), clear])
     assert isinstance(one.model, ChannelMeans)
@@ -122,6 +126,20 @@ def test_the_network_sees_exactly_what_the_evaluation_of_a_run_shows_it(tmp_path
     one.predict([val.name_of(0), val.name_of(1)])
     assert isinstance(one.model, ChannelMeans)
     assert torch.equal(one.model.seen[0], torch.stack([val[0][0], val[1][0]]))
+
+
+def test_large_images_are_not_collected_to_a_batch(files, monkeypatch):
+    monkeypatch.setattr(module, "_VALUES_AT_ONCE", 700)
+    sizes = []
+
+    def run(batch):
+        sizes.append(len(batch))
+        return batch
+
+    names = [files[0], files[1], files[0], files[0], files[2]]
+    found = list(run_on_files(names, 8, to_tensor, run, shown=None))
+    assert sizes == [2, 2]
+    assert [each.file for each in found] == [str(name) for name in names]
 
 
 def test_a_bad_file_is_reported_in_its_place_and_stops_nothing(files):
@@ -224,13 +242,33 @@ def test_find_images_walks_down_by_name_and_content_and_leaves_results_out(files
     (tmp_path / "deep" / "er").mkdir(parents=True)
     Image.new("RGB", (2, 2)).save(tmp_path / "deep" / "er" / "nameless", "PNG")
     (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (tmp_path / ".thumbs").mkdir()
+    for name in ("._blue.png", ".thumbs/blue.png"):
+        (tmp_path / name).write_bytes(b"junk")
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "out").mkdir()
     Image.new("RGB", (2, 2)).save(tmp_path / "out" / "old.png")
-    found = find_images([tmp_path, files[0]], skip=tmp_path / "out")
+    left_out = LeftOut()
+    found = find_images([tmp_path, files[0]], tmp_path / "out", left_out)
     names = sorted(path.relative_to(tmp_path).as_posix() for path in found)
     assert names == ["blue.png", "broken.jpg", "deep/er/nameless", "green.png", "red.png"]
+    assert left_out.notes() == [
+        f"left out: 2 files, hidden ({tmp_path}/.thumbs/blue.png, {tmp_path}/._blue.png)",
+        f"left out: 1 file, cannot be read (HEIC, without pillow-heif) ({tmp_path}/IMG_1.HEIC)",
+        f"left out: 2 files, no image ({tmp_path}/notes.txt, {tmp_path}/pipe)",
+    ]
     with pytest.raises(ValueError, match="nothing-here: no such file or folder"):
         find_images([tmp_path / "nothing-here"])
+
+
+@pytest.mark.parametrize("inside", ["train", "test/val", "cat"])
+def test_find_images_minds_no_name_of_a_folder(tmp_path, inside):
+    (tmp_path / "set" / inside).mkdir(parents=True)
+    wanted = [tmp_path / "a.png", tmp_path / "set" / "b.png", tmp_path / "set" / inside / "c.png"]
+    for path in wanted:
+        Image.new("RGB", (2, 2)).save(path)
+    assert find_images([tmp_path]) == wanted
 
 
 def test_picture_names_are_distinct_and_follow_the_folders():

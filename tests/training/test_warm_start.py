@@ -1,5 +1,7 @@
 """Training that starts from weights that are there: what fits is taken, and said."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +79,14 @@ def test_attention_begins_as_the_convolution_of_a_trained_resnet(
     again = run.train(config, tmp_path / "again", progress=False)
     weights = [(path / "model" / "model.safetensors").read_bytes() for path in (folder, again)]
     assert weights[0] == weights[1]
+
+
+def test_classes_in_another_order_are_taken_over_by_name(whole_run: Path, tmp_path: Path):
+    source = shutil.copytree(whole_run / "model", tmp_path / "model")
+    description = json.loads((source / "model.json").read_text())
+    names = description["classes"][::-1]
+    (source / "model.json").write_text(json.dumps(description | {"classes": names}))
+    folder = run.train(tiny(model__weights=str(source), train__max_steps=1), tmp_path / "run", progress=False)
+    report = (folder / "warm_start.txt").read_text()
+    assert "adapted         2  fc.weight, fc.bias" in report
+    assert report.endswith(f"classes: {', '.join(names[::-1])} are taken over by name in another order\n")

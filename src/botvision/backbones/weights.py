@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from botvision.attention.layer import Convention
 from botvision.attention.position import PositionTables
 from botvision.backbones.block import AttentionConv2d
+from botvision.backbones.classes import ClassNames, match_classes
 from botvision.backbones.models import create_model
 from botvision.backbones.warm_start import (
     StartedBlock,
@@ -39,9 +40,11 @@ class LoadReport:
         reshaped: position tables that were made for another grid; loaded, the model took over the grid.
         missing: in the model but not in the file; left as they were.
         unexpected: in the file but not in the model; not used.
-        mismatched: in both with other shapes, e.g. a classifier of other classes; left as they were.
+        mismatched: in both with other shapes or for other classes; left as they were.
         started: attention that began as the convolution which the file has in its place.
-        adapted: loaded, then changed: norms behind such attention, or of a start at zero.
+        adapted: loaded, then changed: norms behind such attention, or of a start at zero; layers of classes
+            of which some are others, or in another order.
+        classes: a line on classes that are not called as the model's are.
     """
 
     kept: list[str]
@@ -51,6 +54,7 @@ class LoadReport:
     mismatched: list[str]
     started: list[StartedBlock] = dataclasses.field(default_factory=list)
     adapted: list[str] = dataclasses.field(default_factory=list)
+    classes: str = ""
 
     @property
     def complete(self) -> bool:
@@ -70,6 +74,7 @@ class LoadReport:
         if self.started:
             lines.append(f"{'started':<11}{len(self.started):>6}  {self.started[0]}")
             lines += [f"{'':<19}{block}" for block in self.started[1:]]
+        lines += [self.classes] if self.classes else []
         return "\n".join(lines)
 
 
@@ -138,6 +143,7 @@ def load_weights(
     warm_start: WarmStart | None = None,
     images: Iterable[Tensor] | None = None,
     run: Callable[[Tensor], object] | None = None,
+    classes: ClassNames | None = None,
 ) -> LoadReport:
     """Load the tensors of a safetensors file (or a state dict) that fit, and report the rest.
 
@@ -153,6 +159,7 @@ def load_weights(
             None for "fit" if there are images, else "taps".
         images: batches (B, 3, H, W) as the model takes them, for "fit".
         run: what takes a batch of them; by default the model.
+        classes: names of the classes on both sides: if they differ, layers are taken over by name.
 
     Raises:
         ValueError: an unreadable file; with `strict`, weights that do not fit; "fit" without images, or
@@ -161,15 +168,17 @@ def load_weights(
     how = chosen_start(warm_start, images)
     stored = dict(source) if isinstance(source, Mapping) else read_weights(Path(source))
     own = model.state_dict()
+    stored, moved, others, line = match_classes(own, stored, classes)
     tables = _adoptable_tables(model, stored)
     same = {name for name in own if name in stored and own[name].shape == stored[name].shape}
     where = "the weights" if isinstance(source, Mapping) else str(source)
     report = LoadReport(
         kept=[name for name in own if name in same],
         reshaped=[name for name in own if name in tables - same],
-        missing=[name for name in own if name not in stored],
+        missing=[name for name in own if name not in stored and name not in others],
         unexpected=[name for name in stored if name not in own],
-        mismatched=[name for name in own if name in stored and name not in same | tables],
+        mismatched=[name for name in own if name in others or (name in stored and name not in same | tables)],
+        classes=line,
     )
     if strict and not report.complete:
         kind = next(kind for kind in ("missing", "unexpected", "mismatched") if getattr(report, kind))
@@ -192,8 +201,8 @@ def load_weights(
     begun = tuple(f"{block.name}.attention." for block in started)
     return dataclasses.replace(
         report,
-        kept=[name for name in report.kept if not changed or not name.startswith(changed)],
-        adapted=[name for name in report.kept if changed and name.startswith(changed)],
+        kept=[name for name in report.kept if not name.startswith(changed) and name not in moved],
+        adapted=[name for name in report.kept if name.startswith(changed) or name in moved],
         missing=[name for name in report.missing if not begun or not name.startswith(begun)],
         unexpected=[name for name in report.unexpected if name not in gone],
         started=started,
@@ -258,6 +267,29 @@ def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     model = create_model(name, **(kwargs | {"pretrained": False}))
     load_weights(model, path.with_name(WEIGHTS_FILE), strict=True)
     return model.eval(), description
+
+
+def class_names(
+    source: str | Path | Mapping[str, Tensor], ours: Sequence[str], layers: Sequence[str], before: int = 0
+) -> ClassNames | None:
+    """Return the names of the classes in weights that `save_model` wrote, beside a model's own.
+
+    Args:
+        source: the file of the weights.
+        ours: names in the model.
+        layers: of the model, see `ClassNames`.
+        before: rows that come first, see `ClassNames`.
+
+    Returns:
+        None where the weights come without names.
+    """
+    if isinstance(source, Mapping):
+        return None
+    try:
+        theirs = json.loads(Path(source).with_name(DESCRIPTION_FILE).read_text(encoding="utf-8"))["classes"]
+        return ClassNames([str(name) for name in theirs], list(ours), layers, before)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _adoptable_tables(model: nn.Module, stored: Mapping[str, Tensor]) -> set[str]:

@@ -1,7 +1,7 @@
 """The command `attend`: what attention looks at."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,8 @@ from botvision.io.errors import DataError
 from botvision.tables.markdown import table
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from botvision.inference.attention_maps import ImageAttention
     from botvision.inference.detector import DetectionPredictor
     from botvision.inference.predictor import FileResult, Predictor
@@ -24,9 +26,10 @@ def attend(args: argparse.Namespace) -> int:
     Raises:
         ValueError: one line on what is wrong with the arguments or the run.
     """
+    from botvision.cli.inputs import Inputs
     from botvision.inference.attention_maps import Choice, find_attention
     from botvision.inference.detector import DetectionPredictor
-    from botvision.inference.predictor import Predictor, find_images, find_model
+    from botvision.inference.predictor import Predictor, find_model
     from botvision.inference.writers import write_attention
 
     _, task = find_model(args.run)
@@ -38,12 +41,12 @@ def attend(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.run}: {error}") from None
     choice = Choice(args.block, args.head)
     choice.check([layer.heads for layer in layers.values()])
-    files = find_images(args.images, skip=args.out)
-    if not files:
-        raise ValueError(f"{args.images[0]}: no image found in it")
+    inputs = Inputs(args.max_pixels)
+    files = inputs.find(args.images, args.out)
     shown: list[ImageAttention] = []
-    looked = _look(predictor, files, args.at, shown)
+    looked = _look(predictor, files, inputs.read, args.at, shown)
     written = write_attention(looked, files, args.out, predictor.description, choice)
+    inputs.tell()
     if not shown:
         return 2
     if len(shown) < len(files):
@@ -71,6 +74,7 @@ def _use_of(run: str) -> str | None:
 def _look(
     predictor: "Predictor | DetectionPredictor",
     files: Sequence[Path],
+    read: "Callable[[Path], Image.Image]",
     at: Sequence[tuple[int, int]] | None,
     shown: "list[ImageAttention]",
 ) -> "Iterator[FileResult[ImageAttention]]":
@@ -78,7 +82,6 @@ def _look(
 
     One that cannot be read, or lacks a query's pixel, is reported in place.
     """
-    from botvision.data.images import read_image
     from botvision.inference.attention_maps import attention_maps
     from botvision.inference.predictor import FileResult
     from botvision.plots.overlay import LONGEST_SIDE
@@ -86,7 +89,7 @@ def _look(
 
     for file in files:
         try:
-            image = read_image(file)
+            image = read(file)
             found = attention_maps(predictor, image, at)
         except ValueError as error:
             line = str(error) if isinstance(error, DataError) else f"{file}: {error}"

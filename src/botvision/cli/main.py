@@ -26,6 +26,7 @@ from botvision.cli.parser import (
     parse,
     split_overrides,
 )
+from botvision.io.text import printable_output
 
 if TYPE_CHECKING:
     from botvision.config.data import DataConfig, DetectionDataConfig
@@ -100,7 +101,8 @@ def _dispatch(words: list[str]) -> int:
         return _dispatch(["--help"])
     if overrides and MANUAL[args.command].keys is None:
         raise UsageError(f"--{next(iter(overrides))}: {args.command} takes no configuration keys")
-    return COMMANDS[args.command](args, overrides)
+    with printable_output():
+        return COMMANDS[args.command](args, overrides)
 
 
 def _check(args: argparse.Namespace, overrides: Overrides) -> int:

@@ -4,6 +4,8 @@ import contextlib
 import sys
 from collections.abc import Callable
 
+from botvision.io.text import printable
+
 
 def warn(text: str, code: int = 2, say: Callable[[str], object] | None = None) -> int:
     """Write one line to the error stream, after what was printed before it, and return the exit code.
@@ -12,7 +14,7 @@ def warn(text: str, code: int = 2, say: Callable[[str], object] | None = None) -
     """
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
-    line = f"botvision: {' '.join(text.split())}"
+    line = printable(f"botvision: {' '.join(text.split())}")
     if say is None:
         print(line, file=sys.stderr, flush=True)
     else:

@@ -181,6 +181,7 @@ botvision eval results.json --truth instances_val2017.json    # COCO results, wh
                 "not in it are left out"),
             "--batch": _number("N", "images a step (default: 32; a detector 4)"),
             "--device": DEVICE,
+            "--max-pixels": _number("N", "refuse images of more pixels (default: 67108864)"),
             "--no-pictures": _switch("write the JSON files alone"),
         },
         examples="""
@@ -204,6 +205,7 @@ botvision predict runs/shapes val2017/ --truth annotations/instances_val2017.jso
             "--out": _value("DIR", "folder for pictures/, distance.png, position.png, attention.json "
                 "(default: attention)", default="attention"),
             "--device": DEVICE,
+            "--max-pixels": _number("N", "refuse images of more pixels (default: 67108864)"),
         },
         examples="""
 botvision attend runs/first photo.jpg                      # from the middle of the image

@@ -13,6 +13,7 @@ from botvision.tables.predictions import objects_line, ranking
 if TYPE_CHECKING:
     from PIL import Image
 
+    from botvision.cli.inputs import Inputs
     from botvision.data.detection import DetectionDataset
     from botvision.inference.detector import DetectionPredictor
 
@@ -41,6 +42,7 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def _classify(args: argparse.Namespace) -> int:
+    from botvision.cli.inputs import Inputs
     from botvision.inference.predictor import Predictor
     from botvision.inference.writers import PICTURES, PREDICTIONS, write_predictions, write_sheet
 
@@ -49,11 +51,12 @@ def _classify(args: argparse.Namespace) -> int:
         predictor.require_labels_of_images()
     except ValueError as error:
         raise ValueError(f"{args.run}: {error}") from None
-    out, pictures = Path(args.out), not args.no_pictures
-    files = _files(args) if args.paths else _samples(args)
+    out, pictures, inputs = Path(args.out), not args.no_pictures, Inputs(args.max_pixels)
+    files = inputs.find(args.paths, args.out) if args.paths else _samples(args)
     read = 0
     shown: list[tuple[Image.Image | None, list[dict[str, Any]], str]] = []
-    found = predictor.predict_files(files, args.topk or DEFAULT_TOPK, keep_pictures=pictures)
+    topk = args.topk or DEFAULT_TOPK
+    found = predictor.predict_files(files, topk, keep_pictures=pictures, read=inputs.read)
     for prediction in write_predictions(found, out, files, predictor.description, pictures=pictures):
         if prediction.found is None:
             warn(str(prediction.error))
@@ -65,7 +68,7 @@ def _classify(args: argparse.Namespace) -> int:
     written = [str(out / PREDICTIONS), *([f"{out / PICTURES}/"] if pictures and read else [])]
     if not args.paths and pictures:
         written.append(str(write_sheet(shown, out)))
-    return _end(len(files), read, "classified", written)
+    return _end(len(files), read, "classified", inputs, written)
 
 
 def _samples(args: argparse.Namespace) -> list[Path]:
@@ -84,21 +87,21 @@ class _Images:
 
     Attributes:
         files: in order.
+        read: how a file is read.
         ids: image id of each file; None: running numbers.
         data: where they come from, if they are samples of the run's own data.
         places: of the samples in `data`.
-        read: how a file is read; None: as any image.
     """
 
     files: list[Path]
+    read: "Callable[[str | Path], Image.Image]"
     ids: dict[Path, int] | None = None
     data: "DetectionDataset | None" = None
     places: Sequence[int] = ()
-    read: "Callable[[str | Path], Image.Image] | None" = None
 
 
 def _detect(args: argparse.Namespace) -> int:
-    from botvision.data.images import read_image
+    from botvision.cli.inputs import Inputs
     from botvision.inference.detector import DetectionPredictor
     from botvision.inference.writers import (
         DRAWN,
@@ -118,11 +121,11 @@ def _detect(args: argparse.Namespace) -> int:
         score_threshold=args.score,
         max_detections=args.max_detections,
     )
-    out, pictures = Path(args.out), not args.no_pictures
-    images = _images(args, predictor) if args.paths else _detection_samples(args, predictor)
+    out, pictures, inputs = Path(args.out), not args.no_pictures, Inputs(args.max_pixels)
+    images = (_images if args.paths else _detection_samples)(args, predictor, inputs)
     files, classes = images.files, [category.name for category in predictor.categories]
     drawn = DRAWN if args.score is None else args.score
-    found = predictor.predict_files(files, keep_pictures=pictures, read=images.read or read_image)
+    found = predictor.predict_files(files, keep_pictures=pictures, read=images.read)
     written = write_detections(
         found, out, files, predictor.description, image_ids=images.ids, pictures=pictures, drawn=drawn
     )
@@ -148,20 +151,20 @@ def _detect(args: argparse.Namespace) -> int:
     ]
     if pairs:
         names.append(str(write_pairs(pairs, classes, out)))
-    code = _end(len(files), read, "searched", names)
+    code = _end(len(files), read, "searched", inputs, names)
     if args.truth is not None and read:
         results, truth_file = shlex.quote(str(out / RESULTS)), shlex.quote(args.truth)
         print(f"next: botvision eval {results} --truth {truth_file}")
     return code
 
 
-def _images(args: argparse.Namespace, predictor: "DetectionPredictor") -> _Images:
+def _images(args: argparse.Namespace, predictor: "DetectionPredictor", inputs: "Inputs") -> _Images:
     """Find the images that PATH names, those of the truth alone if one is given."""
     from botvision.inference.detector import Truth, reader_of
 
-    files = _files(args)
+    files = inputs.find(args.paths, args.out)
     if args.truth is None:
-        return _Images(files)
+        return _Images(files, inputs.read)
     truth = Truth.read(args.truth)
     truth.compare(predictor.categories)
     images = truth.find(files)
@@ -174,10 +177,12 @@ def _images(args: argparse.Namespace, predictor: "DetectionPredictor") -> _Image
         for file in strangers:
             warn(f"{file}: no image of {args.truth}, left out")
     ids = {file: image.id for file, image in images.items()}
-    return _Images(list(ids), ids, read=reader_of(images))
+    return _Images(list(ids), reader_of(images, **inputs.options), ids)
 
 
-def _detection_samples(args: argparse.Namespace, predictor: "DetectionPredictor") -> _Images:
+def _detection_samples(
+    args: argparse.Namespace, predictor: "DetectionPredictor", inputs: "Inputs"
+) -> _Images:
     """Write images that the run was evaluated on as files in the output folder."""
     from botvision.data.detection import open_detection_split
     from botvision.data.samples import export_detection_samples
@@ -190,17 +195,8 @@ def _detection_samples(args: argparse.Namespace, predictor: "DetectionPredictor"
         data = open_detection_split(config.data, "val", config.train.seed, predictor.categories, bar)
     samples = export_detection_samples(data, args.samples, Path(args.out) / "images")
     files, places = [path for path, _ in samples], [index for _, index in samples]
-    return _Images(files, {path: data.image_id(index) for path, index in samples}, data, places)
-
-
-def _files(args: argparse.Namespace) -> list[Path]:
-    """The images that PATH names, without those that an earlier run of the command has written."""
-    from botvision.inference.predictor import find_images
-
-    files = find_images(args.paths, skip=args.out)
-    if not files:
-        raise ValueError(f"{args.paths[0]}: no image found in it")
-    return files
+    ids = {path: data.image_id(index) for path, index in samples}
+    return _Images(files, inputs.read, ids, data, places)
 
 
 def _config(run: str) -> Any:  # noqa: ANN401
@@ -213,9 +209,10 @@ def _config(run: str) -> Any:  # noqa: ANN401
     return load_config(path)
 
 
-def _end(files: int, read: int, done: str, written: Sequence[str]) -> int:
-    """Say what was done and written, and return the exit code."""
+def _end(files: int, read: int, done: str, inputs: "Inputs", written: Sequence[str]) -> int:
+    """Say what was done, left out and written, and return the exit code."""
     print(f"\n{_count(files)}: {read} {done}, {files - read} could not be read")
+    inputs.tell()
     print(f"written: {', '.join(written)}")
     return 0 if read else 2
 

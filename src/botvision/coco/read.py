@@ -32,6 +32,7 @@ from botvision.coco.problems import (
     whole_numbers,
 )
 from botvision.io.errors import DataError
+from botvision.io.files import require_regular
 
 # How far a box may reach beyond its image: that many pixels, or that part of the side, whichever is more.
 # Tools count edges in their own ways, and export what was drawn over the edge.
@@ -115,6 +116,7 @@ def read_json(path: str | Path, kind: Any = Any) -> Any:  # noqa: ANN401
     Raises:
         DataError: no such file, or its content is not JSON.
     """
+    require_regular(path)
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError as error:

@@ -11,6 +11,8 @@ SYNTHETIC = ("generated", "pointing")
 # By source, the quantity of every label by which accuracy is broken down.
 QUANTITIES: dict[str, str] = {"pointing": "distance"}
 
+MAX_PIXELS = 2**26  # of an image: 67 million, decoded 200 MB
+
 MAX_CLASSES, MAX_SHAPES = 10, 6  # of the outlines, and of the shapes, that "generated" knows
 
 # Distances from an arrow to its mark, in short sides: nearer ones would overlap, farther ones lie outside.
@@ -51,6 +53,7 @@ class ImageDataConfig(Section):
         cache: keep decoded images in memory: "auto" (if they fit into `cache_bytes`), "memory" (always) or
             "none".
         cache_bytes: limit of "auto", for each split.
+        max_pixels: larger images are refused before they are decoded, as they may be made to fill the memory.
         num_workers: loader processes.
     """
 
@@ -70,6 +73,7 @@ class ImageDataConfig(Section):
     )
     cache: Literal["auto", "memory", "none"] = "auto"
     cache_bytes: Count = 2 * 1024**3
+    max_pixels: Positive = MAX_PIXELS
     num_workers: Count = 0
 
     root_holds: ClassVar[str] = "a folder or zip"

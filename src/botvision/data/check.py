@@ -8,13 +8,14 @@ from typing import Any
 
 from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.data.cache import Progress, reported
-from botvision.data.check_report import CheckReport, also_in_train, digest, size_range, some
+from botvision.data.check_report import CheckReport, also_in_train, digest_of, size_range, some
 from botvision.data.classification import Splits, open_splits, resolve_source
 from botvision.data.coco_folder import is_detection_data
 from botvision.data.detection_check import check_detection
-from botvision.data.images import decode, has_image_suffix, is_image
-from botvision.data.labels import labelled, some_classes, split_folders
-from botvision.data.sources import SPLIT_NAMES, Listing, counts_as_image, list_folder, list_zip
+from botvision.data.images import decode
+from botvision.data.labels import class_of, is_flat, labelled, some_classes, split_folders
+from botvision.data.left_out import Choices, LeftOut
+from botvision.data.sources import Listing, list_folder, list_zip
 from botvision.io.errors import DataError
 
 
@@ -26,6 +27,7 @@ class _Tally:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     modes: Counter[str] = field(default_factory=Counter)
     digests: dict[bytes, str] = field(default_factory=dict)
+    class_of: dict[bytes, str] = field(default_factory=dict)
     doubles: list[tuple[str, str]] = field(default_factory=list)  # the same file under two classes
     broken: int = 0
 
@@ -36,8 +38,9 @@ def check_data(
     """Read every image of a data set and report what is wrong; raises nothing for bad data.
 
     A folder with COCO annotations is a detection data set. Any other, or a zip, is a classification data set
-    if it has a folder called train, val, valid, validation or test, and else a heap of images. Files called
-    like images must be readable; others count if their content is an image.
+    if it has a folder called train, val, valid, validation or test, or if training can take its folders for
+    classes, and else a heap of images. Files called like images must be readable; others count if their
+    content is an image.
 
     Args:
         data: the configuration training would use, or a folder or zip.
@@ -56,7 +59,8 @@ def check_data(
         kind = resolve_source(config)
         if kind in ("folder", "zip"):
             root = Path(str(config.root))
-            return _check_files(config, list_zip(root) if kind == "zip" else list_folder(root), progress)
+            listing = (list_zip if kind == "zip" else list_folder)(root, config.max_pixels)
+            return _check_files(config, listing, progress)
         return _check_splits(open_splits(config))
     except DataError as error:
         return CheckReport("classification", name, [], [str(error)], [], 0, 0)
@@ -76,84 +80,82 @@ def _check_splits(splits: Splits) -> CheckReport:
 
 
 def _check_files(config: DataConfig, listing: Listing, progress: Progress | None) -> CheckReport:
-    has_splits = bool(listing.top & set(SPLIT_NAMES))
+    splits, fault = list(listing.splits.values()), ""
+    if is_flat(listing):
+        try:
+            open_splits(config)
+            splits = [""]
+        except DataError as error:
+            fault = f" ({error})"
     tallies: dict[str, _Tally] = {}
     problems: list[str] = []
-    ignored: list[str] = []
-    stray: list[str] = []
+    choices, left_out = Choices(), LeftOut()
     for index, file in enumerate(reported(listing.files, "checking", progress)):
-        split, class_name = _place(file) if has_splits else ("images", "")
-        if split is None and _belongs_nowhere(file) and counts_as_image(listing, index):
-            stray.append(file)
-        if split is not None:
-            _read_one(listing, index, tallies.setdefault(split, _Tally()), class_name, problems, ignored)
+        split, class_name = _place(file, splits) if splits else ("images", "")
+        reason = None if split is None else listing.unread(index)
+        if reason is not None:
+            left_out.add(reason, file)
+        elif split is not None:
+            _read_one(
+                config, listing, index, tallies.setdefault(split, _Tally()), class_name, problems, choices
+            )
     warnings = _duplicates(tallies)
-    if stray:
-        warnings.append(f"{len(stray)} images in no class's folder are not used: {some(stray)}")
-    if ignored:
-        warnings.append(f"{len(ignored)} files that are no images are ignored: {some(ignored)}")
-    if has_splits:
+    if splits:
         problems += _structure(config, listing, warnings)
     else:
-        warnings.append("no train/ folder: images were read, but this is no classification data set")
+        warnings += [*listing.left_out.notes(), *left_out.notes()]
+        warnings.append(f"no train/ folder: images were read, but this is no classification data set{fault}")
         if not tallies or not sum(tally.classes.total() + tally.broken for tally in tallies.values()):
             problems.append(f"{listing.root}: no images found")
     return CheckReport(
-        kind="classification" if has_splits else "images",
+        kind="classification" if splits else "images",
         name=listing.root.name or str(listing.root),
         rows=[_row(split, tally) for split, tally in sorted(tallies.items())],
         problems=problems,
-        warnings=warnings,
+        warnings=[*warnings, *choices.notes()],
         readable=sum(tally.classes.total() for tally in tallies.values()),
         broken=sum(tally.broken for tally in tallies.values()),
     )
 
 
-def _place(file: str) -> tuple[str | None, str]:
+def _place(file: str, splits: list[str]) -> tuple[str | None, str]:
     """Split and class of a listed file; no split where training would not look."""
-    parts = file.split("/")
-    return (parts[0], parts[1]) if len(parts) > 2 and parts[0] in SPLIT_NAMES else (None, "")
-
-
-def _belongs_nowhere(file: str) -> bool:
-    """Whether a file lies where classes are expected: at the root, or directly in a split."""
-    folder, _, rest = file.partition("/")
-    return not rest or (folder in SPLIT_NAMES and "/" not in rest)
+    found = ((split, class_of(file, split)) for split in splits)
+    return next(((split or "train", name) for split, name in found if name is not None), (None, ""))
 
 
 def _read_one(
-    listing: Listing, index: int, tally: _Tally, class_name: str, problems: list[str], ignored: list[str]
-) -> None:
+    config: DataConfig, listing: Listing, index: int, tally: _Tally, class_name: str,
+    problems: list[str], choices: Choices,
+) -> None:  # fmt: skip
     file, source = listing.files[index], listing.source
-    name = source.name_of(index)
     try:
-        content = source.bytes_of(index)
-        if not has_image_suffix(file) and not is_image(content):
-            ignored.append(file)
-            return
-        image, mode, _ = decode(content, name)
+        with source.stream(index) as content:
+            found = decode(content, source.name_of(index), max_pixels=config.max_pixels)
+            key = digest_of(content)
     except DataError as error:
         problems.append(str(error))
         tally.broken += 1
         return
+    choices.take(found.choices, file)
     tally.classes[class_name] += 1
-    tally.sizes.append((image.height, image.width))
-    tally.modes[mode] += 1
-    first = tally.digests.setdefault(digest(content), file)
-    if _place(first)[1] != class_name:
+    tally.sizes.append((found.rgb.height, found.rgb.width))
+    tally.modes[found.mode] += 1
+    first = tally.digests.setdefault(key, file)
+    if tally.class_of.setdefault(key, class_name) != class_name:
         tally.doubles.append((first, file))
 
 
 def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> list[str]:
     """What training would refuse apart from broken files, and what it would do without being told."""
-    unused = sorted(listing.top - set(SPLIT_NAMES))
-    if unused:
+    unused = sorted(listing.top - set(listing.splits.values()))
+    if unused and listing.splits:
         warnings.append(f"folders that training does not use: {some(unused)}")
     try:
         chosen = list(split_folders(listing).values())
     except DataError as error:
         return [str(error)]
-    spare = sorted((listing.top & set(SPLIT_NAMES)) - set(chosen))
+    spare = sorted(set(listing.splits.values()) - set(chosen))
     if spare:
         reach = " (botvision eval --split test does use test)" if "test" in spare else ""
         warnings.append(f"splits that training does not use: {some(spare)}{reach}")
@@ -166,6 +168,7 @@ def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> lis
             problems.append(str(error))
             continue
         classes = part.classes
+        warnings += part.notes
         lacking = [name for k, name in enumerate(classes) if not (part.targets == k).any()]
         if lacking:
             warnings.append(
@@ -174,10 +177,10 @@ def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> lis
     if problems:
         return problems
     try:
-        if open_splits(config).held_back:
-            warnings.append(f"no val/ or test/ folder: {config.val_fraction:.0%} of train will be held back")
+        splits = open_splits(config)
     except DataError as error:
         return [str(error)]
+    warnings += splits.notes
     return []
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,15 @@ def some(names: Sequence[str]) -> str:
 def digest(content: bytes) -> bytes:
     """Return what tells the content of files apart."""
     return hashlib.blake2b(content, digest_size=12).digest()
+
+
+def digest_of(file: IO[bytes]) -> bytes:
+    """Return the digest of a whole file, which need not fit into memory."""
+    file.seek(0)
+    found = hashlib.blake2b(digest_size=12)
+    while part := file.read(2**20):
+        found.update(part)
+    return found.digest()
 
 
 def also_in_train(what: str, own: Mapping[bytes, str], train: Mapping[bytes, str]) -> list[str]:

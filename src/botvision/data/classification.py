@@ -1,7 +1,8 @@
 """Labelled images: a configuration to data sets for training and validation."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,27 @@ from torch import Tensor
 from botvision.config.data import SYNTHETIC, DataConfig
 from botvision.data.cache import Progress, fill_cache, reported
 from botvision.data.counter_rng import keys, uniform
-from botvision.data.labels import Labelled, hold_back, labelled, some_classes, split_folders, spread
+from botvision.data.labels import (
+    Labelled,
+    Subset,
+    hold_back,
+    labelled,
+    some_classes,
+    split_folders,
+    spread,
+)
 from botvision.data.loaders import VERIFIED, BatchedDataset
-from botvision.data.sources import VAL_NAMES, Listing, cifar_folder, list_folder, list_zip, open_cifar
+from botvision.data.sources import (
+    TEST_NAMES,
+    VAL_NAMES,
+    FileSource,
+    Listing,
+    ZipSource,
+    cifar_folder,
+    list_folder,
+    list_zip,
+    open_cifar,
+)
 from botvision.data.synthetic import open_synthetic
 from botvision.data.transforms import (
     PlacedImages,
@@ -61,7 +80,7 @@ class ClassificationDataset(BatchedDataset):
         self.source, self.targets, self.classes = part.source, part.targets, part.classes
         self.grouping = part.grouping
         self.points = part.points
-        self.notes, self.skipped = [], []  # nothing is left out
+        self.notes, self.skipped = list(part.notes), []  # nothing is passed over
         self.config, self.train, self.seed = config, train, seed
         self._transform = build_transforms(config, train)
         self._fixed_size = not train or config.whole_batches
@@ -92,6 +111,8 @@ class ClassificationDataset(BatchedDataset):
         limit = self.config.cache_bytes if self.config.cache == "auto" else None
         self.cache = fill_cache(self._decoded, len(self), limit, f"reading {self.name}", progress)
         self._cached = True
+        if self.cache is not None:
+            self._note_choices()
 
     def place(self, device: torch.device) -> None:
         """Make the same batches on a device from now on, if its memory has room for all images.
@@ -113,7 +134,16 @@ class ClassificationDataset(BatchedDataset):
             return False
         for index in reported(range(len(self)), f"reading {self.name}", progress):
             self.source.load(index)
+        self._note_choices()
         return True
+
+    def _note_choices(self) -> None:
+        """Add a line for each kind of choice that was made in reading the images."""
+        source = self.source
+        while isinstance(source, Subset):
+            source = source.source
+        if isinstance(source, FileSource | ZipSource):
+            self.notes += source.choices.told()
 
     def picture(self, index: int) -> Tensor:
         """Return the picture at network size, before augmentation and normalisation, uint8 (3, H, W)."""
@@ -187,6 +217,7 @@ class Splits:
         classes: names (K), in the order of the targets.
         name: of the data set, for tables.
         held_back: whether `val` was split off from the training images.
+        notes: lines on the data set as a whole, which are among those of `train` too.
     """
 
     train: ClassificationDataset
@@ -194,6 +225,7 @@ class Splits:
     classes: list[str]
     name: str
     held_back: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 def open_splits(config: DataConfig, seed: int = 0) -> Splits:
@@ -207,7 +239,7 @@ def open_splits(config: DataConfig, seed: int = 0) -> Splits:
         DataError: one line naming what is missing or wrong: no files, no classes, an empty class of training,
             a class of validation that training lacks, no validation images.
     """
-    kind = resolve_source(config)
+    kind, notes = resolve_source(config), []
     if kind in SYNTHETIC:
         name, parts = open_synthetic(config)
     elif kind in ("cifar10", "cifar100"):
@@ -223,12 +255,18 @@ def open_splits(config: DataConfig, seed: int = 0) -> Splits:
         parts = {"train": labelled(listing, folders["train"])}
         if "val" in folders:
             parts["val"] = labelled(listing, folders["val"], parts["train"].classes)
+        notes = listing.left_out.notes()
+        if not folders["train"]:
+            notes.append(f"no train/ folder: {some_classes(parts['train'].classes)} found at the root")
     held_back = "val" not in parts
     if held_back:
         parts = hold_back(parts["train"], config.val_fraction, name)
+        parts["val"] = dataclasses.replace(parts["val"], notes=[])
+        notes.append(f"no val/ or test/ folder: {config.val_fraction:.0%} of train will be held back")
     train = _dataset(parts["train"], config, f"{name} train", train=True, seed=seed)
     val = _dataset(parts["val"], config, f"{name} val")
-    return Splits(train, val, list(train.classes), name, held_back)
+    train.notes[:0] = notes
+    return Splits(train, val, list(train.classes), name, held_back, notes)
 
 
 def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0) -> ClassificationDataset:
@@ -247,8 +285,8 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
     kind = resolve_source(config)
     if kind in ("folder", "zip") and split != "train":
         root, listing = _listed(config, kind)
-        names = ("test",) if split == "test" else VAL_NAMES
-        folder = next((name for name in names if name in listing.top), None)
+        names = TEST_NAMES if split == "test" else VAL_NAMES
+        folder = next((listing.splits[name] for name in names if name in listing.splits), None)
         if folder is not None:
             part = labelled(listing, folder, classes)
             return _dataset(part, config, f"{root.name or root} {folder}")
@@ -268,7 +306,7 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
 
 def _listed(config: DataConfig, kind: str) -> tuple[Path, Listing]:
     root = Path(str(config.root))
-    return root, list_zip(root) if kind == "zip" else list_folder(root)
+    return root, (list_zip if kind == "zip" else list_folder)(root, config.max_pixels)
 
 
 def _dataset(

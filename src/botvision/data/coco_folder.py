@@ -160,6 +160,8 @@ def missing_files(file: CocoFile, folder: Path) -> list[Problem]:
 
 def _mentions(path: Path, word: bytes) -> bool:
     """Whether a file holds a word; maps it, so that a large one is not read into memory."""
+    if not path.is_file():  # a pipe would be waited for
+        return False
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return content.find(word) >= 0

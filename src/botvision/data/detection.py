@@ -130,6 +130,7 @@ class DetectionDataset(BatchedDataset):
         fits = self.config.cache == "auto" and needed <= self.config.cache_bytes
         if fits or self.config.cache == "memory":
             self.cache = fill_cache(self.load, len(self), None, f"reading {self.name}", progress)
+            self.notes += self.source.choices.told()
         self._cached = True
 
     def verify(self, progress: Progress | None = None, at_most: int = VERIFIED) -> bool:
@@ -155,6 +156,7 @@ class DetectionDataset(BatchedDataset):
         if self.train and not self.source.annotated[kept].any():
             raise DataError(f"{self.name}: no image has annotations that can be used")
         self.indices, self._verified = kept, True
+        self.notes += self.source.choices.told()
         return True
 
     def __getitem__(self, index: Key) -> tuple[Tensor, Target, int]:
@@ -310,7 +312,7 @@ def _opened(config: DetectionDataConfig, files: SplitFiles, categories: Sequence
     refuse(problems, config)
     gone = {problem.image_id for problem in problems if problem.kind == "file"}
     chosen = [index for index, image in enumerate(file.images) if image.id not in gone]
-    return CocoSource(file, folder), chosen, problems
+    return CocoSource(file, folder, config.max_pixels), chosen, problems
 
 
 def _val(

@@ -52,7 +52,7 @@ def check_detection(config: DetectionDataConfig, progress: Progress | None = Non
         except DataError as error:
             problems.append(str(error))
             continue
-        splits[split] = _Split(split, CocoSource(file, folder), found)
+        splits[split] = _Split(split, CocoSource(file, folder, config.max_pixels), found)
     return _report(config, name, splits, problems, progress)
 
 
@@ -154,7 +154,7 @@ def _report(
             problems.append(f"{split.file.name}: no images")
         elif config.skip_broken and not split.readable:
             problems.append(f"{split.file.name}: none of the {images} images can be read")
-        warnings += split.notes
+        warnings += [*split.notes, *split.source.choices.notes()]
     if "train" in splits:
         more, others = _structure(config, splits)
         if not problems:  # else they follow from those

@@ -11,8 +11,10 @@ from torch import Tensor
 from botvision.coco.annotations import CocoFile, decimals
 from botvision.coco.masks import boxes_of, decode_into, polygons_to_rles
 from botvision.coco.read import parse_coco
+from botvision.config.data import MAX_PIXELS
 from botvision.data.detection_transforms import Window
 from botvision.data.images import decode
+from botvision.data.left_out import Choices
 from botvision.data.sources import to_tensor
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError
@@ -26,12 +28,13 @@ class CocoSource:
     Attributes:
         file: the annotations.
         folder: that file names are relative to.
+        choices: what was chosen in reading the images that were loaded.
         annotated: bool (N), which images have instances to train on: no crowds, nothing without area.
     """
 
-    def __init__(self, file: CocoFile, folder: Path) -> None:
-        """Take the parts; images are looked for when they are loaded."""
-        self.file, self.folder = file, folder
+    def __init__(self, file: CocoFile, folder: Path, max_pixels: int = MAX_PIXELS) -> None:
+        """Take the parts, and the most pixels of an image; images are looked for when they are loaded."""
+        self.file, self.folder, self.max_pixels, self.choices = file, folder, max_pixels, Choices()
         annotations = file.annotations
         counted = np.bincount(annotations.images[annotations.objects], minlength=len(file.images))
         self.annotated: npt.NDArray[np.bool_] = counted > 0
@@ -50,7 +53,8 @@ class CocoSource:
         """Return the same as `load`, or up to `reduce` times smaller, in the form in which it is at hand."""
         image = self.file.images[index]
         size = image.height, image.width
-        return read_annotated(self.folder / image.file, size, self.name_of(index), reduce)
+        options = {"max_pixels": self.max_pixels, "choices": self.choices}
+        return read_annotated(self.folder / image.file, size, self.name_of(index), reduce, **options)
 
     def instances(self, index: int, window: Window | None = None) -> Target:
         """Return the target of an image, as `DetectionDataset` has it.
@@ -127,7 +131,10 @@ class ShapesInstances(CocoSource):
         return self.shapes.load(index)
 
 
-def read_annotated(path: Path, size: tuple[int, int], name: str, reduce: int = 1) -> Image.Image:
+def read_annotated(
+    path: Path, size: tuple[int, int], name: str, reduce: int = 1, *,
+    max_pixels: int = MAX_PIXELS, choices: Choices | None = None,
+) -> Image.Image:  # fmt: skip
     """Read an image the way up in which it is annotated: of the size (height, width) that is stated.
 
     That is upright by its EXIF orientation, or, if only that fits, as the pixels are stored.
@@ -137,6 +144,8 @@ def read_annotated(path: Path, size: tuple[int, int], name: str, reduce: int = 1
         size: (height, width) as annotated.
         name: for messages.
         reduce: 1, 2, 4 or 8: the most by which the sides of a JPEG may be divided, to decode it faster.
+        max_pixels: larger images are refused.
+        choices: receives what was chosen in reading without being asked.
 
     Returns:
         A PIL image of mode "RGB".
@@ -145,12 +154,14 @@ def read_annotated(path: Path, size: tuple[int, int], name: str, reduce: int = 1
         DataError: one line, if the file is missing or broken, or of another size.
     """
     height, width = size
-    found = upright = decode(path, name, reduce=reduce)
+    found = upright = decode(path, name, reduce=reduce, max_pixels=max_pixels)
     if upright.whole == (width, height) != size:
-        found = decode(path, name, reduce=reduce, upright=False)
+        found = decode(path, name, reduce=reduce, upright=False, max_pixels=max_pixels)
     if found.whole != size:
         raise DataError(
             f"{name}: {upright.whole[0]} x {upright.whole[1]} pixels (height x width), "
             f"but its annotations say {height} x {width}"
         )
+    if choices is not None:
+        choices.take(found.choices, path)
     return found.rgb

@@ -1,15 +1,21 @@
 """Images with their classes: from a listing of files to the splits of a data set."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from botvision.data.counter_rng import uniform
-from botvision.data.sources import VAL_NAMES, ImageSource, Listing, counts_as_image
+from botvision.data.left_out import LeftOut
+from botvision.data.sources import NO_CLASS, TRAIN_NAMES, VAL_NAMES, ImageSource, Listing
 from botvision.io.errors import DataError
+
+# Folders of other kinds of data sets, which are no classes though there are images in them.
+_OTHERS = "annotations data gt imagesets images img imgs jpegimages labels masks segmentationclass"
+_NO_CLASSES = frozenset((*_OTHERS.split(), "segmentationobject"))
 
 
 class Subset:
@@ -65,7 +71,8 @@ class Labelled:
 
     `grouping` is a quantity of the images by which accuracy is broken down, where the source has one.
     Sources with G labels an image have targets (N, G), values of the quantity (N, G), and `points`, float64
-    (N, G, 2), y and x in pixels of the places at which these labels are asked for.
+    (N, G, 2), y and x in pixels of the places at which these labels are asked for. `notes` are lines on
+    files that are left out, and on what is odd about the classes.
     """
 
     source: ImageSource
@@ -73,6 +80,7 @@ class Labelled:
     classes: list[str]
     grouping: Grouping | None = None
     points: Tensor | None = None
+    notes: list[str] = field(default_factory=list)
 
     def take(self, chosen: Tensor) -> "Labelled":
         """Return the same of some images, int64 (M,)."""
@@ -82,20 +90,42 @@ class Labelled:
             self.classes,
             self.grouping and self.grouping.take(chosen),
             None if self.points is None else self.points[chosen],
+            self.notes,
         )
 
 
 def split_folders(listing: Listing) -> dict[str, str]:
-    """Return which folder serves as "train" and, if there is one, as "val".
+    """Return which folder serves as "train" and, if there is one, as "val"; "" where classes lie at the root.
 
     Raises:
-        DataError: one line, if there is no `train`.
+        DataError: one line, if there is no `train`, and the folders are no classes either.
     """
-    if "train" not in listing.top:
+    train = next((listing.splits[name] for name in TRAIN_NAMES if name in listing.splits), None)
+    if train is None and is_flat(listing):
+        return {"train": ""}
+    if train is None:
         found = ", ".join(sorted(listing.top)[:5]) or "no folders"
         raise DataError(f"{listing.root}: no train/ folder (found {found}), expected train/<class>/<image>")
-    val = [name for name in VAL_NAMES if name in listing.top]
-    return {"train": "train", **({"val": val[0]} if val else {})}
+    val = next((listing.splits[name] for name in VAL_NAMES if name in listing.splits), None)
+    return {"train": train, **({} if val is None else {"val": val})}
+
+
+def is_flat(listing: Listing) -> bool:
+    """Return whether the folders at the root are classes, for all that their names say: cat/, dog/."""
+    names = {name.lower() for name in listing.top}
+    like_splits = any(
+        re.match(r"(train|val|test|dev|eval)[^a-z]|.*[^a-z](train|val|test)$", n) for n in names
+    )
+    return len(names) > 1 and not (listing.splits or like_splits or names & _NO_CLASSES)
+
+
+def class_of(file: str, folder: str) -> str | None:
+    """Return the class of a listed file in the folder of a split ("": the root); None where it has none."""
+    parts = file.split("/")
+    if folder and parts[0] != folder:
+        return None
+    rest = parts[1:] if folder else parts
+    return rest[0] if len(rest) > 1 else None
 
 
 def labelled(listing: Listing, folder: str, classes: list[str] | None = None) -> Labelled:
@@ -105,16 +135,15 @@ def labelled(listing: Listing, folder: str, classes: list[str] | None = None) ->
 
     Args:
         listing: of the data set.
-        folder: of the split, at the root.
+        folder: of the split, at the root; "" for the root itself.
         classes: of the training (K), in the order of the targets; the split may lack some, but has no others.
             By default the folders found are the classes, and each must have images.
 
     Raises:
         DataError: one line, if there are no classes or images, a class is empty, or one is none of `classes`.
     """
-    below = [name.split("/") for name in listing.folders]
-    found = sorted(parts[1] for parts in below if parts[0] == folder and len(parts) == 2)
-    where = f"{listing.root}{':' if listing.root.is_file() else '/'}{folder}"
+    found = sorted({name for each in listing.folders if (name := class_of(f"{each}/", folder))})
+    where = f"{listing.root}{':' if folder and listing.root.is_file() else '/'}{folder}".rstrip("/")
     if not found:
         raise DataError(f"{where}: no classes, expected a folder for each")
     may_lack, classes = classes is not None, found if classes is None else classes
@@ -124,19 +153,44 @@ def labelled(listing: Listing, folder: str, classes: list[str] | None = None) ->
             f"{where}: {some_classes(unknown)} not among those trained on ({some_classes(classes)})"
         )
     number = {name: k for k, name in enumerate(classes)}
-    indices, targets = [], []
+    indices, targets, left_out = [], [], LeftOut()
     for index, file in enumerate(listing.files):
-        parts = file.split("/")
-        if parts[0] == folder and len(parts) > 2 and counts_as_image(listing, index):
+        class_name = class_of(file, folder)
+        if class_name is None and file.rpartition("/")[0] not in (folder, "" if classes is found else folder):
+            continue
+        reason = reason_left_out(listing, index, class_name is not None)
+        if reason is not None:
+            left_out.add(reason, file)
+        elif class_name is not None:
             indices.append(index)
-            targets.append(number[parts[1]])
+            targets.append(number[class_name])
+    notes = left_out.notes()
     counts = np.bincount(np.array(targets, dtype=np.int64), minlength=len(classes))
     if not indices:
-        raise DataError(f"{where}: no images in any class")
+        raise DataError("; ".join([f"{where}: no images in any class", *notes]))
     if (counts == 0).any() and not may_lack:
         empty = [classes[k] for k in np.flatnonzero(counts == 0)]
-        raise DataError(f"{where}: no images in {some_classes(empty)}")
-    return Labelled(Subset(listing.source, indices), torch.tensor(targets, dtype=torch.int64), classes)
+        raise DataError("; ".join([f"{where}: no images in {some_classes(empty)}", *notes]))
+    if len(classes) == 1 and not may_lack:
+        notes.append(_of_one_class(listing, f"{folder}/{classes[0]}".lstrip("/"), where))
+    images = torch.tensor(targets, dtype=torch.int64)
+    return Labelled(Subset(listing.source, indices), images, classes, notes=notes)
+
+
+def reason_left_out(listing: Listing, index: int, has_class: bool) -> str | None:
+    """Return why an image, or what may be one, is not used; None for one that is, and for other strays."""
+    unread = listing.unread(index)
+    if has_class:
+        return unread
+    return NO_CLASS if unread is None else None if unread == "no image" else unread
+
+
+def _of_one_class(listing: Listing, folder: str, where: str) -> str:
+    """Say that there is nothing to tell apart, and why that may be."""
+    below = sorted(each.rsplit("/", 1)[1] for each in listing.folders if each.rpartition("/")[0] == folder)
+    alone = any(file.rpartition("/")[0] == folder for file in listing.files)
+    hint = "" if alone or not below else f"; its folders ({', '.join(below[:5])}) lie one folder too deep"
+    return f"{where}: one class ({folder.rsplit('/', 1)[-1]}), there is nothing to tell apart{hint}"
 
 
 def hold_back(train: Labelled, fraction: float, name: str) -> dict[str, Labelled]:

@@ -1,11 +1,14 @@
 """Where labelled images come from: folders, zips, CIFAR's archives."""
 
+import io
 import os
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Protocol
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +17,20 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from botvision.data.images import has_image_suffix, is_image, read_image
+from botvision.config.data import MAX_PIXELS
+from botvision.data.images import RAW, has_image_suffix, is_image, kind_unread, read_image
+from botvision.data.left_out import Choices, LeftOut
 from botvision.io.errors import DataError
+from botvision.io.files import require_regular
 
-VAL_NAMES = ("val", "valid", "validation", "test")
-SPLIT_NAMES = ("train", *VAL_NAMES)
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing")
+VAL_NAMES = ("val", "valid", "validation", *TEST_NAMES)
+SPLIT_NAMES = (*TRAIN_NAMES, *VAL_NAMES)
+HIDDEN, NO_CLASS = "hidden", "in no class's folder"
 _JUNK = ("__MACOSX",)
+_LINKED = 100  # times that one folder is listed under the names which links give it
+_BYTES_A_PIXEL, _BYTES_BESIDE = 8, 2**24  # of the largest image that is unpacked: four bands of 16 bits
 _CIFAR: dict[str, type[CIFAR10]] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
 
@@ -43,11 +54,15 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 class FileSource:
-    """Images as files."""
+    """Images as files.
 
-    def __init__(self, root: Path, paths: Sequence[str]) -> None:
-        """Take the root folder and paths relative to it."""
-        self.root = root
+    Attributes:
+        choices: what was chosen in reading those that were loaded.
+    """
+
+    def __init__(self, root: Path, paths: Sequence[str], max_pixels: int = MAX_PIXELS) -> None:
+        """Take the root folder, paths relative to it, and the most pixels of an image."""
+        self.root, self.max_pixels, self.choices = root, max_pixels, Choices()
         self.paths = np.array(paths, dtype=np.str_)  # one buffer: forked workers do not copy it by objects
 
     def __len__(self) -> int:
@@ -56,27 +71,36 @@ class FileSource:
     def name_of(self, index: int) -> str:
         return str(self.root / self.paths[index])
 
-    def bytes_of(self, index: int) -> bytes:
-        """The file as stored.
-
-        Raises:
-            DataError: one line, if it cannot be read.
-        """
+    @contextmanager
+    def stream(self, index: int) -> Iterator[IO[bytes]]:
+        """Open the file as stored. Raises DataError, one line, if it cannot be."""
+        name = self.name_of(index)
+        require_regular(name)
         try:
-            return Path(self.name_of(index)).read_bytes()
+            file = Path(name).open("rb")  # noqa: SIM115 - what is done with it has errors of its own
         except OSError as error:
-            raise DataError(f"{self.name_of(index)}: cannot be read ({error.strerror})") from error
+            raise DataError(f"{name}: cannot be read ({error.strerror})") from error
+        with file:
+            yield file
+
+    def begins_like_image(self, index: int) -> bool:
+        return is_image(self.name_of(index))
 
     def load(self, index: int) -> Tensor:
-        return to_tensor(read_image(self.name_of(index)))
+        name = self.name_of(index)
+        return to_tensor(read_image(name, max_pixels=self.max_pixels, choices=self.choices))
 
 
 class ZipSource:
-    """Images inside a zip. Each process opens its own handle: a shared one would share its file position."""
+    """Images inside a zip. Each process opens its own handle: a shared one would share its file position.
 
-    def __init__(self, path: Path, members: Sequence[str]) -> None:
-        """Take the zip and the names inside."""
-        self.path = path
+    Attributes:
+        choices: what was chosen in reading those that were loaded.
+    """
+
+    def __init__(self, path: Path, members: Sequence[str], max_pixels: int = MAX_PIXELS) -> None:
+        """Take the zip, the names inside, and the most pixels of an image."""
+        self.path, self.max_pixels, self.choices = path, max_pixels, Choices()
         self.members = np.array(members, dtype=np.str_)
         self._handle: tuple[int, zipfile.ZipFile] | None = None
 
@@ -90,20 +114,44 @@ class ZipSource:
         return f"{self.path}:{self.members[index]}"
 
     def bytes_of(self, index: int) -> bytes:
-        """The file as stored.
+        """Unpack one file, if its stated size is that of an image; no more is ever unpacked.
 
         Raises:
-            DataError: one line, if the zip is damaged there.
+            DataError: one line, if the zip is damaged there, or the file too large.
         """
-        if self._handle is None or self._handle[0] != os.getpid():
-            self._handle = (os.getpid(), open_zip(self.path))
+        most = _BYTES_A_PIXEL * self.max_pixels + _BYTES_BESIDE
         try:
-            return self._handle[1].read(str(self.members[index]))
+            member = self._archive().getinfo(str(self.members[index]))
+            if member.file_size <= most:
+                return self._archive().read(member)
         except Exception as error:  # zipfile, zlib and the file system each have their own
             raise DataError(f"{self.name_of(index)}: cannot be unpacked ({error})") from error
+        raise DataError(
+            f"{self.name_of(index)}: {member.file_size / 1e6:,.0f} MB unpacked, expected an image of at most "
+            f"{most / 1e6:,.0f} MB"
+        )
+
+    @contextmanager
+    def stream(self, index: int) -> Iterator[IO[bytes]]:
+        """Open the unpacked file. Raises DataError as `bytes_of`."""
+        yield io.BytesIO(self.bytes_of(index))
+
+    def begins_like_image(self, index: int) -> bool:
+        """Unpack no more than it takes to see that."""
+        try:
+            with self._archive().open(str(self.members[index])) as file:
+                return is_image(file)
+        except Exception:  # as damage in an image's file
+            return True
 
     def load(self, index: int) -> Tensor:
-        return to_tensor(read_image(self.bytes_of(index), self.name_of(index)))
+        content, name = self.bytes_of(index), self.name_of(index)
+        return to_tensor(read_image(content, name, max_pixels=self.max_pixels, choices=self.choices))
+
+    def _archive(self) -> zipfile.ZipFile:
+        if self._handle is None or self._handle[0] != os.getpid():
+            self._handle = (os.getpid(), open_zip(self.path))
+        return self._handle[1]
 
 
 class ArraySource:
@@ -130,6 +178,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     Raises:
         DataError: one line, if it is missing or no zip.
     """
+    require_regular(path)
     try:
         return zipfile.ZipFile(path)
     except FileNotFoundError as error:
@@ -140,48 +189,110 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """Every file of a folder or zip, by its path relative to the data set's root."""
+    """Every file of a folder or zip, by its path relative to the data set's root.
+
+    Attributes:
+        root: the folder or zip.
+        source: of the files, in the same order.
+        files: sorted.
+        folders: all of them.
+        left_out: images that are hidden, or named twice.
+    """
 
     root: Path
     source: FileSource | ZipSource
     files: list[str]
     folders: set[str]
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def top(self) -> set[str]:
         """Names of the folders at the root."""
         return {folder for folder in self.folders if "/" not in folder}
 
+    @property
+    def splits(self) -> dict[str, str]:
+        """Folders at the root that are called like a split, by that name in lower case."""
+        return {name.lower(): name for name in sorted(self.top) if name.lower() in SPLIT_NAMES}
 
-def list_folder(root: Path) -> Listing:
+    def unread(self, index: int) -> str | None:
+        """Return why a file is not to be read as an image, by its name or else its content; None if it is."""
+        if has_image_suffix(self.files[index]):
+            return None
+        kind = kind_unread(self.files[index])
+        if kind != RAW and self.source.begins_like_image(index):
+            return None
+        return f"cannot be read ({kind})" if kind else "no image"
+
+
+def list_folder(root: Path, max_pixels: int = MAX_PIXELS, *, as_data_set: bool = True) -> Listing:
     """Walk a folder in sorted order; hidden files and folders are left out.
 
-    Links are followed, except to a folder that they lie in: that would never end.
+    Links are followed, also out of the folder, except to a folder that they lie in: that would never end.
+
+    Args:
+        root: of the data set.
+        max_pixels: of an image.
+        as_data_set: one folder around everything, as unpacking makes it, is taken for the root.
 
     Raises:
         DataError: one line, if there is no such folder.
     """
     if not root.is_dir():
         raise DataError(f"{root}: {'not a folder' if root.exists() else 'no such file or folder'}")
-    base, files, folders = root, [], set()
+    base, left_out = root, LeftOut()
     inside = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    if len(inside) == 1 and _has_splits({path.name for path in inside[0].iterdir()}):
-        base = root if _has_splits({inside[0].name}) else inside[0]
+    if as_data_set and len(inside) == 1 and _has_splits(path.name for path in inside[0].iterdir()):
+        base = root if _has_splits([inside[0].name]) else inside[0]
+    if base != root:
+        for path in sorted(root.iterdir()):
+            if has_image_suffix(path) and not path.is_dir():
+                left_out.add(HIDDEN if _is_junk(path.name) else NO_CLASS, path)
+    paths, folders = _walk(base, left_out)
+    files = [path.replace("\\", "/") for path in paths]  # as what Windows packed may be unpacked elsewhere
+    if files != paths:
+        folders |= _folders_of(map(_split, paths))
+    return Listing(base, FileSource(base, paths, max_pixels), files, folders, left_out)
+
+
+def _walk(base: Path, left_out: LeftOut) -> tuple[list[str], set[str]]:
+    """Files and folders below a folder."""
+    files: list[str] = []
+    folders: set[str] = set()
     above = {os.fspath(base): frozenset([_identity(base)])}
+    visits = Counter[tuple[int, int] | None]()
     for here, names, leaves in os.walk(base, followlinks=True):
         around = above.pop(here)
         inner = {name: _identity(Path(here, name)) for name in names}
-        names[:] = sorted(name for name in names if not _is_junk(name) and inner[name] not in around)
-        above |= {os.path.join(here, name): around | {inner[name]} for name in names}  # noqa: PTH118
+        visits.update(inner.values())
         relative = Path(here).relative_to(base).as_posix()
         prefix = "" if relative == "." else relative + "/"
+        for name in filter(_is_junk, names):
+            _count_hidden(Path(here, name), prefix + name, left_out)
+        names[:] = sorted(
+            name
+            for name in names
+            if not _is_junk(name) and inner[name] not in around and visits[inner[name]] <= _LINKED
+        )
+        above |= {os.path.join(here, name): around | {inner[name]} for name in names}  # noqa: PTH118
         folders.update(prefix + name for name in names)
-        files += [prefix + leaf for leaf in sorted(leaves) if not leaf.startswith(".")]
-    return Listing(base, FileSource(base, files), files, folders)
+        for leaf in sorted(leaves):
+            if not any(map(_is_junk, _split(leaf))):
+                files.append(prefix + leaf)
+            elif has_image_suffix(leaf):
+                left_out.add(HIDDEN, prefix + leaf)
+    return files, folders
 
 
-def list_zip(path: Path) -> Listing:
-    """List a zip in sorted order; one folder around everything is tolerated.
+def _count_hidden(folder: Path, name: str, left_out: LeftOut) -> None:
+    """Count what is called like an image in a hidden folder; links are not followed."""
+    for here, _, leaves in os.walk(folder):
+        for leaf in filter(has_image_suffix, leaves):
+            left_out.add(HIDDEN, Path(name, Path(here).relative_to(folder), leaf).as_posix())
+
+
+def list_zip(path: Path, max_pixels: int = MAX_PIXELS) -> Listing:
+    r"""List a zip in sorted order; one folder around everything is tolerated, and `a\b` is taken for `a/b`.
 
     Raises:
         DataError: one line, if it is missing or no zip.
@@ -190,16 +301,31 @@ def list_zip(path: Path) -> Listing:
         infos = archive.infolist()
     if any(info.flag_bits & 0x1 for info in infos):
         raise DataError(f"{path}: the zip is encrypted, expected one without a password")
-    parts = {info.filename: PurePosixPath(info.filename).parts for info in infos}
-    keep = {name: p for name, p in parts.items() if p and not any(map(_is_junk, p))}
-    tops = {p[0] for p in keep.values()}
+    left_out = LeftOut()
+    keep: dict[str, tuple[str, ...]] = {}
+    for info in infos:
+        parts = _split(info.filename)
+        if not any(map(_is_junk, parts)):
+            keep[info.filename] = parts
+        elif has_image_suffix(info.filename):
+            left_out.add(HIDDEN, info.filename)
+    ends = {name for name in keep if name.endswith(("/", "\\"))}
+    tops = {parts[0] for name, parts in keep.items() if len(parts) > (name not in ends)}
     if len(tops) == 1 and not _has_splits(tops):
-        keep = {name: p[1:] for name, p in keep.items() if len(p) > 1}
-    folders = {"/".join(p[:depth]) for p in keep.values() for depth in range(1, len(p))}
-    folders |= {"/".join(p) for name, p in keep.items() if name.endswith("/")}
-    members = {"/".join(p): name for name, p in keep.items() if not name.endswith("/")}
+        for name in [name for name, parts in keep.items() if len(parts) == 1 and name not in ends]:
+            if has_image_suffix(name):
+                left_out.add(NO_CLASS, name)
+        keep = {name: parts[1:] for name, parts in keep.items()}
+    keep = {name: parts for name, parts in keep.items() if parts}
+    ends &= set(keep)
+    folders = _folders_of(keep.values())
+    folders |= {"/".join(keep[name]) for name in ends}
+    members: dict[str, str] = {}
+    for name in (name for name in keep if name not in ends):
+        if members.setdefault("/".join(keep[name]), name) != name:
+            left_out.add("under a name that another has", name)
     files = sorted(members)
-    return Listing(path, ZipSource(path, [members[file] for file in files]), files, folders)
+    return Listing(path, ZipSource(path, [members[f] for f in files], max_pixels), files, folders, left_out)
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
@@ -215,16 +341,17 @@ def _is_junk(name: str) -> bool:
     return name.startswith(".") or name in _JUNK
 
 
-def _has_splits(names: set[str]) -> bool:
-    return bool(names & set(SPLIT_NAMES))
+def _split(name: str) -> tuple[str, ...]:
+    r"""Return the parts of a path, also of `a\b`."""
+    return tuple(part for part in name.replace("\\", "/").split("/") if part)
 
 
-def counts_as_image(listing: Listing, index: int) -> bool:
-    """Whether a listed file is to be read as an image: by its name, or else by its content."""
-    if has_image_suffix(listing.files[index]):
-        return True
-    source = listing.source
-    return is_image(source.bytes_of(index) if isinstance(source, ZipSource) else source.name_of(index))
+def _folders_of(files: Iterable[tuple[str, ...]]) -> set[str]:
+    return {"/".join(parts[:depth]) for parts in files for depth in range(1, len(parts))}
+
+
+def _has_splits(names: Iterable[str]) -> bool:
+    return any(name.lower() in SPLIT_NAMES for name in names)
 
 
 def cifar_folder(root: Path, kind: str) -> Path | None:

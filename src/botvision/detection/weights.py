@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from botvision.backbones.classes import ClassNames
 from botvision.backbones.warm_start import WarmStart, chosen_start
 from botvision.backbones.weights import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
     LoadReport,
+    class_names,
     load_weights,
     read_weights,
     replaced_convolutions,
@@ -28,6 +30,10 @@ TASK = "detect"
 _BODY = "backbone.body"
 _PARTS = (f"{_BODY}.", "backbone.fpn.", "rpn.", "roi_heads.")  # of a detector's names
 _OF_BATCH_NORM = ("num_batches_tracked", "running_mean", "running_var")
+_OF_CLASSES = tuple(
+    f"roi_heads.{name}"
+    for name in ("box_predictor.cls_score", "box_predictor.bbox_pred", "mask_predictor.mask_fcn_logits")
+)
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
@@ -36,13 +42,14 @@ def warm_start(
     source: str | Path | Mapping[str, Tensor],
     how: WarmStart | None = None,
     images: Iterable[Tensor] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> LoadReport:
     """Load what fits: of a detector's weights all parts, of a classifier's the backbone.
 
     A detector of ours or of torchvision (`maskrcnn_resnet50_fpn_v2` for a ResNet-50 of default options) gives
     backbone, pyramid and heads. The layers that know the classes (box and mask predictors) come with it if
-    the number of classes is the same; they are reported as mismatched and stay new if it is not. All else
-    is as `load_backbone` has it.
+    the number of classes is the same, in a folder of ours class by class by their names; they are reported as
+    mismatched and stay new if it is not, or no class is the same. All else is as `load_backbone` has it.
 
     Args:
         detector: made by `mask_rcnn`; changed in place.
@@ -53,6 +60,7 @@ def warm_start(
             behind it stays new, too, and is reported as missing: what the source has there is of the
             convolution.
         images: normalised batches (B, 3, H, W), for "fit".
+        classes: names of the detector's, of label 1, 2, ...; None: they are what they are in the source.
 
     Returns:
         Names of the whole detector for a detector, of the backbone for a classifier.
@@ -71,7 +79,10 @@ def warm_start(
     for name, value in stored.items():
         inner = name.removeprefix(f"{_BODY}.")
         named[name if inner == name else f"{_BODY}.{_name_in(own, inner)}"] = value
-    return _load(detector, named, where, "detector", how, images)
+    names = None
+    if classes is not None and not isinstance(source, Mapping):
+        names = class_names(_file_of(Path(source)), classes, _OF_CLASSES, before=1)
+    return _load(detector, named, where, "detector", how, images, names)
 
 
 def load_backbone(
@@ -187,6 +198,7 @@ def _load(
     role: str,
     how: WarmStart,
     images: Iterable[Tensor] | None = None,
+    classes: ClassNames | None = None,
 ) -> LoadReport:
     own = set(network.state_dict())
     stored = {_name_in(own, name): value for name, value in stored.items()}
@@ -195,18 +207,22 @@ def _load(
     _drop_norms_of_new_attention(network, stored, where, begun)
     body: Any = network if role == "backbone" else network.get_submodule(_BODY)
     try:
-        return load_weights(network, stored, warm_start=how, images=images, run=body)
+        return load_weights(network, stored, warm_start=how, images=images, run=body, classes=classes)
     except ValueError as error:
         if "no tensor fits" not in str(error):
             raise
         raise ValueError(f"{where}: no tensor fits the {role} {type(network).__name__}") from None
 
 
+def _file_of(path: Path) -> Path:
+    """The weights in the folder of a run or model; a file itself."""
+    places = [path / "model" / WEIGHTS_FILE, path / WEIGHTS_FILE]
+    return next((place for place in places if place.is_file()), places[0]) if path.is_dir() else path
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     """State dict of a file, or of the folder of a run or model."""
-    if path.is_dir():
-        places = [path / "model" / WEIGHTS_FILE, path / WEIGHTS_FILE]
-        path = next((place for place in places if place.is_file()), places[0])
+    path = _file_of(path)
     if path.suffix not in (".pth", ".pt", ".bin", ".tar"):
         return read_weights(path)
     try:

@@ -231,18 +231,23 @@ class Truth:
         return found
 
 
-def reader_of(images: Mapping[Path, ImageRecord]) -> Callable[[str | Path], Image.Image]:
+def reader_of(images: Mapping[Path, ImageRecord], **options: Any) -> Callable[[str | Path], Image.Image]:  # noqa: ANN401
     """Return what reads files as they are annotated, so that objects lie where the truth's do.
 
     That is upright by the EXIF orientation, or, if only that has the size stated there, as stored. For an
     image of neither size it raises DataError.
+
+    Args:
+        images: of the files.
+        **options: `max_pixels` and `choices`, as `read_image` has them.
     """
 
     def read(path: str | Path) -> Image.Image:
         image = images[Path(path)]
         if not image.height:
-            return read_image(path)
-        return read_annotated(Path(path), (image.height, image.width), f"{path} (image id {image.id})")
+            return read_image(path, **options)
+        name = f"{path} (image id {image.id})"
+        return read_annotated(Path(path), (image.height, image.width), name, **options)
 
     return read
 

@@ -5,7 +5,6 @@ A picture is resized, cropped and normalised exactly as in the evaluation of the
 
 import contextlib
 import io
-import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,13 +22,15 @@ from botvision.backbones.fuse import fold_batch_norm
 from botvision.backbones.probe import probe_input
 from botvision.backbones.weights import DESCRIPTION_FILE, load_model
 from botvision.data.images import read_image
-from botvision.data.sources import counts_as_image, list_folder, to_tensor
+from botvision.data.left_out import LeftOut
+from botvision.data.sources import list_folder, to_tensor
 from botvision.data.transforms import normalise, resize_and_crop
 from botvision.io.errors import DataError
 from botvision.plots.style import fit
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
+_VALUES_AT_ONCE = 2**26  # of the images of a batch, three for each pixel
 Top = list[dict[str, Any]]
 """`{"label": str, "index": int, "score": 0..1}` each, best first."""
 ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
@@ -116,7 +117,12 @@ class Predictor:
         return results
 
     def predict_files(
-        self, paths: Iterable[str | Path], topk: int = 5, *, keep_pictures: bool = False
+        self,
+        paths: Iterable[str | Path],
+        topk: int = 5,
+        *,
+        keep_pictures: bool = False,
+        read: Callable[[str | Path], Image.Image] = read_image,
     ) -> Iterator[FileResult[Top]]:
         """Classify files one batch at a time, in order; a bad file is reported in its place.
 
@@ -124,10 +130,11 @@ class Predictor:
             paths: image files.
             topk: number of classes to return for each image, at most all.
             keep_pictures: hand the pictures on, at most 768 pixels a side, to be drawn upon.
+            read: a path to an RGB image; raises DataError for a bad file.
         """
         shown = 768 if keep_pictures else None
         run = partial(self._classify, topk=topk)
-        return run_on_files(paths, self.batch_size, self._resized, run, shown=shown)
+        return run_on_files(paths, self.batch_size, self._resized, run, shown=shown, read=read)
 
     def require_labels_of_images(self) -> None:
         """Raise ValueError for a model that was trained to label places in a picture."""
@@ -187,13 +194,25 @@ def run_on_files(
             return FileResult(str(path), None, str(error))
         return FileResult(str(path), prepare(image), None, None if shown is None else fit(image, 1, shown))
 
-    paths = iter(paths)
-    while batch := [load(path) for path in itertools.islice(paths, batch_size)]:
+    for batch in _batches(map(load, paths), batch_size):
         found = iter(run([each.found for each in batch if each.found is not None]))
         while batch:  # none is kept while the next ones are read
             each = batch.pop(0)
             result = None if each.found is None else next(found)
             yield FileResult(each.file, result, each.error, each.picture)
+
+
+def _batches(loaded: Iterable[FileResult[Tensor]], size: int) -> Iterator[list[FileResult[Tensor]]]:
+    """Yield lists of so many, or of fewer large ones: what is done with an image takes far more memory."""
+    batch: list[FileResult[Tensor]] = []
+    for each in loaded:
+        batch.append(each)
+        held = sum(one.found.numel() for one in batch if one.found is not None)
+        if len(batch) == size or held > _VALUES_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def find_model(folder: str | Path) -> tuple[Path, str]:
@@ -222,17 +241,21 @@ def find_model(folder: str | Path) -> tuple[Path, str]:
     return source, str(description.get("task", "classify")) if isinstance(description, dict) else "classify"
 
 
-def find_images(paths: Iterable[str | Path], skip: str | Path | None = None) -> list[Path]:
+def find_images(
+    paths: Iterable[str | Path], skip: str | Path | None = None, left_out: LeftOut | None = None
+) -> list[Path]:
     """Return files as they are, and what is an image (by name or content) in folders and all folders below.
 
     Args:
         paths: files and folders.
         skip: A folder whose content does not count, such as that of earlier results.
+        left_out: receives the files in folders that are no images, cannot be read, or are hidden.
 
     Raises:
         ValueError: a path that does not exist.
     """
     found: list[Path] = []
+    left_out = LeftOut() if left_out is None else left_out
     results = None if skip is None else Path(skip).resolve()
     for path in map(Path, paths):
         if not path.exists():
@@ -240,11 +263,16 @@ def find_images(paths: Iterable[str | Path], skip: str | Path | None = None) -> 
         if not path.is_dir():
             found.append(path)
             continue
-        listing = list_folder(path)
-        files = [(i, listing.root / name) for i, name in enumerate(listing.files)]
-        found += [
-            file for i, file in files if results not in file.resolve().parents and counts_as_image(listing, i)
-        ]
+        listing = list_folder(path, as_data_set=False)
+        left_out.extend(listing.left_out, path)
+        for index in range(len(listing.files)):
+            file = Path(listing.source.name_of(index))
+            if results not in file.resolve().parents:
+                reason = listing.unread(index)
+                if reason is None:
+                    found.append(file)
+                else:
+                    left_out.add(reason, file)
     return list(dict.fromkeys(found))
 
 

@@ -3,9 +3,27 @@
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from botvision.io.errors import DataError
+
+
+def require_regular(path: str | os.PathLike[str], name: str | None = None) -> None:
+    """Raise DataError for a pipe, a device or a socket: whoever reads it may wait for ever.
+
+    What is not there, or a folder, is left to those who open it.
+
+    Args:
+        path: of the file; links are followed.
+        name: how the error calls it; the path by default.
+    """
+    with contextlib.suppress(OSError):
+        mode = os.stat(path).st_mode  # noqa: PTH116 - of a path in any form
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise DataError(f"{name or os.fspath(path)}: no regular file")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from botvision.io.text import printable
+
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], align: str) -> str:
     """Return an aligned Markdown table without a final newline.
@@ -14,7 +16,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], align: str) -
     Raises:
         ValueError: a row, or `align`, is not as long as the header.
     """
-    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    cells = [[printable(str(cell).replace("|", "\\|").replace("\n", " ")) for cell in row] for row in rows]
     if any(len(row) != len(header) for row in [align, *cells]):
         raise ValueError(f"expected {len(header)} columns in every row")
     widths = [max(3, *(len(row[i]) for row in [header, *cells])) for i in range(len(header))]

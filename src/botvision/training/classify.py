@@ -15,7 +15,7 @@ from botvision.backbones.dense import logits_at
 from botvision.backbones.models import create_model
 from botvision.backbones.probe import evaluating
 from botvision.backbones.variants import VARIANTS
-from botvision.backbones.weights import LoadReport, load_model, load_weights, save_model
+from botvision.backbones.weights import LoadReport, class_names, load_model, load_weights, save_model
 from botvision.config.run import RunConfig
 from botvision.config.schema import ConfigError
 from botvision.data.cache import Progress
@@ -108,7 +108,11 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset, Answers]):
                 progress("images for the warm start", min(start + FIT_BATCH, len(chosen)), len(chosen))
 
         how = self.config.model.warm_start
-        return load_weights(model, source, warm_start=how, images=images() if how == "fit" else None)
+        network: Any = model
+        head = network.get_classifier()
+        layers = [name for name, module in model.named_modules() if module is head]
+        names, fitted_to = class_names(source, splits.classes, layers), images() if how == "fit" else None
+        return load_weights(model, source, warm_start=how, images=fitted_to, classes=names)
 
     @torch.no_grad()
     def probe(self, model: nn.Module, splits: Splits) -> None:

@@ -226,7 +226,7 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset, Resu
                 progress("images for the warm start", done, len(chosen))
 
         how = self.config.model.warm_start
-        return warm_start(model, source, how, images() if how == "fit" else None)
+        return warm_start(model, source, how, images() if how == "fit" else None, splits.classes)
 
     @torch.no_grad()
     def probe(self, model: nn.Module, splits: DetectionSplits) -> None:
