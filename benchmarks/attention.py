@@ -83,7 +83,7 @@ FULL = Plan(
 SMOKE = Plan(
     times=[(3, 1), (5, 2), (6, 1)],
     layers=[(4, 2)],
-    memory=[(side, name, "fp32", False) for side in (6, 24) for name in ("auto", "einsum")],
+    memory=[(side, name, "fp32", False) for side, name in ((6, "auto"), (24, "auto"), (24, "einsum"))],
     limits=Limits(large=6, small=(3, 5)),
     width=16,
     least=2,
