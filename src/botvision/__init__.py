@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from botvision.detection.mask_rcnn import faster_rcnn, mask_rcnn
     from botvision.detection.weights import load_backbone, load_detector, save_detector, warm_start
     from botvision.inference.attention_maps import attention_maps
+    from botvision.inference.load import load
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ _HOME = {
     "load_weights": "botvision.backbones.weights",
     "save_model": "botvision.backbones.weights",
     "attention_maps": "botvision.inference.attention_maps",
+    "load": "botvision.inference.load",
     "faster_rcnn": "botvision.detection.mask_rcnn",
     "load_backbone": "botvision.detection.weights",
     "load_detector": "botvision.detection.weights",
@@ -60,6 +62,7 @@ __all__ = [
     "from_resnet",
     "from_timm_botnet",
     "list_models",
+    "load",
     "load_backbone",
     "load_detector",
     "load_model",

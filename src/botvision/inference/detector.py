@@ -120,14 +120,20 @@ class DetectionPredictor:
             ValueError: an image that cannot be read, of an unexpected shape or dtype.
         """
         results: list[dict[str, Any]] = []
+        for image, found in zip(images, self.find(images), strict=True):
+            assert found.size is not None
+            file = str(image) if isinstance(image, str | Path) else None
+            records = found.records(0, [category.id for category in self.categories])
+            detections = readable(records, dict(self.categories))
+            results.append({"file": file, "size": list(found.size), "detections": detections})
+        return results
+
+    def find(self, images: Sequence[ImageLike]) -> list[Instances]:
+        """Return the objects of each image; arguments and errors as those of `predict`."""
+        results: list[Instances] = []
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]
-            tensors = [to_tensor(to_rgb(image)) for image in batch]
-            for image, tensor, found in zip(batch, tensors, self._detect(tensors), strict=True):
-                file = str(image) if isinstance(image, str | Path) else None
-                records = found.records(0, [category.id for category in self.categories])
-                detections = readable(records, dict(self.categories))
-                results.append({"file": file, "size": list(tensor.shape[1:]), "detections": detections})
+            results += self._detect([to_tensor(to_rgb(image)) for image in batch])
         return results
 
     def predict_files(
