@@ -33,7 +33,7 @@ def predict(args: argparse.Namespace) -> int:
     """
     from botvision.inference.predictor import find_model
 
-    _, task = find_model(args.run)
+    _, task = find_model(args.model)
     for name in ("topk",) if task == "detect" else ("score", "max_detections", "truth"):
         if getattr(args, name) is not None:
             kind = "a detector" if task == "detect" else "a classifier"
@@ -46,7 +46,7 @@ def _classify(args: argparse.Namespace) -> int:
     from botvision.inference.predictor import Predictor
     from botvision.inference.writers import PICTURES, PREDICTIONS, write_predictions, write_sheet
 
-    predictor = Predictor.from_run(args.run, device=args.device, batch_size=args.batch or CLASSIFIER_BATCH)
+    predictor = Predictor.from_run(args.model, device=args.device, batch_size=args.batch or CLASSIFIER_BATCH)
     try:
         predictor.require_labels_of_images()
     except ValueError as error:
@@ -115,7 +115,7 @@ def _detect(args: argparse.Namespace) -> int:
     from botvision.plots.overlay import SideBySide
 
     predictor = DetectionPredictor.from_run(
-        args.run,
+        args.model,
         device=args.device,
         batch_size=args.batch or DETECTOR_BATCH,
         score_threshold=args.score,
