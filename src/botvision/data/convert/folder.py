@@ -57,7 +57,7 @@ def to_coco(
     Args:
         kind: what lies beside the images.
         folder: the data set; the JSON's file names are relative to it.
-        out: the JSON to write; of several splits each puts its name before the suffix. None for
+        out: the JSON to write; of several splits the others put their names before its suffix. None for
             `annotations/instances_train.json` and so on below the folder.
         part: only images below this folder of it, such as "images/train".
         category: the name of all instances of kind "masks".
@@ -89,6 +89,8 @@ def _outputs(labels: Labels, root: Path, out: Path | None) -> dict[str, Path]:
     """The file of each split: names under which `check` and training find them."""
     if out is None:
         return {split: root / "annotations" / f"instances_{split or 'train'}.json" for split in labels.splits}
-    if len(labels.splits) == 1:
-        return dict.fromkeys(labels.splits, out)
-    return {split: out.with_name(f"{out.stem}_{split}{out.suffix}") for split in labels.splits}
+    first = "train" if "train" in labels.splits else next(iter(labels.splits))
+    return {
+        split: out if split == first else out.with_name(f"{out.stem}_{split}{out.suffix}")
+        for split in labels.splits
+    }

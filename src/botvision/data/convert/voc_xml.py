@@ -1,4 +1,4 @@
-"""One XML file of Pascal VOC: read by expat, which knows references and encodings, and believed in nothing."""
+"""One XML file of Pascal VOC, read by expat, which knows references and encodings; nothing in it is trusted."""
 
 import codecs
 import math
@@ -16,7 +16,7 @@ _YES, _NO = {"1", "true", "yes"}, {"", "0", "false", "no", "unspecified"}
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-class NotVoc(DataError):
+class NotVocError(DataError):
     """XML that is sound, and of something else."""
 
 
@@ -63,12 +63,12 @@ def read_voc(path: Path) -> VocFile:
     60 covers an image 60 pixels wide.
 
     Raises:
-        NotVoc: the root is no `<annotation>`.
+        NotVocError: the root is no `<annotation>`.
         DataError: one line naming the file and the object.
     """
     root = _tree(path)
     if root.tag != "annotation":
-        raise NotVoc(f"{path}: its root is <{root.tag[:60]}>, expected Pascal VOC's <annotation>")
+        raise NotVocError(f"{path}: its root is <{root.tag[:60]}>, expected Pascal VOC's <annotation>")
     objects, several, elements = list[VocObject](), 0, root.findall("object")
     for number, element in enumerate(elements, 1):
         found = _objects(element, f"{path}: object {number}")
@@ -100,14 +100,18 @@ class _Tree(ElementTree.TreeBuilder):
 def _tree(path: Path) -> ElementTree.Element:
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise DataError(f"{path}: more than {_MOST_BYTES >> 20} MiB, too large for the labels of one image")
+            raise DataError(
+                f"{path}: more than {_MOST_BYTES >> 20} MiB, too large for the labels of one image"
+            )
         parser = ElementTree.XMLParser(target=_Tree())
         parser.feed(_content(path.read_bytes()))
         return parser.close()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (DataError, ElementTree.ParseError, ValueError, LookupError) as error:
-        raise DataError(f"{path}: {'' if isinstance(error, DataError) else 'not valid XML: '}{error}") from error
+        raise DataError(
+            f"{path}: {'' if isinstance(error, DataError) else 'not valid XML: '}{error}"
+        ) from error
 
 
 def _content(content: bytes) -> bytes | str:
@@ -127,7 +131,9 @@ def _objects(element: ElementTree.Element, where: str) -> list[VocObject]:
     """One for each box; boxes of its parts are not its own."""
     names = [" ".join((name.text or "").split()) for name in element.findall("name")]
     if len(names) != 1 or not names[0]:
-        raise DataError(f"{where}: {len(names)} names, expected one" if len(names) > 1 else f"{where}: no <name>")
+        raise DataError(
+            f"{where}: {len(names)} names, expected one" if len(names) > 1 else f"{where}: no <name>"
+        )
     where = f"{where} ({names[0][:60]})"
     difficult = _text(element, "difficult").lower()
     if difficult not in _YES | _NO:

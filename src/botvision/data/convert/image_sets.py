@@ -1,0 +1,66 @@
+"""The lists of images in a VOC data set's `ImageSets/Main`, or in `ImageSets` itself."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from botvision.data.convert.entries import SPLITS
+from botvision.data.convert.image_index import is_below, label_files
+from botvision.data.left_out import LeftOut
+from botvision.io.errors import DataError
+
+
+def image_sets(root: Path, files: Sequence[str], left_out: LeftOut) -> dict[str, list[str]]:
+    """Return the images of each list that is a split: train, val, test and trainval.
+
+    Args:
+        root: the data set, or a folder of several, whose lists are then joined.
+        files: its images, relative to it.
+        left_out: takes what a list names and is not there.
+
+    Raises:
+        DataError: a list that is no text, or a line that may mean several images.
+    """
+    lists: dict[str, dict[str, None]] = {}
+    for file in label_files(root, ".txt", LeftOut()):
+        path = PurePosixPath(file)
+        folder = path.parent.parent if path.parent.name == "Main" else path.parent
+        split = {**SPLITS, "trainval": "trainval"}.get(path.stem.lower())
+        if split is None or folder.name != "ImageSets":
+            continue
+        known = _by_name([each for each in files if is_below(each, str(folder.parent))])
+        try:
+            lines = (root / file).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise DataError(f"{root / file}: cannot be read as UTF-8 text") from error
+        members = lists.setdefault(split, {})
+        for number, line in enumerate(filter(None, map(str.strip, lines)), 1):
+            name = _name(line, known)
+            if name is None:
+                left_out.add(f"named in {file}, but not there", line[:100])
+            elif len(known[name]) > 1:
+                first, second, *_ = known[name]
+                raise DataError(f"{root / file}: entry {number}: {line[:60]!r} may be {first} or {second}")
+            else:
+                members[known[name][0]] = None
+    return {split: [*lists[split]] for split in ("train", "val", "test", "trainval") if split in lists}
+
+
+def _by_name(files: Sequence[str]) -> dict[str, list[str]]:
+    """Images by every end of their path, with and without suffix."""
+    known: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        parts = PurePosixPath(file).parts
+        for start in range(len(parts)):
+            end = PurePosixPath(*parts[start:])
+            known[str(end)].append(file)
+            known[str(end.with_suffix(""))].append(file)
+    return known
+
+
+def _name(line: str, known: dict[str, list[str]]) -> str | None:
+    """What a line means: a name, in quotes or not, a number behind it (as in lists of classes), or a path."""
+    plain = line.strip('"').replace("\\", "/").removeprefix("./")
+    first, _, rest = plain.rpartition(" ")
+    candidates = [plain, *([first.strip()] if rest in ("-1", "0", "1") else []), PurePosixPath(plain).name]
+    return next((name for name in candidates if name in known), None)
