@@ -12,32 +12,30 @@ from botvision.io.errors import DataError
 
 _LABEL_FOLDERS = frozenset({"annotations", "annotation", "annots", "labels", "label", "xml", "xmls", "json"})
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
-_DEEPEST = 100  # folders within one another
-
-
-def label_files(root: Path, suffix: str, left_out: LeftOut) -> list[str]:
-    """Return the files below a folder that end so, relative to it, without hidden ones, which are counted."""
-    files = []
-    for path in _walk(root):
-        if path.suffix.lower() != suffix:
-            continue
-        file = path.relative_to(root)
-        if _is_hidden(file):
-            left_out.add("hidden", file)
-        elif path.is_file():  # no pipe, which would wait forever
-            files.append(file.as_posix())
-    return files
+_OUTSIDE = "a link out of the folder"
 
 
 class ImageIndex:
-    """All images below a folder, none of them opened; each is named by its path relative to it.
+    """All files below a folder, none of them opened; each is named by its path relative to it.
 
-    Nothing outside can be found: names are looked up, never followed.
+    Nothing outside can be found: names are looked up, never followed, nor are links out of the folder.
     """
 
-    def __init__(self, root: Path) -> None:
-        paths = (path.relative_to(root) for path in _walk(root) if has_image_suffix(path.name))
-        self.files = {path.as_posix() for path in paths if not _is_hidden(path) and (root / path).is_file()}
+    def __init__(self, root: Path, suffix: str, left_out: LeftOut) -> None:
+        """Walk through a data set.
+
+        Args:
+            root: the data set.
+            suffix: of the label files.
+            left_out: counts images and label files that are hidden, or must not be read.
+        """
+        files, images = list[str](), set[str]()
+        for file, reason in sorted(_walk(root), key=lambda each: each[0]):
+            if reason is None:
+                (images.add if has_image_suffix(file) else files.append)(file)
+            elif has_image_suffix(file) or file.lower().endswith(suffix) or reason == _OUTSIDE:
+                left_out.add(reason, file)
+        self.files, self._others = images, files
         self._named: dict[tuple[str, str], list[str]] = defaultdict(list)
         self._folders: set[str] = set()
         self._bases: dict[str, tuple[str, str]] = {}
@@ -47,6 +45,10 @@ class ImageIndex:
                 self._named[str(path.parent), name].append(file)
             self._folders.update(map(str, path.parents))
         self._holding = {str(PurePosixPath(file).parent) for file in self.files}
+
+    def others(self, suffix: str) -> list[str]:
+        """Return the files of a suffix, in order."""
+        return [file for file in self._others if file.lower().endswith(suffix)]
 
     def find(self, label: str, folders: Sequence[str], named: str) -> str | None:
         """Return the image that a label file describes.
@@ -66,15 +68,11 @@ class ImageIndex:
         base = posixpath.basename(named)
         places = [posixpath.normpath(posixpath.join(f, n)) for n in (named, base) for f in folders]
         meant = [place for place in places if place in self.files]
-        own = next((found for f in folders if (found := self._named.get((f, label)))), [])
-        if len(own) > 1:
-            own = [file for file in own if file in meant]
-            if not own:
-                own = self._named[next(f for f in folders if (f, label) in self._named), label]
-                raise DataError(
-                    f"{' and '.join(own[:2])}: one label file for both, {label!r}; which is meant?"
-                )
-        without_suffix = next((found for f in folders if (found := self._named.get((f, base)))), [])
+        found = next((each for f in folders if (each := self._named.get((f, label)))), [])
+        own = found if len(found) == 1 else [file for file in found if file in meant]
+        if found and not own:
+            raise DataError(f"{' and '.join(found[:2])}: one label file, {label}, for both; which is meant?")
+        without_suffix = [each for f in folders for each in self._named.get((f, base), [])]
         return next(iter([*own, *meant, *without_suffix]), None)
 
     def base_of(self, labels: str) -> tuple[str, str]:
@@ -120,22 +118,25 @@ def is_below(file: str, folder: str) -> bool:
     return folder == "." or file.startswith(f"{folder}/")
 
 
-def _walk(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """All files, sorted. Links are followed, except to a folder that they lie in: that would never end."""
-    here = os.path.realpath(folder)
-    if here in above or len(above) > _DEEPEST:
-        return
-    try:
-        paths = sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
-    for path in paths:
-        if path.is_dir():
-            yield from _walk(path, above | {here})
-        else:
-            yield path
-
-
-def _is_hidden(path: Path) -> bool:
-    """Also what macOS adds to archives."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+def _walk(root: Path) -> Iterator[tuple[str, str | None]]:
+    """All files, and why one cannot be used; links to folders are followed once, lest they multiply."""
+    inside = Path(os.path.realpath(root))
+    waiting = [("", False, False)]
+    while waiting:
+        folder, hidden, linked = waiting.pop()
+        here = Path(os.path.realpath(root / folder))
+        try:
+            entries = list(os.scandir(root / folder))
+        except OSError as error:
+            raise DataError(f"{root / folder}: cannot be read ({error.strerror})") from error
+        for entry in entries:
+            file, link = f"{folder}{entry.name}", entry.is_symlink()
+            unseen = hidden or entry.name.startswith(".") or entry.name == "__MACOSX"
+            target = Path(os.path.realpath(entry.path)) if link else inside
+            if not target.is_relative_to(inside):
+                yield file, "hidden" if unseen else _OUTSIDE
+            elif entry.is_dir():
+                if not link or (not linked and not here.is_relative_to(target)):
+                    waiting.append((f"{file}/", unseen, linked or link))
+            else:
+                yield file, "hidden" if unseen else None if entry.is_file() else "no regular file"

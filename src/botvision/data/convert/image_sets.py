@@ -5,24 +5,27 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from botvision.data.convert.entries import SPLITS
-from botvision.data.convert.image_index import is_below, label_files
+from botvision.data.convert.image_index import ImageIndex, is_below
 from botvision.data.left_out import LeftOut
 from botvision.io.errors import DataError
 
 
-def image_sets(root: Path, files: Sequence[str], left_out: LeftOut) -> dict[str, list[str]]:
+def image_sets(
+    root: Path, index: ImageIndex, files: Sequence[str], left_out: LeftOut
+) -> dict[str, list[str]]:
     """Return the images of each list that is a split: train, val, test and trainval.
 
     Args:
         root: the data set, or a folder of several, whose lists are then joined.
-        files: its images, relative to it.
+        index: of its files.
+        files: its images that can be used.
         left_out: takes what a list names and is not there.
 
     Raises:
         DataError: a list that is no text, or a line that may mean several images.
     """
     lists: dict[str, dict[str, None]] = {}
-    for file in label_files(root, ".txt", LeftOut()):
+    for file in index.others(".txt"):
         path = PurePosixPath(file)
         folder = path.parent.parent if path.parent.name == "Main" else path.parent
         split = {**SPLITS, "trainval": "trainval"}.get(path.stem.lower())

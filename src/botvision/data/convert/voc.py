@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from botvision.data.cache import Progress, reported
 from botvision.data.convert.entries import Entry, Found, clip, coco_files, counted, splits_of_folders
-from botvision.data.convert.image_index import ImageIndex, is_below, label_files
+from botvision.data.convert.image_index import ImageIndex, is_below
 from botvision.data.convert.image_sets import image_sets
 from botvision.data.convert.splits import Labels
 from botvision.data.convert.voc_xml import NotVocError, VocFile, read_voc
@@ -38,7 +38,8 @@ def read(root: Path, part: str, progress: Progress | None) -> Labels:
     Raises:
         DataError: one line that names the file and the object.
     """
-    left_out, changed, index = LeftOut(), Counter[str](), ImageIndex(root)
+    left_out, changed = LeftOut(), Counter[str]()
+    index = ImageIndex(root, ".xml", left_out)
     described = _described(root, index, left_out, progress)
     bases = {index.base_of(str(PurePosixPath(label).parent))[0] for label, _ in described.values()}
     without = set().union(*map(index.below, bases)) - described.keys()
@@ -58,7 +59,7 @@ def _described(
     root: Path, index: ImageIndex, left_out: LeftOut, progress: Progress | None
 ) -> dict[str, tuple[str, VocFile]]:
     """XML file and content of each image that has one."""
-    labels = label_files(root, ".xml", left_out)
+    labels = index.others(".xml")
     if not labels:
         raise DataError(f"{root}: no XML file in it or below it, expected Pascal VOC's Annotations/*.xml")
     described: dict[str, tuple[str, VocFile]] = {}
@@ -121,7 +122,7 @@ def _splits(
         index: of all images.
         left_out: takes what is in no list, and what is in one but not there.
     """
-    lists = image_sets(root, list(labels), left_out)
+    lists = image_sets(root, index, sorted(labels), left_out)
     if part and not (root / part).is_dir():
         if not lists.get(part):
             there = f" (there are: {', '.join(lists)})" if lists else ""

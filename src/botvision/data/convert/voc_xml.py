@@ -1,4 +1,4 @@
-"""One XML file of Pascal VOC, read by expat, which knows references and encodings; nothing in it is trusted."""
+"""One XML file of Pascal VOC, read by expat, which knows references and encodings."""
 
 import codecs
 import math
