@@ -47,7 +47,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "config": {"yaml"},
     "detection": {"torch", "torchvision", "timm"},
     "coco": {"torch", "numpy", "hotcoco", "msgspec"},
-    "data": {"torch", "torchvision", "numpy", "PIL", "hotcoco", "yaml"},
+    "data": {"torch", "torchvision", "numpy", "PIL", "yaml"},
     "metrics": {"torch", "numpy", "yaml"},
     "plots": {"matplotlib", "numpy", "PIL"},
     "training": {"torch", "torchvision", "timm", "PIL", "lightning", "yaml"},

@@ -38,8 +38,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def convert(root: Path, **options: str) -> Conversion:
-    return to_coco("voc", root, root / "annotations" / "x.json", **options)
+def convert(root: Path, part: str = "") -> Conversion:
+    return to_coco("voc", root, root / "annotations" / "x.json", part=part)
 
 
 def found(root: Path, split: str = "") -> dict[str, list[tuple[str, list[float]]]]:
@@ -217,7 +217,7 @@ def test_the_image_is_that_of_the_same_name(root: Path) -> None:
         "JPEGImages/d.png": "other", "JPEGImages/e.f.jpg": "e.f",
     }  # fmt: skip
     assert convert(root).notes == [
-        "2 XML files with another name in <filename> than the image's: the image of the same name is taken"
+        "2 label files naming another image in <filename>: that of the file's own name is taken"
     ]
 
 
@@ -232,7 +232,7 @@ def test_images_that_are_not_there_or_not_in_the_folder(root: Path) -> None:
         "Annotations/c.xml, Annotations/d.xml, ...)"
     ]
     (root / "JPEGImages" / "a.jpg").unlink()
-    with pytest.raises(DataError, match=r"none of its XML files can be used; left out: 5 files, without"):
+    with pytest.raises(DataError, match=r"none of its .xml files can be used; left out: 5 files, without"):
         convert(root)
 
 
@@ -256,7 +256,7 @@ def test_images_without_xml_are_without_objects(root: Path) -> None:
     picture(root / "SegmentationClass" / "a.png")
     write(root / "Annotations" / "c.xml", xml(file="c.png"))
     done = convert(root)
-    assert done.notes == ["1 image without an XML file: taken as images without objects"]
+    assert done.notes == ["1 image without a label file: taken as images without objects"]
     assert {file: len(objects) for file, objects in found(root).items()} == {
         "JPEGImages/a.jpg": 1, "JPEGImages/c.png": 0, "JPEGImages/empty/b.jpg": 0
     }  # fmt: skip
@@ -277,7 +277,7 @@ def test_files_that_are_no_labels(root: Path) -> None:
         "__MACOSX/Annotations/a.xml)",
         "left out: 1 file, a link out of the folder (Annotations/link.xml)",
         "left out: 1 file, no regular file (Annotations/pipe.xml)",
-        "left out: 1 file, no Pascal VOC (project.xml)",
+        "left out: 1 file, not Pascal VOC's (project.xml)",
     ]
 
 
@@ -339,7 +339,7 @@ def test_lists_of_image_sets_are_splits(listed: Path) -> None:
         done = to_coco("voc", listed, listed / "part.json", part=part)
         assert (names(listed / "part.json"), list(done.files)) == (expected, [part])
     with pytest.raises(
-        DataError, match=r"nothing: no such folder, and no such list .* \(there are: train, val, tr"
+        DataError, match=r"nothing: no such folder, nor a list in ImageSets/Main \(there are: train, val, tr"
     ):
         to_coco("voc", listed, listed / "part.json", part="nothing")
 
@@ -361,7 +361,7 @@ def test_lists_that_do_not_fit(listed: Path) -> None:
     ]
     for name in ("test", "trainval"):
         write(main / f"{name}.txt", "nothing")
-    with pytest.raises(DataError, match="none of its images is in the lists of ImageSets"):
+    with pytest.raises(DataError, match="none of the images is in a list of ImageSets"):
         convert(listed)
     picture(listed / "JPEGImages" / "x" / "a.jpg")
     write(main / "test.txt", "a")

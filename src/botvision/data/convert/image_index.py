@@ -98,9 +98,9 @@ class ImageIndex:
         below = None if labels in self._holding else self._image_folder(labels)
         return below or labels, "."
 
-    def below(self, base: str) -> set[str]:
-        """Return the images of a folder: those in it, and, if it is one for images alone, all below it."""
-        if PurePosixPath(base).name.lower() in _IMAGE_FOLDERS:
+    def below(self, base: str, deep: bool) -> set[str]:
+        """Return the images in a folder, or all below it."""
+        if deep:
             return {file for file in self.files if is_below(file, base)}
         return {file for file in self.files if str(PurePosixPath(file).parent) == base}
 

@@ -1,10 +1,10 @@
 """The lists of images in a VOC data set's `ImageSets/Main`, or in `ImageSets` itself."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from botvision.data.convert.entries import SPLITS
+from botvision.data.convert.entries import SPLITS, counted
 from botvision.data.convert.image_index import ImageIndex, is_below
 from botvision.data.left_out import LeftOut
 from botvision.io.errors import DataError
@@ -47,6 +47,40 @@ def image_sets(
             else:
                 members[known[name][0]] = None
     return {split: [*lists[split]] for split in ("train", "val", "test", "trainval") if split in lists}
+
+
+def splits_of_lists(
+    lists: dict[str, list[str]], chosen: Sequence[str], left_out: LeftOut
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return images by split, and what is to be said of it.
+
+    Args:
+        lists: as `image_sets` returns them; trainval is the training set where train and val are missing.
+        chosen: the images to take, of those that are listed.
+        left_out: takes those that are not.
+
+    Raises:
+        DataError: none is listed.
+    """
+    whole = lists.get("trainval", [])
+    named = {name: files for name, files in lists.items() if name != "trainval"}
+    if not named.keys() & {"train", "val"}:
+        named = {"train": whole, **named}
+    kept = set(chosen)
+    splits = {name: [file for file in files if file in kept] for name, files in named.items()}
+    splits = {name: files for name, files in splits.items() if files}
+    times = Counter(file for files in splits.values() for file in files)
+    for file in chosen:
+        if file not in times:
+            left_out.add("in none of these lists of ImageSets", file)
+    if not splits:
+        missing = "; ".join(left_out.notes())
+        raise DataError(f"none of the images is in a list of ImageSets that is a split; {missing}")
+    said = ", ".join(f"{name} ({len(files):,})" for name, files in splits.items())
+    notes = [f"lists of ImageSets, a file for each: {said}; --part takes one"]
+    if several := sum(count > 1 for count in times.values()):
+        notes.append(counted(several, "image", "of these in more than one list"))
+    return splits, notes
 
 
 def _by_name(files: Sequence[str]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from botvision.data.convert.labelled import OtherFileError
 from botvision.io.errors import DataError
 
 _DEEPEST = 100  # elements within one another; VOC has five
@@ -14,10 +15,6 @@ _MOST_BYTES = 64 << 20
 _ENCODING = re.compile(rb"""<\?xml[^>]*?\bencoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _YES, _NO = {"1", "true", "yes"}, {"", "0", "false", "no", "unspecified"}
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
-
-
-class NotVocError(DataError):
-    """XML that is sound, and of something else."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +39,14 @@ class VocFile:
     """What an XML file says.
 
     Attributes:
-        filename: of the image, as written; "" where it is missing.
+        image: its file, as written; "" where it is missing.
         size: (height, width), None where it is missing or 0.
         objects: in the order of the file.
         several: objects with more than one `<bndbox>`.
         polygons: objects with a polygon beside the box, which is not read.
     """
 
-    filename: str
+    image: str
     size: tuple[int, int] | None
     objects: list[VocObject]
     several: int
@@ -63,12 +60,12 @@ def read_voc(path: Path) -> VocFile:
     60 covers an image 60 pixels wide.
 
     Raises:
-        NotVocError: the root is no `<annotation>`.
+        OtherFileError: the root is no `<annotation>`.
         DataError: one line naming the file and the object.
     """
     root = _tree(path)
     if root.tag != "annotation":
-        raise NotVocError(f"{path}: its root is <{root.tag[:60]}>, expected Pascal VOC's <annotation>")
+        raise OtherFileError(f"{path}: its root is <{root.tag[:60]}>, expected Pascal VOC's <annotation>")
     objects, several, elements = list[VocObject](), 0, root.findall("object")
     for number, element in enumerate(elements, 1):
         found = _objects(element, f"{path}: object {number}")
