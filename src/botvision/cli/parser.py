@@ -102,14 +102,15 @@ botvision check holiday/             # any folder of images
 """,
     ),
     "convert": Command(
-        "write labels of other tools as COCO JSON: instance masks, YOLO, Pascal VOC",
+        "write labels of other tools as COCO JSON: instance masks, YOLO, Pascal VOC, LabelMe",
         {
-            "kind": _value("KIND", "masks, yolo or voc: what lies beside the images",
-                choices=("masks", "yolo", "voc")),
+            "kind": _value("KIND", "masks, yolo, voc or labelme: what lies beside the images",
+                choices=("masks", "yolo", "voc", "labelme")),
             "folder": _value("FOLDER", "the data set; the images stay where they are"),
             "--out": _value("FILE.json", "the JSON to write (default: "
                 "FOLDER/annotations/instances_train.json)"),
-            "--part": _value("SUBFOLDER", "only images below this folder of FOLDER, such as images/train",
+            "--part": _value("SUBFOLDER", "only images below this folder of FOLDER, such as images/train; "
+                "voc: or of a list of ImageSets, such as val",
                 default=""),
             "--category": _value("NAME", "masks: what the objects are called (default: object)",
                 default="object"),
@@ -117,7 +118,8 @@ botvision check holiday/             # any folder of images
         examples="""
 botvision convert masks cells/ --category cell   # images/a.jpg, masks/a.png with a number for each cell
 botvision convert yolo cars/ --part images/train # images/train/a.jpg, labels/train/a.txt, data.yaml
-botvision convert voc VOC2012/ --out voc.json    # JPEGImages/, Annotations/*.xml
+botvision convert voc VOC2012/ --part val        # JPEGImages/, Annotations/*.xml, ImageSets/Main/val.txt
+botvision convert labelme photos/                # a.jpg, a.json
 """,
     ),
     "train": Command(

@@ -64,7 +64,9 @@ def splits_of_folders(files: Sequence[str]) -> dict[str, list[str]]:
     return splits if len(splits) > 1 and "" not in splits else {"": list(files)}
 
 
-def clip(values: Sequence[float], size: tuple[int, int], where: str, changed: Counter[str]) -> list[float]:
+def clip(
+    values: Sequence[float], size: tuple[int, int], where: str, changed: Counter[str], anywhere: bool = False
+) -> list[float]:
     """Return x, y, x, y, ... cut off at the edges of an image, which real labels reach a little beyond.
 
     Args:
@@ -72,6 +74,7 @@ def clip(values: Sequence[float], size: tuple[int, int], where: str, changed: Co
         size: (height, width) of the image.
         where: file and object, for messages.
         changed: counts the object as "clipped" if it reaches beyond.
+        anywhere: they may lie anywhere, as those of a circle around a point near the edge.
 
     Raises:
         DataError: more than 2 pixels and 1 % of the side beyond.
@@ -79,7 +82,8 @@ def clip(values: Sequence[float], size: tuple[int, int], where: str, changed: Co
     clipped = []
     for k, value in enumerate(values):
         side = size[1 - k % 2]
-        if not -max(REACH, REACHED * side) <= value <= side + max(REACH, REACHED * side):
+        reach = max(REACH, REACHED * side)
+        if not (anywhere or -reach <= value <= side + reach):
             raise DataError(
                 f"{where}: reaches {'xy'[k % 2]} = {value:g}, outside its image of {size[0]} x {size[1]} "
                 "pixels (height x width)"

@@ -1,7 +1,7 @@
 """Folders of other tools to COCO JSON, which all else reads: one file for each split.
 
-Each kind has a module, which says what it reads: `masks`, `yolo` and `voc`. Boxes without masks train a
-Faster R-CNN.
+Each kind has a module, which says what it reads: `masks`, `yolo`, `voc` and `labelme`. Boxes without masks
+train a Faster R-CNN.
 """
 
 import json
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from botvision.data.cache import Progress
-from botvision.data.convert import masks, voc, yolo
+from botvision.data.convert import labelme, masks, voc, yolo
 from botvision.data.convert.splits import Labels
 from botvision.io.errors import DataError
 from botvision.io.files import write_text
 
-FolderKind = Literal["masks", "yolo", "voc"]
+FolderKind = Literal["masks", "yolo", "voc", "labelme"]
 Reader = Callable[[Path, str, Progress | None], Labels]
 
 
@@ -72,6 +72,7 @@ def to_coco(
         raise DataError(f"{root}: no such folder")
     readers: dict[FolderKind, Reader] = {
         "masks": partial(masks.read, category=category), "yolo": yolo.read, "voc": voc.read,
+        "labelme": labelme.read,
     }  # fmt: skip
     labels = readers[kind](root, part, progress)
     files = _outputs(labels, root, None if out is None else Path(out))
