@@ -51,7 +51,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "metrics": {"torch", "numpy", "yaml"},
     "plots": {"matplotlib", "numpy", "PIL"},
     "training": {"torch", "torchvision", "timm", "PIL", "lightning", "yaml"},
-    "inference": {"torch", "torchvision", "numpy", "PIL"},
+    "inference": {"torch", "torchvision", "numpy", "PIL", "contourpy"},
     "studies": {"numpy", "matplotlib", "torch", "PIL", "jinja2"},
     "cli": {"torch", "yaml", "PIL"},
 }

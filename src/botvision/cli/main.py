@@ -32,7 +32,17 @@ if TYPE_CHECKING:
     from botvision.tables.models import ModelCost
 
 # Packages of botvision[train].
-EXTRA = {"lightning", "hotcoco", "jinja2", "matplotlib", "tensorboard", "yaml", "tqdm", "msgspec"}
+EXTRA = {
+    "lightning",
+    "hotcoco",
+    "jinja2",
+    "matplotlib",
+    "contourpy",
+    "tensorboard",
+    "yaml",
+    "tqdm",
+    "msgspec",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -181,6 +181,8 @@ botvision eval results.json --truth instances_val2017.json    # COCO results, wh
             "--max-detections": _number("N", "detector: most objects of an image (default: the run's)"),
             "--truth": _value("FILE.json", "detector: COCO file that has the images' ids; images that are "
                 "not in it are left out"),
+            "--write": _value("FORMAT", "detector: labelme, what is drawn as LabelMe's JSON in DIR/labelme/, "
+                "to be corrected by hand", choices=("labelme",)),
             "--batch": _number("N", "images a step (default: 32; a detector 4)"),
             "--device": DEVICE,
             "--no-pictures": _switch("write the JSON files alone"),
@@ -191,6 +193,7 @@ botvision predict runs/first photo.jpg
 botvision predict runs/first photos/ more/cat.png --out labelled --topk 3
 botvision predict runs/first photos/ --no-pictures --device cuda
 botvision predict runs/shapes photos/ --score 0.3        # a detector: results.json for COCO's tools, too
+botvision predict runs/shapes photos/ --write labelme    # then: labelme photos/ --output predictions/labelme
 botvision predict runs/shapes val2017/ --truth annotations/instances_val2017.json --max-detections 300
 """,
     ),

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ def predict(args: argparse.Namespace) -> int:
     from botvision.inference.predictor import find_model
 
     _, task = find_model(args.run)
-    for name in ("topk",) if task == "detect" else ("score", "max_detections", "truth"):
+    for name in ("topk",) if task == "detect" else ("score", "max_detections", "truth", "write"):
         if getattr(args, name) is not None:
             kind = "a detector" if task == "detect" else "a classifier"
             raise ValueError(f"--{name.replace('_', '-')}: {args.run} is {kind}, which has no such choice")
@@ -99,6 +100,7 @@ class _Images:
 
 def _detect(args: argparse.Namespace) -> int:
     from botvision.data.images import read_image
+    from botvision.inference import labelme
     from botvision.inference.detector import DetectionPredictor
     from botvision.inference.writers import (
         DRAWN,
@@ -123,6 +125,9 @@ def _detect(args: argparse.Namespace) -> int:
     files, classes = images.files, [category.name for category in predictor.categories]
     drawn = DRAWN if args.score is None else args.score
     found = predictor.predict_files(files, keep_pictures=pictures, read=images.read or read_image)
+    shapes = Counter[str]()
+    if args.write:
+        found = labelme.write_labelme(found, out / labelme.FOLDER, files, classes, drawn, shapes)
     written = write_detections(
         found, out, files, predictor.description, image_ids=images.ids, pictures=pictures, drawn=drawn
     )
@@ -141,11 +146,12 @@ def _detect(args: argparse.Namespace) -> int:
                 index = images.places[place]
                 truth, caption = images.data.truth(index), images.data.name_of(index)
                 pairs.append(SideBySide(each.picture, truth, each.found.above(drawn), caption))
-    names = [
-        str(out / RESULTS),
-        str(out / PREDICTIONS),
-        *([f"{out / PICTURES}/"] if pictures and read else []),
-    ]
+    names = [str(out / RESULTS), str(out / PREDICTIONS)]
+    if pictures and read:
+        names.append(f"{out / PICTURES}/")
+    if args.write and read:
+        names.append(f"{out / labelme.FOLDER}/")
+        _tell_shapes(shapes, drawn)
     if pairs:
         names.append(str(write_pairs(pairs, classes, out)))
     code = _end(len(files), read, "searched", names)
@@ -153,6 +159,15 @@ def _detect(args: argparse.Namespace) -> int:
         results, truth_file = shlex.quote(str(out / RESULTS)), shlex.quote(args.truth)
         print(f"next: botvision eval {results} --truth {truth_file}")
     return code
+
+
+def _tell_shapes(shapes: Counter[str], least: float) -> None:
+    """What LabelMe is given, and how."""
+    print(f"\nLabelMe: {shapes['objects']:,} objects with a score of at least {least:g}")
+    if count := shapes["with holes"]:
+        print(
+            f"note: {count:,} with holes, which a polygon cannot have: masks, as LabelMe 5.3 and later reads"
+        )
 
 
 def _images(args: argparse.Namespace, predictor: "DetectionPredictor") -> _Images:
