@@ -5,6 +5,7 @@ Faster R-CNN.
 """
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -49,6 +50,7 @@ def to_coco(
     *,
     part: str = "",
     category: str = "object",
+    split_parts: bool = False,
     overwrite: bool = True,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -57,10 +59,11 @@ def to_coco(
     Args:
         kind: what lies beside the images.
         folder: the data set; the JSON's file names are relative to it.
-        out: the JSON to write; of several splits each puts its name before the suffix. None for
-            `annotations/instances_train.json` and so on below the folder.
+        out: the JSON to write; each of several splits puts its name before the suffix. A folder for
+            `instances_train.json` and so on in it, None for the data set's `annotations/`.
         part: only images below this folder of it, such as "images/train".
         category: the name of all instances of kind "masks".
+        split_parts: of kind "masks": parts of a value that do not touch are an instance each.
         overwrite: False refuses files that are there already.
         progress: called with what is being done, how many files are done and how many there are.
 
@@ -71,9 +74,10 @@ def to_coco(
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     readers: dict[FolderKind, Reader] = {
-        "masks": partial(masks.read, category=category), "yolo": yolo.read, "voc": voc.read,
+        "masks": partial(masks.read, category=category, split_parts=split_parts), "yolo": yolo.read,
+        "voc": voc.read,
     }  # fmt: skip
-    labels = readers[kind](root, part, progress)
+    labels = readers[kind](root, os.path.normpath(part) if part else "", progress)
     files = _outputs(labels, root, None if out is None else Path(out))
     for path in files.values():
         if path.exists() and not overwrite:
@@ -87,8 +91,9 @@ def to_coco(
 
 def _outputs(labels: Labels, root: Path, out: Path | None) -> dict[str, Path]:
     """The file of each split: names under which `check` and training find them."""
-    if out is None:
-        return {split: root / "annotations" / f"instances_{split or 'train'}.json" for split in labels.splits}
+    out = root / "annotations" if out is None else out
+    if out == root / "annotations" or out.is_dir() or (len(labels.splits) > 1 and out.suffix != ".json"):
+        return {split: out / f"instances_{split or 'train'}.json" for split in labels.splits}
     if len(labels.splits) == 1:
         return dict.fromkeys(labels.splits, out)
     return {split: out.with_name(f"{out.stem}_{split}{out.suffix}") for split in labels.splits}
