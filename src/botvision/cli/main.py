@@ -156,15 +156,15 @@ def _data_config(root: str, overrides: Overrides) -> "DataConfig | DetectionData
 
 def _convert(args: argparse.Namespace, _: Overrides) -> int:
     _must_exist(args.folder, kind="folder")
-    if args.out and Path(args.out).exists():
+    if args.out and Path(args.out).is_file():
         raise ValueError(f"{args.out}: is there already; --out names another file")
     from botvision.data.convert.folder import to_coco
     from botvision.io.progress import CountBar
 
     with CountBar() as bar:
         done = to_coco(
-            args.kind, args.folder, args.out, part=args.part, category=args.category, overwrite=False,
-            progress=bar,
+            args.kind, args.folder, args.out, part=args.part, category=args.category,
+            split_parts=args.split_parts, overwrite=False, progress=bar,
         )  # fmt: skip
     print(f"{done.images} images with {done.annotations} objects of {len(done.categories)} categories")
     for note in done.notes:

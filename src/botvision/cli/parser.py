@@ -107,18 +107,20 @@ botvision check holiday/             # any folder of images
             "kind": _value("KIND", "masks, yolo, voc or labelme: what lies beside the images",
                 choices=("masks", "yolo", "voc", "labelme")),
             "folder": _value("FOLDER", "the data set; the images stay where they are"),
-            "--out": _value("FILE.json", "the JSON to write (default: "
-                "FOLDER/annotations/instances_train.json)"),
+            "--out": _value("FILE.json", "the JSON to write; of several splits the training set's, the others "
+                "are FILE_val.json, ... (default: FOLDER/annotations/instances_train.json, ...)"),
             "--part": _value("SUBFOLDER", "only images below this folder of FOLDER, such as images/train; "
                 "voc: or of a list of ImageSets, such as val",
                 default=""),
             "--category": _value("NAME", "masks: what the objects are called (default: object)",
                 default="object"),
+            "--split-parts": _switch("masks: parts of one value that do not touch are an object each, as in "
+                "black-and-white masks"),
         },
         examples="""
 botvision convert masks cells/ --category cell   # images/a.jpg, masks/a.png with a number for each cell
-botvision convert yolo cars/ --part images/train # images/train/a.jpg, labels/train/a.txt, data.yaml
-botvision convert voc VOC2012/ --part val        # JPEGImages/, Annotations/*.xml, ImageSets/Main/val.txt
+botvision convert yolo cars/                     # images/train/a.jpg, labels/train/a.txt, data.yaml
+botvision convert voc VOC2012/                   # JPEGImages/, Annotations/*.xml, ImageSets/Main/*.txt
 botvision convert labelme photos/                # a.jpg, a.json
 """,
     ),

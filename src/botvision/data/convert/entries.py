@@ -2,14 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from botvision.coco.annotations import NewFile
 from botvision.io.errors import DataError
-
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""What splits are called, and what we call them."""
 
 REACH, REACHED = 2, 0.01  # pixels, or a part of the side, that labels may reach beyond their image
 
@@ -53,15 +49,6 @@ def coco_files(
                 box = [left, top, right - left, bottom - top]
                 records.add(place[name], box, area, segmentation, crowd)
     return files
-
-
-def splits_of_folders(files: Sequence[str]) -> dict[str, list[str]]:
-    """Return the files by the folders called train, val(id) and test; one split "" where not all lie so."""
-    splits: dict[str, list[str]] = {}
-    for file in files:
-        folders = (SPLITS.get(folder.lower()) for folder in PurePosixPath(file).parts[:-1])
-        splits.setdefault(next((name for name in folders if name), ""), []).append(file)
-    return splits if len(splits) > 1 and "" not in splits else {"": list(files)}
 
 
 def clip(

@@ -5,6 +5,7 @@ train a Faster R-CNN.
 """
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -49,6 +50,7 @@ def to_coco(
     *,
     part: str = "",
     category: str = "object",
+    split_parts: bool = False,
     overwrite: bool = True,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -57,10 +59,12 @@ def to_coco(
     Args:
         kind: what lies beside the images.
         folder: the data set; the JSON's file names are relative to it.
-        out: the JSON to write; of several splits the others put their names before its suffix. None for
-            `annotations/instances_train.json` and so on below the folder.
+        out: the JSON to write; of several splits that of the training set, beside which the others put their
+            names before the suffix. A folder for `instances_train.json` and so on in it, None for the data
+            set's `annotations/`.
         part: only images below this folder of it, such as "images/train".
         category: the name of all instances of kind "masks".
+        split_parts: of kind "masks": parts of a value that do not touch are an instance each.
         overwrite: False refuses files that are there already.
         progress: called with what is being done, how many files are done and how many there are.
 
@@ -71,10 +75,10 @@ def to_coco(
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     readers: dict[FolderKind, Reader] = {
-        "masks": partial(masks.read, category=category), "yolo": yolo.read, "voc": voc.read,
-        "labelme": labelme.read,
+        "masks": partial(masks.read, category=category, split_parts=split_parts), "yolo": yolo.read,
+        "voc": voc.read, "labelme": labelme.read,
     }  # fmt: skip
-    labels = readers[kind](root, part, progress)
+    labels = readers[kind](root, os.path.normpath(part) if part else "", progress)
     files = _outputs(labels, root, None if out is None else Path(out))
     for path in files.values():
         if path.exists() and not overwrite:
@@ -88,10 +92,9 @@ def to_coco(
 
 def _outputs(labels: Labels, root: Path, out: Path | None) -> dict[str, Path]:
     """The file of each split: names under which `check` and training find them."""
-    if out is None:
-        return {split: root / "annotations" / f"instances_{split or 'train'}.json" for split in labels.splits}
+    out = root / "annotations" if out is None else out
+    if out == root / "annotations" or out.is_dir() or (len(labels.splits) > 1 and out.suffix != ".json"):
+        return {split: out / f"instances_{split or 'train'}.json" for split in labels.splits}
     first = "train" if "train" in labels.splits else next(iter(labels.splits))
-    return {
-        split: out if split == first else out.with_name(f"{out.stem}_{split}{out.suffix}")
-        for split in labels.splits
-    }
+    others = {split: out.with_name(f"{out.stem}_{split}{out.suffix}") for split in labels.splits}
+    return {**others, first: out}

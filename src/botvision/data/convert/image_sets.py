@@ -4,8 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from botvision.data.convert.entries import SPLITS, counted
+from botvision.data.convert.entries import counted
 from botvision.data.convert.image_index import ImageIndex, is_below
+from botvision.data.convert.splits import SPLITS
 from botvision.data.left_out import LeftOut
 from botvision.io.errors import DataError
 

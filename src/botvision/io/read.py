@@ -1,0 +1,36 @@
+"""Small files that people and programs write, as untrusted input: bounded, and never waited for."""
+
+import stat
+from pathlib import Path
+
+LARGEST_TEXT = 64 * 1024**2  # bytes; COCO files and weights are read elsewhere
+
+
+def check_regular(path: str | Path) -> int:
+    """Return the size in bytes of a regular file; a pipe would be waited for, a device has no end.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it is something else.
+    """
+    found = Path(path).stat()
+    if not stat.S_ISREG(found.st_mode):
+        kind = "is a folder, expected a file" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        raise ValueError(f"{path}: {kind}")
+    return found.st_size
+
+
+def read_text(path: str | Path, at_most: int = LARGEST_TEXT) -> str:
+    """Return the text of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: no regular file, one that is larger than so many bytes, or no text.
+    """
+    size = check_regular(path)
+    if size > at_most:
+        raise ValueError(f"{path}: {size:,} bytes, expected at most {at_most:,}")
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
