@@ -107,8 +107,8 @@ botvision check holiday/             # any folder of images
             "kind": _value("KIND", "masks, yolo, voc or labelme: what lies beside the images",
                 choices=("masks", "yolo", "voc", "labelme")),
             "folder": _value("FOLDER", "the data set; the images stay where they are"),
-            "--out": _value("FILE.json", "the JSON to write; of several splits the training set's, the others "
-                "are FILE_val.json, ... (default: FOLDER/annotations/instances_train.json, ...)"),
+            "--out": _value("FILE.json", "the JSON to write; of several splits the training set's, beside "
+                "FILE_val.json, ... (default: FOLDER/annotations/instances_train.json, ...)"),
             "--part": _value("SUBFOLDER", "only images below this folder of FOLDER, such as images/train; "
                 "voc: or of a list of ImageSets, such as val",
                 default=""),

@@ -120,12 +120,11 @@ def _detect(args: argparse.Namespace) -> int:
         score_threshold=args.score,
         max_detections=args.max_detections,
     )
-    out, pictures = Path(args.out), not args.no_pictures
+    out, pictures, shapes = Path(args.out), not args.no_pictures, Counter[str]()
     images = _images(args, predictor) if args.paths else _detection_samples(args, predictor)
     files, classes = images.files, [category.name for category in predictor.categories]
     drawn = DRAWN if args.score is None else args.score
     found = predictor.predict_files(files, keep_pictures=pictures, read=images.read or read_image)
-    shapes = Counter[str]()
     if args.write:
         found = labelme.write_labelme(found, out / labelme.FOLDER, files, classes, drawn, shapes)
     written = write_detections(

@@ -27,6 +27,7 @@ from botvision.io.files import write_json
 FOLDER = "labelme"
 _VERSION = "5.5.0"  # of LabelMe, whose form of masks this is
 _TOLERANCE = 0.75  # pixels; outlines go through the edges of pixels, half a pixel off a smooth one at most
+_KEPT = 0.8  # of the area, or all points are kept
 
 Points = npt.NDArray[np.float64]
 
@@ -104,11 +105,13 @@ def _shapes(mask: Masks) -> list[dict[str, Any]]:
 
 
 def _outline(ring: Points, size: tuple[int, ...]) -> Points:
-    """A ring with fewer points; the box around it, where these would lose it."""
+    """A ring with fewer points; whole, or as the box around it, where these would lose what is thin."""
     fewer = _simplified(ring)
-    flat = (fewer - 0.5).reshape(-1).tolist()
-    if len(fewer) >= 3 and rle_areas(polygons_to_rles([[flat]], (size[0], size[1])))[0]:
-        return fewer
+    rings = [fewer, ring] if len(fewer) >= 3 else [ring]
+    flat = [[(each - 0.5).reshape(-1).tolist()] for each in rings]
+    areas = rle_areas(polygons_to_rles(flat, (size[0], size[1])))
+    if areas[-1]:
+        return rings[0] if areas[0] >= _KEPT * areas[-1] else ring
     (left, top), (right, bottom) = ring.min(axis=0), ring.max(axis=0)
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 

@@ -29,8 +29,8 @@ class Labels:
 def splits_of_folders(files: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
     """Return files by the folder before or after the last one called images, and what was guessed.
 
-    That is `train` of `train/images/a.jpg` and of `images/train2017/a.jpg`; without one, any folder. Files outside such folders are
-    one split "" alone, and training data beside others.
+    That is `train` of `train/images/a.jpg` and of `images/train2017/a.jpg`; without one, any folder. Files
+    outside such folders are one split "" alone, and training data beside others.
     """
     splits: dict[str, list[str]] = {name: [] for name in ("", *SPLITS.values())}
     for file in files:
