@@ -156,9 +156,9 @@ def test_what_labelme_does_not_fill_is_left_out(root: Path) -> None:
     done = convert(root)
     assert done.categories == ["dog"]
     assert done.notes == [
-        "left out: 1 shape of type line, which has no area",
-        "left out: 2 shapes of type linestrip, which has no area",
-        "left out: 1 shape of type point, which has no area",
+        "left out: 1 shape of type line, which is not read",
+        "left out: 2 shapes of type linestrip, which is not read",
+        "left out: 1 shape of type point, which is not read",
         "left out: 2 shapes called __ignore__ or _background_",
     ]
 

@@ -270,13 +270,14 @@ def test_files_that_are_no_labels(root: Path) -> None:
     os.mkfifo(root / "Annotations" / "pipe.xml")
     (root / "Annotations" / "link.xml").symlink_to("/etc/hostname")
     (root / "JPEGImages" / "loop").symlink_to(root)
+    (root / "Annotations" / "itself.xml").symlink_to("itself.xml")
     done = convert(root)
     assert (done.images, done.annotations) == (1, 1)
     assert done.notes == [
         "left out: 3 files, hidden (Annotations/._a.xml, Annotations/.ipynb_checkpoints/a-checkpoint.xml, "
         "__MACOSX/Annotations/a.xml)",
         "left out: 1 file, a link out of the folder (Annotations/link.xml)",
-        "left out: 1 file, no regular file (Annotations/pipe.xml)",
+        "left out: 2 files, no regular file (Annotations/itself.xml, Annotations/pipe.xml)",
         "left out: 1 file, not Pascal VOC's (project.xml)",
     ]
 
@@ -339,7 +340,7 @@ def test_lists_of_image_sets_are_splits(listed: Path) -> None:
         done = to_coco("voc", listed, listed / "part.json", part=part)
         assert (names(listed / "part.json"), list(done.files)) == (expected, [part])
     with pytest.raises(
-        DataError, match=r"nothing: no such folder, nor a list in ImageSets/Main \(there are: train, val, tr"
+        DataError, match=r"nothing: no such folder, nor a list of ImageSets \(train, val, trainval\)"
     ):
         to_coco("voc", listed, listed / "part.json", part="nothing")
 

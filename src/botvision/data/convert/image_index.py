@@ -132,11 +132,12 @@ def _walk(root: Path) -> Iterator[tuple[str, str | None]]:
         for entry in entries:
             file, link = f"{folder}{entry.name}", entry.is_symlink()
             unseen = hidden or entry.name.startswith(".") or entry.name == "__MACOSX"
+            path = Path(entry.path)  # of links in a circle, an entry's own methods raise
             target = Path(os.path.realpath(entry.path)) if link else inside
             if not target.is_relative_to(inside):
                 yield file, "hidden" if unseen else _OUTSIDE
-            elif entry.is_dir():
+            elif path.is_dir():
                 if not link or (not linked and not here.is_relative_to(target)):
                     waiting.append((f"{file}/", unseen, linked or link))
             else:
-                yield file, "hidden" if unseen else None if entry.is_file() else "no regular file"
+                yield file, "hidden" if unseen else None if path.is_file() else "no regular file"

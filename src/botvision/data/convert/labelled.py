@@ -165,8 +165,8 @@ class Labelled(Generic[F]):
         lists = image_sets(self.root, self._index, files, self.left_out)
         if part and not (self.root / part).is_dir():
             if not lists.get(part):
-                there = f" (there are: {', '.join(lists)})" if lists else ""
-                raise DataError(f"{self.root / part}: no such folder, nor a list in ImageSets/Main{there}")
+                there = f", nor a list of ImageSets ({', '.join(lists)})" if lists else ""
+                raise DataError(f"{self.root / part}: no such folder{there}")
             return {part: lists[part]}, []
         chosen = [file for file in files if self._is_part(file, part)]
         if not chosen:

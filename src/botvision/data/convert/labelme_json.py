@@ -72,7 +72,7 @@ def read_labelme(path: Path) -> LabelMeFile:
             continue
         shape = _shape(value, label, kind, where)
         if shape is None:
-            left_out[f"of type {str(kind)[:30]}, which has no area"] += 1
+            left_out[f"of type {str(kind)[:30]}, which is not read"] += 1
             continue
         group = value.get("group_id")
         if not isinstance(group, int | str | None):
