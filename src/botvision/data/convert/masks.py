@@ -5,6 +5,7 @@ transparent are ground). Masks whose values are classes look the same and would 
 class: they are not what is meant. A photo that EXIF turns has the size of its mask, upright or as stored.
 """
 
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,10 @@ def read(
     images = [(split, file) for split, files in splits.items() for file in files]
     for split, file in reported(images, "converting", progress):
         path, upright = root / str(masks[file]), decode(root / file).whole
-        pixels = _mask_pixels(path)
-        _check_size(root / file, upright, path, pixels.shape, counts)
+        pixels = _mask_pixels(path, upright)
+        if pixels.shape != upright and pixels.shape != decode(root / file, upright=False).whole:
+            raise _misfit(path, pixels.shape, upright)
+        counts["turned"] += pixels.shape == upright and _fits_as_stored(root / file, upright)
         _check_edges(pixels, path)
         records[split].add_image(file, pixels.shape)
         _add_objects(pixels, split_parts, records[split], counts)
@@ -80,15 +83,8 @@ def _notes(counts: Counter[str]) -> list[str]:
     return notes
 
 
-def _check_size(
-    image: Path, upright: tuple[int, int], mask: Path, size: tuple[int, ...], counts: Counter[str]
-) -> None:
-    """Compare the size of a mask with its photo's, upright or as stored."""
-    if upright != size and decode(image, upright=False).whole != size:
-        raise DataError(
-            f"{mask}: {size[0]} x {size[1]} pixels, but its image has {upright[0]} x {upright[1]}"
-        )
-    counts["turned"] += upright == size and _fits_as_stored(image, size)
+def _misfit(mask: Path, size: tuple[int, ...], upright: tuple[int, int]) -> DataError:
+    return DataError(f"{mask}: {size[0]} x {size[1]} pixels, but its image has {upright[0]} x {upright[1]}")
 
 
 def _fits_as_stored(path: Path, size: tuple[int, ...]) -> bool:
@@ -101,27 +97,25 @@ def _fits_as_stored(path: Path, size: tuple[int, ...]) -> bool:
 
 
 def _add_objects(pixels: Pixels, split_parts: bool, records: NewFile, counts: Counter[str]) -> None:
-    parts = _parts(pixels)
-    _, first = np.unique(parts, return_index=True)
-    values = pixels.flat[first]
-    _, several = np.unique(values[values != 0], return_counts=True)
+    parts, values = _parts(pixels)
+    several = np.unique(values, return_counts=True)[1] > 1
     planes = parts if split_parts else pixels
     for value in np.unique(planes[planes != 0]).tolist():
         mask = torch.from_numpy(planes == value)[None]
         left, top, right, bottom = boxes_of(mask)[0].tolist()
         records.add(0, [left, top, right - left, bottom - top], int(mask.sum()), encode(mask)[0])
     counts["objects"] += len(several)
-    counts["several"] += 0 if split_parts else int((several > 1).sum())
+    counts["several"] += 0 if split_parts else int(several.sum())
 
 
-def _parts(pixels: Pixels) -> Pixels:
-    """Number the connected parts (8 neighbours) of equal values, from 1 on; 0 stays 0.
+def _parts(pixels: Pixels) -> tuple[Pixels, Pixels]:
+    """Number the connected parts (8 neighbours) of equal values, from 1 on; and the value of each part.
 
     Runs of each row are joined to those that they touch in the row below.
     """
     height, width = pixels.shape
     row = width + 2
-    flat = np.pad(pixels.astype(np.int64), ((0, 0), (1, 1))).ravel()
+    flat = np.pad(pixels, ((0, 0), (1, 1))).ravel()
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     kept = flat[edges] != 0
     starts, stops = edges[kept], np.append(edges[1:], flat.size)[kept]
@@ -138,10 +132,10 @@ def _parts(pixels: Pixels) -> Pixels:
         np.minimum.at(part, before[upper], least)
         np.minimum.at(part, before[lower], least)
         part = part[part]
-    numbers = np.unique(part, return_inverse=True)[1] + 1
-    out = np.zeros(flat.size, dtype=np.int64)
-    out[flat != 0] = np.repeat(numbers, stops - starts)
-    return out.reshape(height, row)[:, 1:-1]
+    first, numbers = np.unique(part, return_inverse=True)
+    out = np.zeros(flat.size, dtype=np.int32)
+    out[flat != 0] = np.repeat(numbers.astype(np.int32) + 1, stops - starts)
+    return out.reshape(height, row)[:, 1:-1], flat[starts[first]]
 
 
 def _check_edges(pixels: Pixels, path: Path) -> None:
@@ -167,18 +161,27 @@ def _check_edges(pixels: Pixels, path: Path) -> None:
         )
 
 
-def _mask_pixels(path: Path) -> Pixels:
-    """(H, W) of whole numbers as stored: a palette's indices, 16 bits unscaled; colours as one number."""
+def _mask_pixels(path: Path, upright: tuple[int, int]) -> Pixels:
+    """(H, W) of whole numbers as stored: a palette's indices, 16 bits unscaled; colours as one number.
+
+    Nothing of another size than the image's, upright or turned, is decoded.
+    """
     try:
-        with Image.open(path) as image:
-            frames, kind, mode = getattr(image, "n_frames", 1), image.format, image.mode
-            pixels = np.asarray(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                frames, mode, size = getattr(image, "n_frames", 1), image.mode, image.size[::-1]
+                if sorted(size) != sorted(upright):
+                    raise _misfit(path, size, upright)
+                if frames > 1:
+                    raise DataError(f"{path}: holds {frames} pictures, expected one mask")
+                if image.format == "JPEG":
+                    raise DataError(f"{path}: is JPEG, which changes a mask's values, expected PNG or TIFF")
+                pixels = np.asarray(image)
+    except DataError:
+        raise
     except Exception as error:  # decoders raise nearly every type
         raise DataError(f"{path}: cannot be read as an image ({text_of(error)})") from error
-    if frames > 1:
-        raise DataError(f"{path}: holds {frames} pictures, expected one mask")
-    if kind == "JPEG":
-        raise DataError(f"{path}: is JPEG, which changes the values of a mask, expected PNG or TIFF")
     if pixels.ndim == 3 and mode in ("RGB", "RGBA", "LA"):
         return _one_number(pixels, mode, path)
     if pixels.ndim != 2 or not (np.issubdtype(pixels.dtype, np.integer) or pixels.dtype == bool):

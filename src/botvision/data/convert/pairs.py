@@ -123,15 +123,17 @@ class Pairs:
                 file, link = f"{folder}{entry.name}", entry.is_symlink()
                 unseen = hidden or entry.name.startswith(".") or entry.name == "__MACOSX"
                 target = os.path.realpath(entry.path) if link else inside
+                path = Path(entry.path) if link else entry  # of links in a circle, an entry's methods raise
+                is_folder = path.is_dir()
                 if not is_below(target, inside):
                     self._refuse(file, "a link out of the folder", unseen)
-                elif link and entry.is_dir() and (linked or is_below(os.path.realpath(folder_path), target)):
+                elif link and is_folder and (linked or is_below(os.path.realpath(folder_path), target)):
                     self._refuse(file, "a link to a folder above it, or in another link", unseen)
-                elif entry.is_dir():
+                elif is_folder:
                     waiting.append((f"{file}/", unseen, linked or link))
                 elif unseen:
                     self._refuse(file, "hidden", unseen)
-                elif not entry.is_file():
+                elif not path.is_file():
                     self._refuse(file, "no regular file", unseen)
                 else:
                     yield file
