@@ -12,9 +12,16 @@ from PIL import Image
 from botvision.data.convert.folder import FolderKind, to_coco
 from botvision.io.errors import DataError
 from tests.data.convert.files import SIZE, picture, write
+from tests.data.convert.test_labelme import labels, shape
+from tests.data.convert.test_voc import thing, xml
 
 TEXT = b"nan|inf|-|1e400|{|&a |*a|<<: |\xff\xfe|\xef\xbb\xbf|\0|\n|: |- |? |---\n|\x1b[31m|!!python/name:a.b "
 PIECES = [*TEXT.split(b"|"), b"[" * 2000, b"9" * 5000]
+PIECES += [b"<", b"<part>", b"&x;", b"<!DOCTYPE a>", b"null", b"[]", b"true", b'"', b"\\ud800"]
+OWN: dict[FolderKind, list[str]] = {
+    "masks": ["masks"], "yolo": ["labels", "data.yaml"], "voc": ["xmls", "ImageSets/Main/train.txt"],
+    "labelme": ["json"],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +35,11 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = root / "masks" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask).save(path)
+        write(root / "xmls" / f"{name}.xml", xml(thing("c&amp;t"), thing("dog", 1, 1, 9, 9), file=path.name))
+        circle = shape("dog", kind="circle", points=[[9, 9], [9, 12]])
+        write(root / "json" / f"{name}.json", labels(shape(), circle))
+    write(root / "ImageSets" / "Main" / "train.txt", "train/a\nb\n")
+    write(root / "ImageSets" / "Main" / "val.txt", "c\n")
     write(root / "data.yaml", "path: .\ntrain: images/train\nval: [images/val]\nnames: {0: cat, 1: dog}\n")
     return root
 
@@ -55,14 +67,15 @@ def damage(path: Path, rng: random.Random) -> None:
         path.mkdir()
 
 
-@pytest.mark.parametrize("kind", ["yolo", "masks"])
+@pytest.mark.parametrize("kind", [*OWN])
 def test_a_damaged_folder_is_converted_or_refused(sound: Path, tmp_path: Path, kind: FolderKind) -> None:
     rng, refused = random.Random(7), []
     for number in range(100):
         root = tmp_path / str(number)
         shutil.copytree(sound, root)
-        own = root / ("masks" if kind == "masks" else "labels")
-        files = [*root.glob("images/*/*"), *2 * [*own.glob("*/*")], *4 * [root / "data.yaml"]]
+        folder, *others = OWN[kind]
+        files = [*root.glob("images/*/*"), *2 * [*root.glob(f"{folder}/*/*")]]
+        files += 4 * [root / other for other in others]
         damage(rng.choice(files), rng)
         try:
             to_coco(kind, root)

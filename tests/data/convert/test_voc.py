@@ -276,8 +276,8 @@ def test_files_that_are_no_labels(root: Path) -> None:
     assert done.notes == [
         "left out: 3 files, hidden (Annotations/._a.xml, Annotations/.ipynb_checkpoints/a-checkpoint.xml, "
         "__MACOSX/Annotations/a.xml)",
-        "left out: 1 file, a link out of the folder (Annotations/link.xml)",
         "left out: 2 files, no regular file (Annotations/itself.xml, Annotations/pipe.xml)",
+        "left out: 1 file, a link out of the folder (Annotations/link.xml)",
         "left out: 1 file, not Pascal VOC's (project.xml)",
     ]
 

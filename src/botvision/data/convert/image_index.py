@@ -1,18 +1,17 @@
 """Which image a label file describes: that of its own name, or the one that it names."""
 
-import os
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from botvision.data.convert.walk import OUTSIDE, is_below, walk
 from botvision.data.images import has_image_suffix
 from botvision.data.left_out import LeftOut
 from botvision.io.errors import DataError
 
 _LABEL_FOLDERS = frozenset({"annotations", "annotation", "annots", "labels", "label", "xml", "xmls", "json"})
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
-_OUTSIDE = "a link out of the folder"
 
 
 class ImageIndex:
@@ -29,11 +28,12 @@ class ImageIndex:
             suffix: of the label files.
             left_out: counts images and label files that are hidden, or must not be read.
         """
+        self._root = root
         files, images = list[str](), set[str]()
-        for file, reason in sorted(_walk(root), key=lambda each: each[0]):
+        for file, reason in sorted(walk(root), key=lambda each: each[0]):
             if reason is None:
                 (images.add if has_image_suffix(file) else files.append)(file)
-            elif has_image_suffix(file) or file.lower().endswith(suffix) or reason == _OUTSIDE:
+            elif has_image_suffix(file) or file.lower().endswith(suffix) or reason == OUTSIDE:
                 left_out.add(reason, file)
         self.files, self._others = images, files
         self._named: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -71,7 +71,9 @@ class ImageIndex:
         found = next((each for f in folders if (each := self._named.get((f, label)))), [])
         own = found if len(found) == 1 else [file for file in found if file in meant]
         if found and not own:
-            raise DataError(f"{' and '.join(found[:2])}: one label file, {label}, for both; which is meant?")
+            raise DataError(
+                f"{self._root / found[0]}: {label} may as well describe {found[1]}; which is meant?"
+            )
         without_suffix = [each for f in folders for each in self._named.get((f, base), [])]
         return next(iter([*own, *meant, *without_suffix]), None)
 
@@ -111,33 +113,3 @@ class ImageIndex:
             if folder != "." and str(PurePosixPath(folder).parent) == parent
         }
         return next((found[name] for name in _IMAGE_FOLDERS if name in found), None)
-
-
-def is_below(file: str, folder: str) -> bool:
-    """Return whether a path lies in a folder or below it; both are relative to the same."""
-    return folder == "." or file.startswith(f"{folder}/")
-
-
-def _walk(root: Path) -> Iterator[tuple[str, str | None]]:
-    """All files, and why one cannot be used; links to folders are followed once, lest they multiply."""
-    inside = Path(os.path.realpath(root))
-    waiting = [("", False, False)]
-    while waiting:
-        folder, hidden, linked = waiting.pop()
-        here = Path(os.path.realpath(root / folder))
-        try:
-            entries = list(os.scandir(root / folder))
-        except OSError as error:
-            raise DataError(f"{root / folder}: cannot be read ({error.strerror})") from error
-        for entry in entries:
-            file, link = f"{folder}{entry.name}", entry.is_symlink()
-            unseen = hidden or entry.name.startswith(".") or entry.name == "__MACOSX"
-            path = Path(entry.path)  # of links in a circle, an entry's own methods raise
-            target = Path(os.path.realpath(entry.path)) if link else inside
-            if not target.is_relative_to(inside):
-                yield file, "hidden" if unseen else _OUTSIDE
-            elif path.is_dir():
-                if not link or (not linked and not here.is_relative_to(target)):
-                    waiting.append((f"{file}/", unseen, linked or link))
-            else:
-                yield file, "hidden" if unseen else None if path.is_file() else "no regular file"

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from botvision.data.convert.entries import counted
-from botvision.data.convert.image_index import ImageIndex, is_below
+from botvision.data.convert.image_index import ImageIndex
 from botvision.data.convert.splits import SPLITS
+from botvision.data.convert.walk import is_below
 from botvision.data.left_out import LeftOut
 from botvision.io.errors import DataError
 
@@ -51,11 +52,12 @@ def image_sets(
 
 
 def splits_of_lists(
-    lists: dict[str, list[str]], chosen: Sequence[str], left_out: LeftOut
+    root: Path, lists: dict[str, list[str]], chosen: Sequence[str], left_out: LeftOut
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Return images by split, and what is to be said of it.
 
     Args:
+        root: the data set.
         lists: as `image_sets` returns them; trainval is the training set where train and val are missing.
         chosen: the images to take, of those that are listed.
         left_out: takes those that are not.
@@ -76,7 +78,7 @@ def splits_of_lists(
             left_out.add("in none of these lists of ImageSets", file)
     if not splits:
         missing = "; ".join(left_out.notes())
-        raise DataError(f"none of the images is in a list of ImageSets that is a split; {missing}")
+        raise DataError(f"{root}: none of the images is in a list of ImageSets that is a split; {missing}")
     said = ", ".join(f"{name} ({len(files):,})" for name, files in splits.items())
     notes = [f"lists of ImageSets, a file for each: {said}; --part takes one"]
     if several := sum(count > 1 for count in times.values()):

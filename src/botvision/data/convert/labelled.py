@@ -9,9 +9,10 @@ from typing import Generic, Protocol, TypeVar
 
 from botvision.data.cache import Progress, reported
 from botvision.data.convert.entries import Entry, Found, coco_files, counted
-from botvision.data.convert.image_index import ImageIndex, is_below
+from botvision.data.convert.image_index import ImageIndex
 from botvision.data.convert.image_sets import image_sets, splits_of_lists
 from botvision.data.convert.splits import Labels, splits_of_folders
+from botvision.data.convert.walk import is_below
 from botvision.data.detection_sources import read_annotated
 from botvision.data.images import decode
 from botvision.data.left_out import LeftOut
@@ -172,7 +173,7 @@ class Labelled(Generic[F]):
         if not chosen:
             raise DataError(f"{self.root / part}: no images with {self._form.suffix} files there")
         if lists:
-            return splits_of_lists(lists, chosen, self.left_out)
+            return splits_of_lists(self.root, lists, chosen, self.left_out)
         return ({"": chosen}, []) if part else splits_of_folders(chosen)
 
     def _is_part(self, file: str, part: str) -> bool:

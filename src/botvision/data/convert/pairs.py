@@ -7,11 +7,11 @@ Not used, and counted: hidden files, hidden folders and __MACOSX; links out of t
 regular file; images of other formats; labels without an image.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from botvision.data.convert.walk import HIDDEN, is_below, walk
 from botvision.data.images import has_image_suffix
 from botvision.data.left_out import LeftOut
 from botvision.io.errors import DataError
@@ -106,51 +106,21 @@ class Pairs:
         return next((name for name in reversed(_folders(file)) if name in ("images", self._beside)), "")
 
     def _usable(self) -> Iterator[str]:
-        """Regular files that are not hidden; counts the images among all others.
+        """Regular files that are not hidden; counts the images among all others."""
+        for file, reason in walk(self.root):
+            if reason is None:
+                yield file
+            else:
+                self._refuse(file, reason)
 
-        Links are followed, though none within a folder that is a link: they could multiply.
-        """
-        inside = os.path.realpath(self.root)
-        waiting = [("", False, False)]
-        while waiting:
-            folder, hidden, linked = waiting.pop()
-            folder_path = self.root / folder
-            try:
-                entries = sorted(os.scandir(folder_path), key=lambda entry: entry.name)
-            except OSError as error:
-                raise DataError(f"{folder_path}: cannot be read ({error.strerror})") from error
-            for entry in entries:
-                file, link = f"{folder}{entry.name}", entry.is_symlink()
-                unseen = hidden or entry.name.startswith(".") or entry.name == "__MACOSX"
-                target = os.path.realpath(entry.path) if link else inside
-                path = Path(entry.path) if link else entry  # of links in a circle, an entry's methods raise
-                is_folder = path.is_dir()
-                if not is_below(target, inside):
-                    self._refuse(file, "a link out of the folder", unseen)
-                elif link and is_folder and (linked or is_below(os.path.realpath(folder_path), target)):
-                    self._refuse(file, "a link to a folder above it, or in another link", unseen)
-                elif is_folder:
-                    waiting.append((f"{file}/", unseen, linked or link))
-                elif unseen:
-                    self._refuse(file, "hidden", unseen)
-                elif not path.is_file():
-                    self._refuse(file, "no regular file", unseen)
-                else:
-                    yield file
-
-    def _refuse(self, file: str, reason: str, hidden: bool) -> None:
+    def _refuse(self, file: str, reason: str) -> None:
+        hidden = reason == HIDDEN
         if not hidden:
             self._unusable[file] = reason
         # A link without a suffix may be a folder of images.
         looks = has_image_suffix(file) or (not hidden and not PurePosixPath(file).suffix)
         if looks and self._place(file) != self._beside:
             self._left_out.add(reason, file)
-
-
-def is_below(file: str, folder: str) -> bool:
-    """Return whether a path is a folder or lies below it; both are relative to the same, or absolute."""
-    folder = folder.rstrip("/")
-    return folder in ("", ".") or file == folder or file.startswith(f"{folder}/")
 
 
 def in_images(file: str) -> bool:

@@ -15,8 +15,9 @@ from pathlib import Path
 from botvision.coco.annotations import NewFile
 from botvision.coco.masks import polygons_to_rles, rle_areas
 from botvision.data.cache import Progress, reported
-from botvision.data.convert.pairs import Pairs, in_images, is_below
+from botvision.data.convert.pairs import Pairs, in_images
 from botvision.data.convert.splits import Labels, splits_of_folders
+from botvision.data.convert.walk import is_below
 from botvision.data.convert.yolo_yaml import Description, describe, read_text_file
 from botvision.data.images import read_image
 from botvision.data.left_out import LeftOut

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from botvision.data.convert.pairs import is_below
 from botvision.data.convert.splits import SPLITS
+from botvision.data.convert.walk import is_below
 from botvision.io.errors import DataError, text_of
 from botvision.io.read import read_text
 
