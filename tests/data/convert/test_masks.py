@@ -97,6 +97,19 @@ def test_parts_of_one_value_are_one_object_unless_asked(tmp_path: Path) -> None:
     assert sorted(each["bbox"] for each in objects)[0] == [4, 4, 13, 13]
 
 
+def test_masks_of_white_ground_and_of_ground_alone_are_noted(tmp_path: Path) -> None:
+    black = (255 * (discs(*THREE) == 0)).astype(np.uint8)
+    save_mask(tmp_path, black, "a.png")
+    save_mask(tmp_path, black, "b.png")
+    save_mask(tmp_path, black * 0, "c.png")
+    assert to_coco("masks", tmp_path).notes == [
+        "masks of ground alone, so without objects: 1 of 3",
+        "as large as its image: an object of 2 of 3 masks; is their ground another value than 0?",
+    ]
+    save_mask(tmp_path, 255 - black, "b.png")
+    assert not any("as large as" in note for note in to_coco("masks", tmp_path).notes)
+
+
 def test_parts_equal_a_flood_fill(tmp_path: Path) -> None:
     """Noise of three values, whose parts wind about; the plain way looks at one pixel after the other."""
     rng = np.random.default_rng(4)
@@ -198,7 +211,7 @@ def test_masks_of_photos_that_exif_turns(
     exif[0x0112] = 6
     for shape in (size, turned):
         root = tmp_path / str(shape)
-        save_mask(root, np.ones(shape, dtype=np.uint8))
+        save_mask(root, np.eye(*shape, dtype=np.uint8)[:, ::-1] * (np.arange(shape[1]) > 20).astype(np.uint8))
         (root / "images" / "a.png").unlink()
         Image.fromarray(np.zeros((*size, 3), dtype=np.uint8)).save(root / "images" / "a.jpg", exif=exif)
         done = to_coco("masks", root)

@@ -75,6 +75,13 @@ def _notes(counts: Counter[str]) -> list[str]:
             f"of several separate parts: {counts['several']:,} of {counts['objects']:,} objects, since each "
             "value of a mask is one object; --split-parts makes each part one"
         )
+    if counts["empty"]:
+        notes.append(f"masks of ground alone, so without objects: {counts['empty']:,} of {counts['masks']:,}")
+    if 2 * counts["whole"] > counts["masks"]:
+        notes.append(
+            f"as large as its image: an object of {counts['whole']:,} of {counts['masks']:,} masks; is their "
+            "ground another value than 0?"
+        )
     if counts["turned"]:
         notes.append(
             f"turned by EXIF, with a mask that fits both ways, so taken as upright: {counts['turned']:,} "
@@ -100,10 +107,13 @@ def _add_objects(pixels: Pixels, split_parts: bool, records: NewFile, counts: Co
     parts, values = _parts(pixels)
     several = np.unique(values, return_counts=True)[1] > 1
     planes = parts if split_parts else pixels
+    whole = False
     for value in np.unique(planes[planes != 0]).tolist():
         mask = torch.from_numpy(planes == value)[None]
         left, top, right, bottom = boxes_of(mask)[0].tolist()
         records.add(0, [left, top, right - left, bottom - top], int(mask.sum()), encode(mask)[0])
+        whole |= (right - left, bottom - top) == pixels.shape[::-1]
+    counts.update(masks=1, empty=int(not len(several)), whole=int(whole))
     counts["objects"] += len(several)
     counts["several"] += 0 if split_parts else int(several.sum())
 

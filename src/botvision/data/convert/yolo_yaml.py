@@ -117,13 +117,12 @@ def _read_yaml(path: Path, root: Path) -> Description | None:
 
 def _mapping(path: Path) -> dict[str, yaml.Node]:
     """The keys and nodes of a YAML file; none if it holds something else."""
+    text = read_text_file(path, _LARGEST)
     try:
-        root = yaml.compose(read_text_file(path, _LARGEST), yaml.SafeLoader)
+        root = yaml.compose(text, yaml.SafeLoader)
     except RecursionError:
         raise DataError(f"{path}: no YAML (nested too deeply)") from None
     except (yaml.YAMLError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path}: no YAML ({text_of(error)})") from error
     return _keys(root, str(path)) if isinstance(root, yaml.MappingNode) else {}
 
