@@ -46,11 +46,11 @@ THIRD_PARTY: dict[str, set[str]] = {
     "backbones": {"torch", "timm", "safetensors"},
     "detection": {"torch", "torchvision", "timm"},
     "coco": {"torch", "numpy", "hotcoco", "msgspec"},
-    "data": {"torch", "torchvision", "numpy", "PIL", "pillow_heif", "hotcoco", "yaml"},
+    "data": {"torch", "torchvision", "numpy", "PIL", "pillow_heif", "yaml"},
     "metrics": {"torch", "numpy"},
     "plots": {"matplotlib", "numpy", "PIL"},
     "training": {"torch", "torchvision", "timm", "PIL", "lightning", "yaml"},
-    "inference": {"torch", "torchvision", "numpy", "PIL"},
+    "inference": {"torch", "torchvision", "numpy", "PIL", "contourpy"},
     "studies": {"numpy", "matplotlib", "torch", "PIL", "jinja2"},
     "cli": {"torch", "yaml", "PIL"},
 }

@@ -36,7 +36,17 @@ if TYPE_CHECKING:
     from botvision.tables.models import ModelCost
 
 # Packages of botvision[train].
-EXTRA = {"lightning", "hotcoco", "jinja2", "matplotlib", "tensorboard", "yaml", "tqdm", "msgspec"}
+EXTRA = {
+    "lightning",
+    "hotcoco",
+    "jinja2",
+    "matplotlib",
+    "contourpy",
+    "tensorboard",
+    "yaml",
+    "tqdm",
+    "msgspec",
+}
 
 
 class Ended(KeyboardInterrupt):
@@ -186,23 +196,34 @@ def _data_config(root: str, overrides: Overrides) -> "DataConfig | DetectionData
 
 def _convert(args: argparse.Namespace, _: Overrides) -> int:
     _must_exist(args.folder, kind="folder")
-    out = Path(args.out or Path(args.folder) / "annotations" / "instances_train.json")
-    if out.exists():
-        raise ValueError(f"{out}: is there already; --out names another file")
-    from botvision.data.coco_folder import naming_key
-    from botvision.data.convert import to_coco
+    if args.out and Path(args.out).is_file():
+        raise ValueError(f"{args.out}: is there already; --out names another file")
+    from botvision.data.convert.folder import to_coco
     from botvision.io.progress import CountBar
 
     with CountBar() as bar:
-        done = to_coco(args.kind, args.folder, out, part=args.part, category=args.category, progress=bar)
+        done = to_coco(
+            args.kind, args.folder, args.out, part=args.part, category=args.category,
+            split_parts=args.split_parts, overwrite=False, progress=bar,
+        )  # fmt: skip
     print(f"{done.images} images with {done.annotations} objects of {len(done.categories)} categories")
-    if done.unlabelled:
-        print(f"note: {done.unlabelled} images have no label file: taken as images without objects")
-    key, trainable = naming_key(Path(args.folder), out, args.part)
-    where = f" --data.{key} {shlex.quote(str(out.resolve()))}" if key else ""
-    first = "" if trainable else "convert the training images, then "
-    print(f"\nwritten: {out}\nnext: {first}botvision check {shlex.quote(args.folder)}{where}")
+    for note in done.notes:
+        print(f"note: {note}")
+    print()
+    for path in done.files.values():
+        print(f"written: {path}")
+    print(f"next: {_check_command(args.folder, args.part, list(done.files.values()))}")
     return 0
+
+
+def _check_command(folder: str, part: str, files: list[Path]) -> str:
+    """The command that checks converted labels, and what must be done before."""
+    from botvision.data.coco_folder import naming_key
+
+    keys = [(*naming_key(Path(folder), path, part), path) for path in files]
+    named = {key: f" --data.{key} {shlex.quote(str(path.resolve()))}" for key, _, path in keys if key}
+    first = "" if any(trainable for _, trainable, _ in keys) else "convert the training images, then "
+    return f"{first}botvision check {shlex.quote(folder)}{''.join(named.values())}"
 
 
 def _train(args: argparse.Namespace, overrides: Overrides) -> int:

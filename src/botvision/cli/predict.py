@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ def predict(args: argparse.Namespace) -> int:
     from botvision.inference.predictor import find_model
 
     _, task = find_model(args.model)
-    for name in ("topk",) if task == "detect" else ("score", "max_detections", "truth"):
+    for name in ("topk",) if task == "detect" else ("score", "max_detections", "truth", "write"):
         if getattr(args, name) is not None:
             kind = "a detector" if task == "detect" else "a classifier"
             raise ValueError(f"--{name.replace('_', '-')}: {args.run} is {kind}, which has no such choice")
@@ -102,6 +103,7 @@ class _Images:
 
 def _detect(args: argparse.Namespace) -> int:
     from botvision.cli.inputs import Inputs
+    from botvision.inference import labelme
     from botvision.inference.detector import DetectionPredictor
     from botvision.inference.writers import (
         DRAWN,
@@ -121,11 +123,14 @@ def _detect(args: argparse.Namespace) -> int:
         score_threshold=args.score,
         max_detections=args.max_detections,
     )
-    out, pictures, inputs = Path(args.out), not args.no_pictures, Inputs(args.max_pixels)
+    out, pictures, shapes = Path(args.out), not args.no_pictures, Counter[str]()
+    inputs = Inputs(args.max_pixels)
     images = (_images if args.paths else _detection_samples)(args, predictor, inputs)
     files, classes = images.files, [category.name for category in predictor.categories]
     drawn = DRAWN if args.score is None else args.score
     found = predictor.predict_files(files, keep_pictures=pictures, read=images.read)
+    if args.write:
+        found = labelme.write_labelme(found, out / labelme.FOLDER, files, classes, drawn, shapes)
     written = write_detections(
         found, out, files, predictor.description, image_ids=images.ids, pictures=pictures, drawn=drawn
     )
@@ -144,11 +149,12 @@ def _detect(args: argparse.Namespace) -> int:
                 index = images.places[place]
                 truth, caption = images.data.truth(index), images.data.name_of(index)
                 pairs.append(SideBySide(each.picture, truth, each.found.above(drawn), caption))
-    names = [
-        str(out / RESULTS),
-        str(out / PREDICTIONS),
-        *([f"{out / PICTURES}/"] if pictures and read else []),
-    ]
+    names = [str(out / RESULTS), str(out / PREDICTIONS)]
+    if pictures and read:
+        names.append(f"{out / PICTURES}/")
+    if args.write and read:
+        names.append(f"{out / labelme.FOLDER}/")
+        _tell_shapes(shapes, drawn)
     if pairs:
         names.append(str(write_pairs(pairs, classes, out)))
     code = _end(len(files), read, "searched", inputs, names)
@@ -156,6 +162,15 @@ def _detect(args: argparse.Namespace) -> int:
         results, truth_file = shlex.quote(str(out / RESULTS)), shlex.quote(args.truth)
         print(f"next: botvision eval {results} --truth {truth_file}")
     return code
+
+
+def _tell_shapes(shapes: Counter[str], least: float) -> None:
+    """What LabelMe is given, and how."""
+    print(f"\nLabelMe: {shapes['objects']:,} objects with a score of at least {least:g}")
+    if count := shapes["with holes"]:
+        print(
+            f"note: {count:,} with holes, which a polygon cannot have: masks, as LabelMe 5.3 and later reads"
+        )
 
 
 def _images(args: argparse.Namespace, predictor: "DetectionPredictor", inputs: "Inputs") -> _Images:
