@@ -159,8 +159,7 @@ def _detect(args: argparse.Namespace) -> int:
         names.append(str(write_pairs(pairs, classes, out)))
     code = _end(len(files), read, "searched", inputs, names)
     if args.truth is not None and read:
-        results, truth_file = shlex.quote(str(out / RESULTS)), shlex.quote(args.truth)
-        print(f"next: botvision eval {results} --truth {truth_file}")
+        print(f"next: botvision eval {shlex.quote(str(out / RESULTS))} --truth {shlex.quote(args.truth)}")
     return code
 
 
