@@ -5,10 +5,10 @@ is imported when it is first used, so that the import takes milliseconds.
 """
 
 import importlib
-from typing import TYPE_CHECKING
 
 from botvision.registration import register_with_timm
 
+TYPE_CHECKING = False  # typing's: it takes longer to import than all else here
 if TYPE_CHECKING:
     from botvision.attention.layer import MHSA2d
     from botvision.backbones import cost

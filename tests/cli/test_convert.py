@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from botvision.cli import main as cli
+from tests.data.convert.files import picture, write
 from tests.terminal import complaint
 
 
@@ -59,7 +60,7 @@ def test_a_file_elsewhere_is_named_to_the_check(cells: Path, capsys: pytest.Capt
 def test_the_hint_names_no_key_that_is_not_needed(
     cells: Path, capsys: pytest.CaptureFixture[str], out: str, part: str, hint: str
 ) -> None:
-    for folder in ("images", "masks"):
+    for folder in ("images", "masks") if part else ():
         (cells / folder / "val").mkdir()
         (cells / folder / "2.png").rename(cells / folder / "val" / "2.png")
     words = ["convert", "masks", str(cells), "--out", str(cells / out), "--part", part]
@@ -85,3 +86,46 @@ def test_what_cannot_be_converted_is_one_line(cells: Path, capsys: pytest.Captur
     (cells / "masks" / "1.png").write_bytes(b"")
     assert "1.png" in complaint(capsys, "convert", "masks", str(cells))
     assert not (cells / "annotations").exists()
+
+
+def test_each_split_is_found_by_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, classes in (("train", "0123"), ("val", "012")):
+        for number, category in enumerate(classes):
+            picture(tmp_path / split / "images" / f"{number}.png")
+            write(tmp_path / split / "labels" / f"{number}.txt", f"{category} 0.5 0.5 0.4 0.4\n")
+    write(tmp_path / "data.yaml", "train: ../train/images\nval: ../val/images\nnames: [cat, dog, no, '1']\n")
+    assert cli.main(["convert", "yolo", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "7 images with 7 objects of 4 categories" in out
+    assert f"written: {tmp_path}/annotations/instances_train.json\n" in out
+    assert f"written: {tmp_path}/annotations/instances_val.json\n" in out
+    assert f"next: botvision check {tmp_path}\n" in out
+    assert cli.main(["check", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"\| train +\| +4 ", out)
+    assert re.search(r"\| val +\| +3 ", out)
+    assert re.search(r"\| no +\| +1 \| +1 \|", out)
+    elsewhere = tmp_path / "sub" / "mine.json"
+    assert cli.main(["convert", "yolo", str(tmp_path), "--out", str(elsewhere)]) == 0
+    out = capsys.readouterr().out
+    names = {"train": "mine.json", "val": "mine_val.json"}
+    keys = [f"--data.{split}_annotations {tmp_path}/sub/{name}" for split, name in names.items()]
+    assert f"next: botvision check {tmp_path} {' '.join(keys)}\n" in out
+    assert "mine.json: is there already" in complaint(
+        capsys, "convert", "yolo", str(tmp_path), "--out", str(elsewhere)
+    )
+
+
+def test_parts_of_a_mask_are_objects_on_request(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (cells / "masks").iterdir():
+        Image.fromarray(255 * (np.asarray(Image.open(path)) > 0).astype(np.uint8)).save(path)
+    convert = ["convert", "masks", str(cells), "--out", str(cells / "one.json")]
+    assert cli.main(convert) == 0
+    out = capsys.readouterr().out
+    assert "3 images with 3 objects" in out
+    assert "note: of several separate parts: 3 of 3 objects" in out
+    assert "--split-parts" in out
+    assert cli.main([*convert[:-1], str(cells / "all.json"), "--split-parts"]) == 0
+    out = capsys.readouterr().out
+    assert "3 images with 6 objects" in out
+    assert "note:" not in out

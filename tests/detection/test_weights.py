@@ -292,7 +292,8 @@ def test_folders_that_are_none(tmp_path):
     botvision.save_model(classifier(), tmp_path, "botnet14_nano", {"num_classes": 7}, task="classify")
     with pytest.raises(ValueError, match="a model of task 'classify', expected 'detect'"):
         load_detector(tmp_path)
-    (tmp_path / "model.json").write_text(json.dumps({"task": "detect", "name": "botnet14_nano"}))
+    description = {"task": "detect", "name": "botnet14_nano", "kwargs": {}}
+    (tmp_path / "model.json").write_text(json.dumps(description))
     with pytest.raises(ValueError, match="expected JSON that describes a detector"):
         load_detector(tmp_path)
 

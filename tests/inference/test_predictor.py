@@ -203,7 +203,7 @@ def test_from_run_names_what_is_missing(run_folder, tmp_path):
     path.write_text(json.dumps(description))
     with pytest.raises(ValueError, match=r"model\.json: lacks 'classes'"):
         Predictor.from_run(run_folder)
-    path.write_text(json.dumps(description | {"classes": ["a"], "image_size": 32}))
+    path.write_text(json.dumps(description | {"classes": ["a", "b", "c"], "image_size": 32}))
     with pytest.raises(
         ValueError, match=r"model\.json: image_size, mean, std or crop is not made of numbers"
     ):

@@ -237,7 +237,7 @@ def test_missing_or_broken_files_are_one_line(tmp_path):
     (tmp_path / "summary.json").write_text('{"model": ')
     with pytest.raises(ValueError, match=r"summary\.json: not valid JSON"):
         read_run(tmp_path)
-    with pytest.raises(ValueError, match=r"config\.yaml: not valid YAML"):
+    with pytest.raises(ValueError, match=r"config\.yaml: cannot be read as YAML"):
         read_run(write_run(tmp_path / "run", config="a: [1"))
 
 

@@ -212,7 +212,7 @@ def test_a_report_is_written_whatever_becomes_of_step_times_and_pictures(capsys,
         (
             "model.args.attn_drop: 0.1",
             "model.args.head: 2",
-            "argument 'head'; did you mean 'heads'",
+            "model.args.head: no argument .*; did you mean 'heads'",
         ),
         (
             "model.args.attn_drop: 0.1",

@@ -62,10 +62,9 @@ def test_a_dry_run_says_what_would_be_taken_and_takes_nothing(tmp_path, capsys):
     assert line == f"--reuse: {tmp_path / 'nowhere'}: no such folder"
 
 
-def test_a_folder_in_which_a_study_is_run_takes_nothing_over(tmp_path, capsys, monkeypatch):
+def test_a_folder_in_which_a_study_is_run_takes_nothing_over(tmp_path, capsys):
     first, second = plan_of(tmp_path / "first", TWO_SEEDS), plan_of(tmp_path / "second", TWO_SEEDS)
     run_all(first)
-    monkeypatch.setattr("botvision.studies.schedule.LOCK_SECONDS", 0.0)
     words = ["study", str(tmp_path / "second" / "tiny.yaml"), "--out", str(second.folder)]
     with locked(second.folder):
         line = complaint(capsys, *words, "--reuse", str(first.folder))

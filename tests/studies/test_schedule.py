@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from botvision.config.recipes import config_to_dict, with_absolute_paths
-from botvision.config.schema import ConfigError
+from botvision.io.lock import FolderInUseError
 from botvision.studies import schedule
 from botvision.studies.outcome import collect
 from botvision.studies.schedule import Slot, locked, run_study, slots_of
@@ -31,6 +31,7 @@ SLOTS = [Slot("CPU", {"OMP_NUM_THREADS": "1"})] * 2
 # Stands for botvision: `train` writes what a run has, `eval` its file, and calls.jsonl what it was told.
 STAND_IN = """
 import json, os, pathlib, shutil, sys, time
+from botvision.config.recipes import check_new_folder
 verb, *words = sys.argv[1:]
 here = pathlib.Path(__file__).parent
 folder = pathlib.Path(words[words.index("--out") + 1] if verb == "train" else words[0])
@@ -43,7 +44,9 @@ if (here / f"{folder.name}.fails").exists():
 if (here / f"{folder.name}.lasts").exists():
     time.sleep(60)
 if verb == "train":
-    folder.mkdir(exist_ok="--resume" in words)
+    if "--resume" not in words:
+        check_new_folder(folder)
+    folder.mkdir(exist_ok=True)
     shutil.copy(here / f"{folder.name}.yaml", folder / "config.yaml")
     (folder / "summary.json").write_text('{"train_seconds": 60, "top1": 0.5}')
 else:
@@ -176,10 +179,9 @@ def test_threads_are_the_files_whatever_the_number_of_jobs(tmp_path):
     assert {slot.name for slot in slots_of(on_cpu, None, ["0"])} == {"CPU"}
 
 
-def test_one_study_in_a_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(schedule, "LOCK_SECONDS", 0.1)
+def test_one_study_in_a_folder(tmp_path):
     folder, words = tmp_path / "out", rf"a study is being run here already \(process {os.getpid()}"
-    with locked(folder), pytest.raises(ConfigError, match=words), locked(folder):
+    with locked(folder), pytest.raises(FolderInUseError, match=words), locked(folder):
         pass
     with locked(tmp_path / "out"):
         pass

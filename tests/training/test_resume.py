@@ -15,8 +15,9 @@ from PIL import Image
 from botvision.backbones.weights import load_model
 from botvision.config.recipes import ConfigError, load_config, resumed_config
 from botvision.training import log, loop, run
-from botvision.training.checkpoint import read_state
-from tests.training.runs import assert_same_run, evaluate, tiny
+from botvision.training.checkpoint import read_checkpoint, read_state
+from botvision.training.evaluation import Evaluation
+from tests.training.runs import assert_same_run, tiny
 
 ROOT = Path(__file__).parents[2]
 
@@ -140,8 +141,11 @@ def test_an_extension_killed_before_its_first_checkpoint_goes_on(
     assert read_state(folder / "checkpoints" / "last.ckpt").step == 18
     assert not (folder / "summary.json").exists()  # a run that goes on must not pass for a finished one
     assert not (folder / "eval.json").exists()
-    with pytest.raises(ConfigError, match="the run is not finished"):
-        evaluate(folder)
+    unfinished = Evaluation(folder)
+    best = read_checkpoint(folder / "checkpoints" / "best.ckpt")["state"]
+    assert unfinished.measure().top1 == best.best_score
+    assert unfinished.note.endswith("weights of best.ckpt, after step 18 (3 of 4 epochs done)")
+    assert (folder / "eval-unfinished.json").is_file()
     for copy in (folder, alone):
         run.train(tiny(train__epochs=4), copy, resume=True, progress=False)
     assert read_state(folder / "checkpoints" / "last.ckpt").epoch == 4

@@ -32,6 +32,7 @@ from tests.training.runs import evaluate, tiny
 FOLDER = {
     "config.yaml", "versions.json", "metrics.csv", "steps.csv", "eval.json", "summary.json",
     "curves.png", "confusion.png", "predictions.npz", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+    "checkpoints/previous.ckpt",
     "model/model.safetensors", "model/model.json",
 }  # fmt: skip
 

@@ -5,7 +5,7 @@ import difflib
 import functools
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,61 @@ def unknown_model(name: str, others: Iterable[str]) -> ValueError:
     close = difflib.get_close_matches(name, sorted({*VARIANTS, *others}), n=4)
     hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(VARIANTS)} and timm's"
     return ValueError(f"unknown model {name!r}; {hint}")
+
+
+# Arguments of networks, ours and timm's, that describe what is built. No other is passed on from a file:
+# timm also takes some that name files to read, and unpickle, or places to fetch from.
+ARCHITECTURE = {
+    "img_size", "heads", "position", "convention", "c5_blocks", "c4_blocks", "c5_stride", "attn_drop",
+    "key_init", "kernel", "shortcut_act", "se", "stem", "num_classes", "in_chans", "features_only",
+    "out_indices", "output_stride", "global_pool", "layers", "cardinality", "base_width", "stem_width",
+    "stem_type", "stem_size", "stem_kernel_size", "replace_stem_pool", "block_reduce_first",
+    "down_kernel_size", "avg_down", "channels", "act_layer", "norm_layer", "aa_layer", "se_layer",
+    "attn_layer", "block_args", "drop_rate", "drop_path_rate", "drop_block_rate", "attn_drop_rate",
+    "proj_drop_rate", "pos_drop_rate", "patch_drop_rate", "zero_init_last", "patch_size", "embed_dim",
+    "depth", "depths", "dims", "num_heads", "head_dim", "window_size", "mlp_ratio", "qkv_bias",
+    "qk_norm", "proj_bias", "init_values", "class_token", "pos_embed", "no_embed_class", "reg_tokens",
+    "pre_norm", "final_norm", "fc_norm", "dynamic_img_size", "dynamic_img_pad", "strict_img_size",
+    "always_partition", "weight_init", "kernel_sizes", "ls_init_value", "head_init_scale",
+    "head_norm_first", "head_hidden_size", "conv_mlp", "conv_bias", "use_grn", "norm_eps",
+    "num_features", "fix_stem", "pad_type", "width_factor", "bottle_ratio", "group_size", "widths",
+    "channel_multiplier", "depth_multiplier", "growth_rate",
+}  # fmt: skip
+LARGEST_NUMBER, MOST_LAYERS = 2**20, 1000  # of a width or size, and of a depth
+DEPTHS = ("layers", "depth", "depths")
+
+
+def check_arguments(given: Mapping[str, object], where: str = "") -> None:
+    """Refuse arguments of a network that do not describe its architecture, or not in plain values.
+
+    Args:
+        given: from a file or a command line.
+        where: what stands before their names in the error.
+
+    Raises:
+        ValueError: one line with the first that cannot be passed on.
+    """
+    for name, value in given.items():
+        if name not in ARCHITECTURE and not (name == "pretrained" and isinstance(value, bool)):
+            close = difflib.get_close_matches(name, sorted(ARCHITECTURE), n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{where}{name}: no argument that describes a network's architecture{hint}")
+        most = MOST_LAYERS if name in DEPTHS else LARGEST_NUMBER
+        if not _is_plain(value, most):
+            raise ValueError(
+                f"{where}{name}: expected numbers up to {most:,}, names, true, false, null, or lists or "
+                f"mappings of these, got {str(value)[:60]}"
+            )
+
+
+def _is_plain(value: object, most: int) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _is_plain(part, most) for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(part, most) for part in value)
+    if isinstance(value, int | float):
+        return -most <= value <= most  # which NaN is not
+    return value is None or isinstance(value, str)
 
 
 def check_name(name: str) -> None:

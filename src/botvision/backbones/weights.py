@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+import torch
+from safetensors.torch import save
 from timm.layers.bottleneck_attn import BottleneckAttn
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from botvision.attention.position import PositionTables
 from botvision.backbones.block import AttentionConv2d
 from botvision.backbones.classes import ClassNames, match_classes
 from botvision.backbones.models import create_model
+from botvision.backbones.stored import read_description, read_weights, size_of
 from botvision.backbones.warm_start import (
     StartedBlock,
     WarmStart,
@@ -24,6 +25,7 @@ from botvision.backbones.warm_start import (
     start_as_convolutions,
     zero_last_norms,
 )
+from botvision.io.errors import text_of
 from botvision.io.files import replacing, write_text
 
 M = TypeVar("M", bound=nn.Module)
@@ -257,16 +259,47 @@ def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         ValueError: a missing or broken file, or weights that do not fit the description.
     """
     path = Path(folder) / DESCRIPTION_FILE
+    found = read_description(path)
+    kwargs = found["kwargs"] | {"pretrained": False}
+    return rebuild(path, lambda: create_model(found["name"], **kwargs)), found
+
+
+def rebuild(path: Path, build: Callable[[], M]) -> M:
+    """Build the network of a description and load the weights beside it, in eval mode.
+
+    Args:
+        path: of the description.
+        build: of the network; called on the meta device first, for one that is much larger than its weights
+            may not fit into memory.
+
+    Raises:
+        ValueError: one line with the file that is wrong.
+    """
+    weights = path.with_name(WEIGHTS_FILE)
+    held = size_of(weights)
     try:
-        description = json.loads(path.read_text())
-        name, kwargs = description["name"], dict(description["kwargs"])
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
-        raise ValueError(f"{path}: expected JSON with 'name' and 'kwargs' of a model") from None
-    model = create_model(name, **(kwargs | {"pretrained": False}))
-    load_weights(model, path.with_name(WEIGHTS_FILE), strict=True)
-    return model.eval(), description
+        try:
+            with torch.device("meta"):
+                planned = sum(value.nbytes for value in build().state_dict().values())
+        except (NotImplementedError, RuntimeError) as error:
+            if "meta" not in str(error):
+                raise
+            planned = 0  # some of timm's look at values while they are built
+        if planned > 8 * held + 2**20:  # the weights may be of 16 bits, and position tables of a small grid
+            raise ValueError(f"describes a network of {planned:,} bytes, and {WEIGHTS_FILE} has {held:,}")
+        model = build()
+    except (
+        TypeError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+    ) as e:
+        raise ValueError(f"{path}: {text_of(e)}") from None
+    load_weights(model, weights, strict=True)
+    return model.eval()
 
 
 def class_names(
@@ -303,12 +336,3 @@ def _adoptable_tables(model: nn.Module, stored: Mapping[str, Tensor]) -> set[str
             if module.kind == "absolute" or other.shape[0] % 2:  # a relative table has 2G-1 rows
                 names.add(f"{prefix}.{axis}")
     return names
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file by name. Raises ValueError that names a file which is none."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or "not a safetensors file"
-        raise ValueError(f"{path}: cannot be read as weights ({reason})") from None

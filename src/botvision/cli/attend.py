@@ -32,9 +32,9 @@ def attend(args: argparse.Namespace) -> int:
     from botvision.inference.predictor import Predictor, find_model
     from botvision.inference.writers import write_attention
 
-    _, task = find_model(args.run)
+    _, task = find_model(args.model)
     kind = DetectionPredictor if task == "detect" else Predictor
-    predictor = kind.from_run(args.run, device=args.device)
+    predictor = kind.from_run(args.model, device=args.device)
     try:
         layers = find_attention(predictor.model)
     except ValueError as error:

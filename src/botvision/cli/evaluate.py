@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from botvision.cli.output import warn
 from botvision.io.files import write_json
 from botvision.tables import evaluation as tables
 
@@ -19,6 +20,10 @@ def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str]) -> None
 
     of, run = Evaluation(args.run, args.split or "val", overrides), shlex.quote(args.run)
     if args.attention == "all":
+        if not of.finished:
+            raise ValueError(
+                f"{args.run}: the run is not finished; resume it first, or leave out --attention all"
+            )
         with CountBar() as bar:
             use = measure_use(of, bar)
         print(f"{tables.attention_table(use)}\n\n{use.sentence()}")
@@ -31,6 +36,8 @@ def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str]) -> None
             metrics = of.measure(bar)
         else:
             metrics, use = evaluate_replaced(of, replaced, bar)
+    if of.note:
+        warn(f"note: {of.note}")
     print(tables.metrics_tables(metrics))
     if use is not None:
         print(f"\n{tables.attention_line(use)}")

@@ -1,15 +1,18 @@
 """The command `botvision`: words to one of its commands, and what goes wrong in it to one line.
 
-Exit codes: 0 done; 2 something the user can put right, said in one line; 130 interrupted; 141 the reader of
-the output went away. torch and all behind it is imported inside the commands: `--help` answers at once.
+Exit codes: 0 done; 2 something the user can put right, said in one line; 130 interrupted, 143 ended by
+SIGTERM, 129 by SIGHUP; 141 the reader of the output went away. torch and all behind it is imported inside
+the commands: `--help` answers at once.
 """
 
 import argparse
 import contextlib
+import errno
 import io
 import json
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +36,35 @@ if TYPE_CHECKING:
     from botvision.tables.models import ModelCost
 
 # Packages of botvision[train].
-EXTRA = {"lightning", "hotcoco", "jinja2", "matplotlib", "tensorboard", "yaml", "tqdm", "msgspec"}
+EXTRA = {
+    "lightning",
+    "hotcoco",
+    "jinja2",
+    "matplotlib",
+    "contourpy",
+    "tensorboard",
+    "yaml",
+    "tqdm",
+    "msgspec",
+}
+
+
+class Ended(KeyboardInterrupt):
+    """The process was told to end.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def ended(number: int, _: object) -> None:
+    """Handle a signal: an exception in the command; the next one ends the process at once."""
+    signal.signal(number, signal.SIG_DFL)
+    raise Ended(number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt as stop:
-        return warn(f"interrupted{stop}", 130)
+        return _stopped(stop)
     except BrokenPipeError:
         # What is still buffered has no reader; without this Python would report it once more on its way out.
         with contextlib.suppress(OSError, ValueError):
@@ -67,9 +98,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return warn(f'{package} is not installed: pip install "botvision[train]"')
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        if debug or (isinstance(error, RuntimeError) and not lacks_memory(error)):
+        if debug or (isinstance(error, RuntimeError) and not (lacks_memory(error) or lost_worker(error))):
             raise
         return warn(one_line(error))
+
+
+def _stopped(stop: KeyboardInterrupt) -> int:
+    number = next((e.number for e in (stop, stop.__context__) if isinstance(e, Ended)), signal.SIGINT)
+    how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    return warn(f"{how}{'' if isinstance(stop, Ended) else stop}", 128 + number)
 
 
 def one_line(error: Exception) -> str:
@@ -78,7 +115,18 @@ def one_line(error: Exception) -> str:
         return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"
     if lacks_memory(error):
         return "out of memory; try a smaller batch (train: --train.batch_size) or smaller images"
+    if lost_worker(error):
+        return (
+            "a process that loads images was killed, most often for want of memory; "
+            "fewer data.num_workers need less"
+        )
     return str(error) or type(error).__name__
+
+
+def lost_worker(error: Exception) -> bool:
+    """Return whether a loader process has gone, or had no room in shared memory, as torch says it."""
+    words = ("DataLoader worker", "shared memory", "</torch_")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in words)
 
 
 def lacks_memory(error: Exception) -> bool:
@@ -148,33 +196,47 @@ def _data_config(root: str, overrides: Overrides) -> "DataConfig | DetectionData
 
 def _convert(args: argparse.Namespace, _: Overrides) -> int:
     _must_exist(args.folder, kind="folder")
-    out = Path(args.out or Path(args.folder) / "annotations" / "instances_train.json")
-    if out.exists():
-        raise ValueError(f"{out}: is there already; --out names another file")
-    from botvision.data.coco_folder import naming_key
-    from botvision.data.convert import to_coco
+    if args.out and Path(args.out).is_file():
+        raise ValueError(f"{args.out}: is there already; --out names another file")
+    from botvision.data.convert.folder import to_coco
     from botvision.io.progress import CountBar
 
     with CountBar() as bar:
-        done = to_coco(args.kind, args.folder, out, part=args.part, category=args.category, progress=bar)
+        done = to_coco(
+            args.kind, args.folder, args.out, part=args.part, category=args.category,
+            split_parts=args.split_parts, overwrite=False, progress=bar,
+        )  # fmt: skip
     print(f"{done.images} images with {done.annotations} objects of {len(done.categories)} categories")
-    if done.unlabelled:
-        print(f"note: {done.unlabelled} images have no label file: taken as images without objects")
-    key, trainable = naming_key(Path(args.folder), out, args.part)
-    where = f" --data.{key} {shlex.quote(str(out.resolve()))}" if key else ""
-    first = "" if trainable else "convert the training images, then "
-    print(f"\nwritten: {out}\nnext: {first}botvision check {shlex.quote(args.folder)}{where}")
+    for note in done.notes:
+        print(f"note: {note}")
+    print()
+    for path in done.files.values():
+        print(f"written: {path}")
+    print(f"next: {_check_command(args.folder, args.part, list(done.files.values()))}")
     return 0
 
 
+def _check_command(folder: str, part: str, files: list[Path]) -> str:
+    """The command that checks converted labels, and what must be done before."""
+    from botvision.data.coco_folder import naming_key
+
+    keys = [(*naming_key(Path(folder), path, part), path) for path in files]
+    named = {key: f" --data.{key} {shlex.quote(str(path.resolve()))}" for key, _, path in keys if key}
+    first = "" if any(trainable for _, trainable, _ in keys) else "convert the training images, then "
+    return f"{first}botvision check {shlex.quote(folder)}{''.join(named.values())}"
+
+
 def _train(args: argparse.Namespace, overrides: Overrides) -> int:
-    from botvision.backbones.variants import check_name
+    from botvision.backbones.variants import check_arguments, check_name
+    from botvision.config import recipes
     from botvision.config.recipes import build_config, check_new_folder, load_recipe, resumed_config
+    from botvision.io.lock import refuse_held
 
     if args.recipe is None and not (args.resume and args.out):
         raise UsageError("RECIPE is missing; only --resume with --out DIR goes without")
     config = None if args.recipe is None else build_config(load_recipe(args.recipe), overrides)
     out = Path(args.out or f"runs/{config.recipe}-s{config.train.seed}" if config else args.out)
+    refuse_held(out / recipes.LOCK, recipes.BEING_TRAINED)
     if args.resume or config is None:
         config = resumed_config(out, overrides, config.recipe if config else None)
     else:
@@ -184,14 +246,21 @@ def _train(args: argparse.Namespace, overrides: Overrides) -> int:
     if config.data.missing_root:
         raise ValueError(config.data.missing_root)
     check_name(config.model.name)
+    check_arguments(config.model.args, "model.args.")
+    again = f"to go on: botvision train --out {shlex.quote(str(out))} --resume"
     try:
         from botvision.training.run import train  # it takes seconds, the mistakes above do not wait for it
 
         train(config, out, resume=args.resume)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         begun = (out / "config.yaml").is_file()
-        again = f"to go on: botvision train --out {shlex.quote(str(out))} --resume"
-        raise KeyboardInterrupt(f"; {again if begun else 'nothing was written yet'}") from None
+        raise KeyboardInterrupt(f"; {again if begun else 'nothing was written yet'}") from stop
+    except (OSError, RuntimeError, MemoryError) as error:
+        known = isinstance(error, OSError) or lost_worker(error) or lacks_memory(error)
+        if not known or not (out / "config.yaml").is_file():
+            raise
+        room = "make room there; " if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise ValueError(f"{one_line(error)}; {room}{again}") from error
     from botvision.tables.runs import summary_table
 
     print(summary_table(json.loads((out / "summary.json").read_text(encoding="utf-8"))))
@@ -220,8 +289,10 @@ def _predict(args: argparse.Namespace, _: Overrides) -> int:
     for path in [*args.paths, *([args.truth] if args.truth else [])]:
         _must_exist(path)
     from botvision.cli.predict import predict
+    from botvision.cli.unfinished import model_of
 
-    return predict(args)
+    with model_of(args.run) as args.model:
+        return predict(args)
 
 
 def _attend(args: argparse.Namespace, _: Overrides) -> int:
@@ -229,8 +300,10 @@ def _attend(args: argparse.Namespace, _: Overrides) -> int:
     for path in args.images:
         _must_exist(path)
     from botvision.cli.attend import attend
+    from botvision.cli.unfinished import model_of
 
-    return attend(args)
+    with model_of(args.run) as args.model:
+        return attend(args)
 
 
 def _cost(args: argparse.Namespace, overrides: Overrides) -> int:

@@ -102,22 +102,26 @@ botvision check holiday/             # any folder of images
 """,
     ),
     "convert": Command(
-        "write labels of other tools as COCO JSON: instance masks, YOLO, Pascal VOC",
+        "write labels of other tools as COCO JSON: instance masks, YOLO, Pascal VOC, LabelMe",
         {
-            "kind": _value("KIND", "masks, yolo or voc: what lies beside the images",
-                choices=("masks", "yolo", "voc")),
+            "kind": _value("KIND", "masks, yolo, voc or labelme: what lies beside the images",
+                choices=("masks", "yolo", "voc", "labelme")),
             "folder": _value("FOLDER", "the data set; the images stay where they are"),
-            "--out": _value("FILE.json", "the JSON to write (default: "
-                "FOLDER/annotations/instances_train.json)"),
-            "--part": _value("SUBFOLDER", "only images below this folder of FOLDER, such as images/train",
+            "--out": _value("FILE.json", "the JSON to write; of several splits the training set's, beside "
+                "FILE_val.json, ... (default: FOLDER/annotations/instances_train.json, ...)"),
+            "--part": _value("SUBFOLDER", "only images below this folder of FOLDER, such as images/train; "
+                "voc: or of a list of ImageSets, such as val",
                 default=""),
             "--category": _value("NAME", "masks: what the objects are called (default: object)",
                 default="object"),
+            "--split-parts": _switch("masks: parts of one value that do not touch are an object each, as in "
+                "black-and-white masks"),
         },
         examples="""
 botvision convert masks cells/ --category cell   # images/a.jpg, masks/a.png with a number for each cell
-botvision convert yolo cars/ --part images/train # images/train/a.jpg, labels/train/a.txt, data.yaml
-botvision convert voc VOC2012/ --out voc.json    # JPEGImages/, Annotations/*.xml
+botvision convert yolo cars/                     # images/train/a.jpg, labels/train/a.txt, data.yaml
+botvision convert voc VOC2012/                   # JPEGImages/, Annotations/*.xml, ImageSets/Main/*.txt
+botvision convert labelme photos/                # a.jpg, a.json
 """,
     ),
     "train": Command(
@@ -179,6 +183,8 @@ botvision eval results.json --truth instances_val2017.json    # COCO results, wh
             "--max-detections": _number("N", "detector: most objects of an image (default: the run's)"),
             "--truth": _value("FILE.json", "detector: COCO file that has the images' ids; images that are "
                 "not in it are left out"),
+            "--write": _value("FORMAT", "detector: labelme, what is drawn as LabelMe's JSON in DIR/labelme/, "
+                "to be corrected by hand", choices=("labelme",)),
             "--batch": _number("N", "images a step (default: 32; a detector 4)"),
             "--device": DEVICE,
             "--max-pixels": _number("N", "refuse images of more pixels (default: 67108864)"),
@@ -190,6 +196,7 @@ botvision predict runs/first photo.jpg
 botvision predict runs/first photos/ more/cat.png --out labelled --topk 3
 botvision predict runs/first photos/ --no-pictures --device cuda
 botvision predict runs/shapes photos/ --score 0.3        # a detector: results.json for COCO's tools, too
+botvision predict runs/shapes photos/ --write labelme    # then: labelme photos/ --output predictions/labelme
 botvision predict runs/shapes val2017/ --truth annotations/instances_val2017.json --max-detections 300
 """,
     ),

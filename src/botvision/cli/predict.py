@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,8 @@ def predict(args: argparse.Namespace) -> int:
     """
     from botvision.inference.predictor import find_model
 
-    _, task = find_model(args.run)
-    for name in ("topk",) if task == "detect" else ("score", "max_detections", "truth"):
+    _, task = find_model(args.model)
+    for name in ("topk",) if task == "detect" else ("score", "max_detections", "truth", "write"):
         if getattr(args, name) is not None:
             kind = "a detector" if task == "detect" else "a classifier"
             raise ValueError(f"--{name.replace('_', '-')}: {args.run} is {kind}, which has no such choice")
@@ -46,7 +47,7 @@ def _classify(args: argparse.Namespace) -> int:
     from botvision.inference.predictor import Predictor
     from botvision.inference.writers import PICTURES, PREDICTIONS, write_predictions, write_sheet
 
-    predictor = Predictor.from_run(args.run, device=args.device, batch_size=args.batch or CLASSIFIER_BATCH)
+    predictor = Predictor.from_run(args.model, device=args.device, batch_size=args.batch or CLASSIFIER_BATCH)
     try:
         predictor.require_labels_of_images()
     except ValueError as error:
@@ -102,6 +103,7 @@ class _Images:
 
 def _detect(args: argparse.Namespace) -> int:
     from botvision.cli.inputs import Inputs
+    from botvision.inference import labelme
     from botvision.inference.detector import DetectionPredictor
     from botvision.inference.writers import (
         DRAWN,
@@ -115,17 +117,20 @@ def _detect(args: argparse.Namespace) -> int:
     from botvision.plots.overlay import SideBySide
 
     predictor = DetectionPredictor.from_run(
-        args.run,
+        args.model,
         device=args.device,
         batch_size=args.batch or DETECTOR_BATCH,
         score_threshold=args.score,
         max_detections=args.max_detections,
     )
-    out, pictures, inputs = Path(args.out), not args.no_pictures, Inputs(args.max_pixels)
+    out, pictures, shapes = Path(args.out), not args.no_pictures, Counter[str]()
+    inputs = Inputs(args.max_pixels)
     images = (_images if args.paths else _detection_samples)(args, predictor, inputs)
     files, classes = images.files, [category.name for category in predictor.categories]
     drawn = DRAWN if args.score is None else args.score
     found = predictor.predict_files(files, keep_pictures=pictures, read=images.read)
+    if args.write:
+        found = labelme.write_labelme(found, out / labelme.FOLDER, files, classes, drawn, shapes)
     written = write_detections(
         found, out, files, predictor.description, image_ids=images.ids, pictures=pictures, drawn=drawn
     )
@@ -144,18 +149,27 @@ def _detect(args: argparse.Namespace) -> int:
                 index = images.places[place]
                 truth, caption = images.data.truth(index), images.data.name_of(index)
                 pairs.append(SideBySide(each.picture, truth, each.found.above(drawn), caption))
-    names = [
-        str(out / RESULTS),
-        str(out / PREDICTIONS),
-        *([f"{out / PICTURES}/"] if pictures and read else []),
-    ]
+    names = [str(out / RESULTS), str(out / PREDICTIONS)]
+    if pictures and read:
+        names.append(f"{out / PICTURES}/")
+    if args.write and read:
+        names.append(f"{out / labelme.FOLDER}/")
+        _tell_shapes(shapes, drawn)
     if pairs:
         names.append(str(write_pairs(pairs, classes, out)))
     code = _end(len(files), read, "searched", inputs, names)
     if args.truth is not None and read:
-        results, truth_file = shlex.quote(str(out / RESULTS)), shlex.quote(args.truth)
-        print(f"next: botvision eval {results} --truth {truth_file}")
+        print(f"next: botvision eval {shlex.quote(str(out / RESULTS))} --truth {shlex.quote(args.truth)}")
     return code
+
+
+def _tell_shapes(shapes: Counter[str], least: float) -> None:
+    """What LabelMe is given, and how."""
+    print(f"\nLabelMe: {shapes['objects']:,} objects with a score of at least {least:g}")
+    if count := shapes["with holes"]:
+        print(
+            f"note: {count:,} with holes, which a polygon cannot have: masks, as LabelMe 5.3 and later reads"
+        )
 
 
 def _images(args: argparse.Namespace, predictor: "DetectionPredictor", inputs: "Inputs") -> _Images:

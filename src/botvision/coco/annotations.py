@@ -240,7 +240,9 @@ class NewFile:
         record = {"id": len(self.images) + 1, "file_name": file, "height": size[0], "width": size[1]}
         self.images.append(record)
 
-    def add(self, category: int, box: list[float], area: float, segmentation: object = None) -> None:
+    def add(
+        self, category: int, box: list[float], area: float, segmentation: object = None, crowd: bool = False
+    ) -> None:
         """Add an instance of the latest image; category 0 is the first, `box` is x, y, width, height."""
         record: dict[str, Any] = {
             "id": len(self.annotations) + 1,
@@ -248,7 +250,7 @@ class NewFile:
             "category_id": category + 1,
             "bbox": box,
             "area": area,
-            "iscrowd": 0,
+            "iscrowd": int(crowd),
         }
         if segmentation is not None:
             record["segmentation"] = segmentation

@@ -27,10 +27,14 @@ def _are_edges(distances: tuple[float, ...]) -> bool:
 Edges = Annotated[
     tuple[float, ...], Rule(f"two or more ascending edges within {NEAREST}..{FARTHEST}", _are_edges)
 ]
-Size = Annotated[
-    int | tuple[int, int],
-    Rule("at least 1 pixel a side", lambda size: min(size if isinstance(size, tuple) else (size,)) >= 1),
-]
+LARGEST_SIDE = 8192  # pixels of a network's input: more would be a mistake, and fill any memory
+
+
+def _is_size(size: int | tuple[int, int]) -> bool:
+    return all(1 <= side <= LARGEST_SIDE for side in (size if isinstance(size, tuple) else (size,)))
+
+
+Size = Annotated[int | tuple[int, int], Rule(f"1 to {LARGEST_SIDE} pixels a side", _is_size)]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from botvision.config.schema import Count, Fraction, Positive, Rule, Section, Share
+from botvision.config.schema import Fraction, Positive, Rule, Section, Share
 
 Neck = Literal["fpn", "c5"]
 Heads = Literal["v2", "light"]
@@ -57,7 +57,7 @@ class DetectorOptions(Section):
     frozen_stages: Annotated[int, Rule("0..5", lambda n: 0 <= n <= 5)] = 0
     channels: Positive = 256
     box_channels: Positive = 1024
-    mask_convs: Count = 4
+    mask_convs: Annotated[int, Rule("0..100", lambda n: 0 <= n <= 100)] = 4
     anchor_sizes: Numbers | None = None
     aspect_ratios: Numbers = (0.5, 1.0, 2.0)
     rpn_pre_nms_train: Positive = 2000

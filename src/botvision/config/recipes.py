@@ -11,12 +11,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from botvision.config.run import CONFIGS, AnyRunConfig
 from botvision.config.schema import ConfigError, Text, build, nearest
+from botvision.io import yaml
 
 OURS = Path(str(resources.files("botvision"))) / "recipes"
+LOCK, BEING_TRAINED = "run.lock", "a run is being trained"  # the lock's file in a run folder, and its reason
+# What a training that ended before config.yaml made its folder a run may have left.
+BEFORE_A_RUN = (LOCK, "versions.json", "warm_start.txt")
 
 
 def recipe_names() -> list[str]:
@@ -122,8 +124,12 @@ def check_new_folder(folder: Path) -> None:
     """Refuse a folder for a new run that holds a run or anything else. Raises ConfigError."""
     if (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder} already holds a run: resume it, or choose another folder")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(not _is_left(path) for path in folder.iterdir())):
         raise ConfigError(f"{folder}: expected a new or empty folder for the run")
+
+
+def _is_left(path: Path) -> bool:
+    return path.name in BEFORE_A_RUN or (path.name.startswith(".") and path.suffix == ".tmp")
 
 
 def config_to_dict(config: AnyRunConfig) -> dict[str, Any]:
@@ -154,31 +160,13 @@ def value_at(values: Any, dotted: str) -> object:  # noqa: ANN401
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping. Raises ConfigError, naming the file: none, or a key given twice."""
+    """Read a YAML mapping. Raises ConfigError, naming the file, like `botvision.io.yaml.read_yaml`."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)  # a SafeLoader
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(values).__name__}")
-    return values
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's own rule, which PyYAML does not enforce: a key given twice is an error, not a silent choice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            line = f"line {key.start_mark.line + 1}"
-            if not isinstance(key, yaml.ScalarNode):
-                raise ConfigError(f"{line}: expected a name as key, got a list or mapping")
-            if key.value in seen:
-                raise ConfigError(f"{line}: key {key.value!r} is given twice")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return yaml.read_yaml(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _find_recipe(name: str, beside: Path | None) -> Path:
@@ -186,7 +174,8 @@ def _find_recipe(name: str, beside: Path | None) -> Path:
     if name.endswith((".yaml", ".yml")):
         path = ((beside or Path()) / name).resolve()
         if not path.is_file():
-            raise ConfigError(f"{name}: no such recipe file")
+            found = "no regular file" if path.exists() and not path.is_dir() else "no such recipe file"
+            raise ConfigError(f"{name}: {found}")
         return path
     for folder in (*([beside] if beside else []), OURS):
         path = (folder / f"{name}.yaml").resolve()

@@ -68,11 +68,11 @@ def nearest(key: str, known: list[str]) -> str:
 
 def parse_value(text: str, key: str) -> Any:  # noqa: ANN401
     """Return what a text says as YAML. Raises ConfigError, naming the key, where it is none."""
-    import yaml
+    from botvision.io.yaml import parse_yaml
 
     try:
-        return yaml.safe_load(str(text))
-    except yaml.YAMLError:
+        return parse_yaml(str(text))
+    except ValueError:
         raise ConfigError(f"{key}: cannot be read: {str(text)!r}") from None
 
 
@@ -181,8 +181,11 @@ def _number(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, str) and "e" in value.lower():
         with contextlib.suppress(ValueError):
             value = float(value)
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if fits else NO_MATCH
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return NO_MATCH
+    with contextlib.suppress(OverflowError):  # a whole number of more than 308 digits
+        return float(value) if math.isfinite(value) else NO_MATCH
+    return NO_MATCH
 
 
 def _without_text(value: Any, key: str) -> Any:  # noqa: ANN401

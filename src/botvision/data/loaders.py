@@ -6,6 +6,7 @@ difference how many there are.
 """
 
 import os
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -133,6 +134,12 @@ class Loader(DataLoader[Any]):
         return iter(self)
 
 
+def _leave_signals_to_parent(_: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the one that trains ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _as_is(batch: Any) -> Any:  # noqa: ANN401  the data set's batches are finished; there is nothing to collate
     return batch
 
@@ -192,4 +199,5 @@ def build_loader(
         pin_memory=pin_memory and not dataset.placed,
         generator=torch.Generator(),  # or every pass would draw a base seed from the global one
         persistent_workers=num_workers > 0,
+        worker_init_fn=_leave_signals_to_parent,
     )

@@ -1,16 +1,14 @@
 """Detectors in and out: warm starts of the backbone with a report, folders that rebuild a detector."""
 
-import json
-import pickle
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from botvision.backbones.classes import ClassNames
+from botvision.backbones.stored import check_finite, read_description, read_torch, read_weights
 from botvision.backbones.warm_start import WarmStart, chosen_start
 from botvision.backbones.weights import (
     DESCRIPTION_FILE,
@@ -18,11 +16,12 @@ from botvision.backbones.weights import (
     LoadReport,
     class_names,
     load_weights,
-    read_weights,
+    rebuild,
     replaced_convolutions,
     save_model,
 )
 from botvision.config.detector import DetectorOptions
+from botvision.config.schema import build
 from botvision.detection.mask_rcnn import FasterRCNN, mask_rcnn
 from botvision.detection.norms import after_attention
 
@@ -161,27 +160,26 @@ def load_detector(folder: str | Path, **changes: Any) -> tuple[FasterRCNN, dict[
         ValueError: a missing or broken file, another task's model, or weights that do not fit.
     """
     path = Path(folder) / DESCRIPTION_FILE
+    found = read_description(path)
+    if found.get("task") != TASK:
+        raise ValueError(f"{path}: a model of task {found.get('task')!r}, expected {TASK!r}")
+    missing = [key for key in ("classes", "image_size", "mean", "std", "detector") if key not in found]
+    if missing:
+        raise ValueError(f"{path}: lacks {missing[0]!r}, expected JSON that describes a detector")
     try:
-        description = json.loads(path.read_text())
-        task = description["task"]
-        if task != TASK:
-            raise ValueError(f"{path}: a model of task {task!r}, expected {TASK!r}")
-        frame = description["image_size"]
-        arguments: dict[str, Any] = {
-            "backbone_args": {**description["kwargs"], "pretrained": False},
-            "image_size": tuple(frame) if isinstance(frame, list) else frame,
-            "mean": tuple(description["mean"]),
-            "std": tuple(description["std"]),
-        }
-        name, classes = description["name"], description["classes"]
-        options = DetectorOptions(**description["detector"])
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        raise ValueError(f"{path}: expected JSON that describes a detector") from None
-    model = mask_rcnn(name, len(classes), options, **(arguments | changes))
-    load_weights(model, path.with_name(WEIGHTS_FILE), strict=True)
-    return model.eval(), description
+        options = build(DetectorOptions, found["detector"], "detector.")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    frame = found["image_size"]
+    arguments: dict[str, Any] = {
+        "backbone_args": {**found["kwargs"], "pretrained": False},
+        "image_size": tuple(frame) if isinstance(frame, list) else frame,
+        "mean": tuple(found["mean"]),
+        "std": tuple(found["std"]),
+        **changes,
+    }
+    make = partial(mask_rcnn, found["name"], len(found["classes"]), options, **arguments)
+    return rebuild(path, make), found
 
 
 def _tensors(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
@@ -225,17 +223,15 @@ def _read(path: Path) -> dict[str, Tensor]:
     path = _file_of(path)
     if path.suffix not in (".pth", ".pt", ".bin", ".tar"):
         return read_weights(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read as weights ({error.strerror})") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile):
-        raise ValueError(f"{path}: cannot be read as weights (expected tensors by name)") from None
+    content = read_torch(path, "weights")
     for key in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise ValueError(f"{path}: cannot be read as weights (expected tensors by name)")
+    check_finite(content, str(path))
     return {name.removeprefix("module."): value for name, value in content.items()}
 
 

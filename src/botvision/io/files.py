@@ -6,7 +6,6 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from botvision.io.errors import DataError
 
@@ -30,7 +29,8 @@ def require_regular(path: str | os.PathLike[str], name: str | None = None) -> No
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which takes its place when the block ends without an error.
 
-    Folders are made. After an error the temporary file is gone and `path` is what it was.
+    Folders are made. After an error the temporary file is gone and `path` is what it was; an error of the
+    file system, such as a full disk, names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +39,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -57,17 +61,20 @@ def write_json(path: str | Path, values: object) -> None:
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds.
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of `replacing`, in a folder, of processes that are no more."""
+    for path in folder.glob(".*.tmp"):
+        number = path.name.split(".")[-2]
+        if number.isdigit() and (int(number) == os.getpid() or not process_lives(int(number))):
+            path.unlink(missing_ok=True)
 
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is not JSON, or holds something else.
-    """
+
+def process_lives(number: int) -> bool:
+    """Return whether there is a process of that number on this computer."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected an object, found {type(found).__name__}")
-    return found
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True

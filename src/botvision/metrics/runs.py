@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from botvision.io.errors import text_of
-from botvision.io.files import read_object
+from botvision.io.read import read_object
 
 # What is compared, by task: names in summary.json, fractions 0..1. The first one every run has; a detector
 # without masks has no mask_*, and side_accuracy is that of data with left and right as classes of their own.
@@ -159,14 +158,11 @@ def different_versions(runs: Iterable[Run]) -> Iterator[str]:
 
 def _settings(path: Path) -> dict[str, str]:
     """Flatten a configuration to dotted keys, without those that do not change what is learned."""
-    import yaml  # comes with timm's model hub client; not needed to import this module
+    from botvision.io.yaml import read_yaml  # PyYAML is not needed to import this module
 
     if not path.is_file():
         return {}
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML ({text_of(error)})") from None
+    config = read_yaml(path)
     flat: dict[str, str] = {}
 
     def walk(node: object, key: str) -> None:

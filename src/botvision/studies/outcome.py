@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from botvision.config.recipes import config_to_dict, load_config, value_at
-from botvision.io.files import read_object
+from botvision.io.read import read_object
 from botvision.metrics.attention_use import AttentionUse
 from botvision.metrics.runs import MAY_LACK, Run, different_versions, read_run
 from botvision.studies.plan import INCIDENTAL, Plan, PlannedRun, as_text, shown

@@ -4,10 +4,8 @@ What is finished is not touched, what was begun goes on from its last checkpoint
 not stop the others. The processes die with this one, and whatever lives holds the folder's lock.
 """
 
-import contextlib
 import ctypes
 import dataclasses
-import fcntl
 import os
 import shutil
 import signal
@@ -15,20 +13,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from botvision.coco.sides import side_twins
 from botvision.config.recipes import load_config, with_absolute_paths
 from botvision.config.schema import ConfigError
+from botvision.io import lock
 from botvision.metrics.bootstrap import SIDES
 from botvision.studies.plan import Plan, PlannedRun, State, duration, estimate, shown
 
 POLL_SECONDS, SHOW_SECONDS = 0.2, 2.0
-LOCK_SECONDS = 10.0  # processes of a study that was killed need a moment to end
 GRACE_SECONDS = 10.0
-# What `train` may have written into a folder when it was killed before config.yaml made it a run.
-BEFORE_A_RUN = {"versions.json", "warm_start.txt"}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 COMMAND = (sys.executable, "-m", "botvision")  # botvision itself, whatever it is called here
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -106,9 +103,9 @@ def rehearse(plan: Plan, states: Mapping[str, State]) -> None:
         run = next((run for run in plan.of_arm(arm) if states[run.name] != "finished"), None)
         if run is None:
             continue
-        task = task_of(run.config)
         key = repr({**dataclasses.asdict(run.config.data), "image_size": None})  # of the same images
         try:
+            task = task_of(run.config)
             if key not in opened:
                 opened[key] = task.open()
             with torch.device("meta"):
@@ -125,39 +122,16 @@ def rehearse(plan: Plan, states: Mapping[str, State]) -> None:
                 raise ConfigError(f"attention.arm: {arm}: {error}") from None
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[int]:
-    """Keep a second study out of a folder; yield the open lock, for processes that inherit it.
-
-    Raises:
-        ConfigError: another study, or a process that one left behind, works there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "study.lock").open("a+") as file:
-        until = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > until:
-                    file.seek(0)
-                    who = file.read().strip() or "unknown"
-                    raise ConfigError(
-                        f"{folder}: a study is being run here already (process {who}, or one that it started)"
-                    ) from None
-                time.sleep(POLL_SECONDS)
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield file.fileno()
+def locked(folder: Path) -> AbstractContextManager[int]:
+    """Keep a second study out of a folder, see `botvision.io.lock.locked`."""
+    return lock.locked(folder / "study.lock", "a study is being run")
 
 
 class _Job:
     """One run on its way: training first, then each measurement that is not there yet."""
 
-    def __init__(self, run: PlannedRun, state: State, slot: Slot, lock: int) -> None:
-        self.run, self.slot, self._lock = run, slot, lock
+    def __init__(self, run: PlannedRun, state: State, slot: Slot, held: int) -> None:
+        self.run, self.slot, self._lock = run, slot, held
         self.failure: Failure | None = None
         self._commands = self._steps(state)
         self._process: subprocess.Popen[bytes] | None = None
@@ -191,8 +165,6 @@ class _Job:
             self._process.wait()
 
     def _steps(self, state: State) -> Iterator[list[str]]:
-        if state == "new":
-            _clear(self.run.folder)
         if state != "finished":
             yield self.run.training(resume=state == "begun")
         for wanted in self.run.unmeasured():
@@ -231,7 +203,7 @@ def run_study(
         KeyboardInterrupt: after the processes have ended.
     """
     begins = {"new": "begins", "begun": "goes on", "finished": "is measured elsewhere"}
-    with locked(plan.folder) as lock:
+    with locked(plan.folder) as held:
         states = plan.states()
         waiting = [run for run in plan.runs if states[run.name] != "finished" or run.unmeasured()]
         done = len(plan.runs) - len(waiting)
@@ -242,7 +214,7 @@ def run_study(
                 while free and waiting:
                     run = waiting.pop(0)
                     tell(f"{run.name}: {begins[states[run.name]]}, output in {run.log}")
-                    active.append(_Job(run, states[run.name], free.pop(0), lock))
+                    active.append(_Job(run, states[run.name], free.pop(0), held))
                 time.sleep(POLL_SECONDS)
                 for job in [job for job in active if job.advance()]:
                     active.remove(job)
@@ -272,15 +244,6 @@ def _ended(plan: Plan, job: _Job) -> str:
         if isinstance(facts.get(name), int | float)
     ]
     return ", ".join(scores) + ("" if took is None else f" ({duration(took)})")
-
-
-def _clear(folder: Path) -> None:
-    """Remove what a training that was killed in its first moments left; `train` wants an empty folder."""
-    if not folder.is_dir():
-        return
-    names = [path.name for path in folder.iterdir()]
-    if all(name in BEFORE_A_RUN or (name.startswith(".") and name.endswith(".tmp")) for name in names):
-        shutil.rmtree(folder)
 
 
 def _reason(log: Path, code: int) -> str:

@@ -1,6 +1,7 @@
 """A finished run measured again: on which images, into which files, with its attention or without."""
 
 import re
+import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cached_property
@@ -15,8 +16,9 @@ from botvision.config.run import EVALUATION_KEYS
 from botvision.config.schema import ConfigError
 from botvision.data.cache import Progress
 from botvision.data.loaders import Loader
+from botvision.training.checkpoint import newest_checkpoint
 from botvision.training.loop import open_fabric
-from botvision.training.run import task_of
+from botvision.training.run import export_unfinished, task_of
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -26,7 +28,9 @@ WAYS_OF_LOADING = ("num_workers", "cache", "cache_bytes", "download")
 
 
 class Evaluation:
-    """A finished run and the images that it is measured on; each is opened once, when it is first needed.
+    """A run and the images that it is measured on; each is opened once, when it is first needed.
+
+    A run that is not finished is measured with its best or last checkpoint, as `train.keep` says.
 
     Args:
         folder: of the run.
@@ -35,7 +39,11 @@ class Evaluation:
             `model.detector.detections`, `.score_threshold` and `.nms`, too.
 
     Raises:
-        ValueError: no finished run there, another key or split.
+        ValueError: no run there or none with a checkpoint, another key or split.
+
+    Attributes:
+        finished: whether the run is.
+        note: a line on the weights taken of a run that is not, once they are read.
     """
 
     def __init__(
@@ -44,8 +52,11 @@ class Evaluation:
         self.folder, self.split, self.overrides = Path(folder), split, overrides
         if not (self.folder / "config.yaml").is_file():
             raise ConfigError(f"{folder}: not a run folder, there is no config.yaml")
-        if not (self.folder / "summary.json").is_file():
-            raise ConfigError(f"{folder}: the run is not finished, there is no summary.json; resume it first")
+        self.finished, self.note = (self.folder / "summary.json").is_file(), ""
+        if not self.finished and newest_checkpoint(self.folder) is None:
+            raise ConfigError(
+                f"{folder}: the run is not finished, and has no checkpoint yet; resume it first"
+            )
         own = load_config(self.folder / "config.yaml")
         allowed = EVALUATION_KEYS[own.task]
         for key in overrides or {}:
@@ -96,7 +107,12 @@ class Evaluation:
     @cached_property
     def _network(self) -> tuple[nn.Module, dict[str, Any]]:
         device = self._fabric.device  # before the weights are read: it may not be there
-        network, description = self.task.load(self.folder / "model")
+        if self.finished:
+            network, description = self.task.load(self.folder / "model")
+        else:
+            with tempfile.TemporaryDirectory() as place:
+                self.note = export_unfinished(self.folder, Path(place), self.task)
+                network, description = self.task.load(Path(place))
         return self.task.place(network, device), description
 
     def _images(self, progress: Progress | None) -> Loader:
@@ -116,12 +132,14 @@ def evaluation_files(
     """Return where an evaluation is written: JSON and picture.
 
     eval.json and confusion.png (precision_recall.png of a detector) are the run's own validation; every other
-    split or data has a name of its own, such as eval-test.json or eval-train-limit-100.json. So has an
-    evaluation with attention replaced: eval-attention-zero.json, or eval-attention-zero-block-2.json.
+    split or data has a name of its own, such as eval-test.json or eval-train-limit-100.json. So has a
+    run that is not finished (eval-unfinished.json), and an evaluation with attention replaced:
+    eval-attention-zero.json, or eval-attention-zero-block-2.json.
     """
     own = load_config(folder / "config.yaml")
     config = build_config(config_to_dict(own), overrides)
-    words = [] if split == "val" else [split]
+    words = [] if (folder / "summary.json").is_file() else ["unfinished"]
+    words += [] if split == "val" else [split]
     for key in changed_keys(own, config):
         value = value_at(config_to_dict(config), key)
         name = key.rpartition(".")[2]

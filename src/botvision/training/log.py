@@ -37,8 +37,11 @@ class Table:
     def append(self, row: Mapping[str, object]) -> None:
         """Write one row in one write; floats have all their digits, for comparisons bit for bit."""
         cells = (repr(row[name]) if isinstance(row[name], float) else str(row[name]) for name in self.columns)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(",".join(cells) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(",".join(cells) + "\n")
+        except OSError as error:  # of a full disk, which says no name
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

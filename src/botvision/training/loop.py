@@ -23,7 +23,7 @@ from botvision.config.schema import ConfigError
 from botvision.data.counter_rng import keys
 from botvision.data.loaders import Loader
 from botvision.io.progress import CountBar
-from botvision.training.checkpoint import RunState, restore, save_checkpoint
+from botvision.training.checkpoint import CHECKPOINTS, RunState, newest_checkpoint, restore, save_checkpoint
 from botvision.training.log import History, epoch_line
 from botvision.training.optim import Schedule, build_optimizer, build_schedule, update_average
 from botvision.training.task import ADVICE, AnyTask, DivergedError, Outcome, Splits, resolve_device
@@ -132,10 +132,11 @@ def fit(folder: Path, job: Job, state: RunState, bar: CountBar) -> None:
         DivergedError: a loss, a weight or an output is no longer finite.
     """
     config, fabric, task = job.config.train, job.fabric, job.task
-    checkpoints, batches = folder / "checkpoints", len(job.train_loader)
+    checkpoints, batches = folder / CHECKPOINTS, len(job.train_loader)
     processes = fabric.global_rank, fabric.world_size
-    if state.step:
-        restore(checkpoints / "last.ckpt", job)
+    last = newest_checkpoint(folder)
+    if state.step and last is not None:
+        restore(last, job)
     learner = fabric.setup_module(Learner(job))
     meter, clock = LossMeter(job.splits.train.name_of, state, fabric.all_gather), Clock(state)
 
@@ -228,8 +229,8 @@ def _save(
 ) -> None:
     """Write the checkpoints, unless a loss or a weight is NaN or infinite: a good one is not replaced."""
     meter.settle()
-    for name, value in job.model.named_parameters():
-        if not bool(value.detach().isfinite().all()):
+    for name, value in {**job.evaluated.state_dict(), **job.model.state_dict()}.items():
+        if not bool(value.isfinite().all()):
             advice = "lower optim.lr or set optim.clip_norm"
             raise DivergedError(f"step {state.step}: {name} is no longer finite: {advice}")
     clock.tick()

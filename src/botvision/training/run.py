@@ -8,6 +8,7 @@ import json
 import logging
 import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,32 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from botvision.backbones.variants import check_arguments
 from botvision.backbones.weights import LoadReport
-from botvision.config.recipes import config_to_dict, with_absolute_paths
+from botvision.config.recipes import (
+    BEING_TRAINED,
+    LOCK,
+    check_new_folder,
+    config_to_dict,
+    load_config,
+    with_absolute_paths,
+)
 from botvision.config.run import AnyRunConfig, DetectionRunConfig
 from botvision.config.schema import ConfigError
 from botvision.io.errors import text_of
-from botvision.io.files import write_json, write_text
+from botvision.io.files import remove_leftovers, write_json, write_text
+from botvision.io.lock import locked
 from botvision.io.progress import CountBar
+from botvision.io.read import read_object, read_text
 from botvision.training import provenance
-from botvision.training.checkpoint import RunState, check_data_of_run, check_folder, read_checkpoint
+from botvision.training.checkpoint import (
+    CHECKPOINTS,
+    RunState,
+    check_data_of_run,
+    check_folder,
+    checkpoint_to_use,
+    read_checkpoint,
+)
 from botvision.training.loop import Job, assemble, fit, open_fabric
 from botvision.training.task import AnyTask, Outcome, Splits
 
@@ -33,7 +51,15 @@ RESULTS = ("summary.json", "eval.json")
 
 
 def task_of(config: AnyRunConfig) -> AnyTask:
-    """Return the task of a configuration: a `Classification` or a `Detection`."""
+    """Return the task of a configuration: a `Classification` or a `Detection`.
+
+    Raises:
+        ConfigError: an argument of the model that does not describe its architecture.
+    """
+    try:
+        check_arguments(config.model.args, "model.args.")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     if isinstance(config, DetectionRunConfig):
         from botvision.training.detect import Detection
 
@@ -63,36 +89,73 @@ def train(config: AnyRunConfig, out: str | Path, resume: bool = False, progress:
             DivergedError where the loss stops being a number.
     """
     folder, config = Path(out), with_absolute_paths(config)
-    with CountBar(shown=progress) as bar:
-        state = check_folder(folder, config, resume)
-        if state is not None and state.finished and _is_exported(folder, config, state):
-            more = (
-                "train.early_stop 0 lets it go on"
-                if state.stopped_early
-                else "a larger train.epochs extends it"
-            )
-            bar.say(f"{folder}: nothing to do, the run is finished ({state.epoch} epochs); {more}")
-            return folder
-        fabric = open_fabric(config.train.device)
-        with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
-            job, warm_start = _open_and_build(config, fabric, fresh=state is None, bar=bar)
-            state = _opened(folder, job, state, warm_start)
-            if state.step and not state.finished:
-                bar.say(f"{folder}: going on after step {state.step} (epoch {state.epoch + 1})")
-            elif resume and not state.step:
-                bar.say(f"{folder}: no checkpoint yet, starting at the first step")
-            if warm_start is not None:
-                bar.say(f"weights from {config.model.weights}:\n{warm_start}")
-            if not state.finished:
-                images, held = len(job.splits.train), len(job.splits.val)
-                bar.say(
-                    f"{folder}: {images} images to train on, {held} to measure on, "
-                    f"{job.steps} step{'s' * (job.steps != 1)} an epoch, {config.train.epochs} epochs"
-                )
-                fit(folder, job, state, bar)
-            outcome = _finish(folder, job, state)
-        bar.say(f"{folder}: {outcome.headline()} (weights of the {config.train.keep} epoch)")
+    if not resume:
+        check_new_folder(folder)
+    elif not (folder / "config.yaml").is_file():
+        raise ConfigError(f"{folder}: no run to resume, there is no config.yaml")
+    with CountBar(shown=progress) as bar, locked(folder / LOCK, BEING_TRAINED, bar.say):
+        for part in (folder, folder / "model", folder / CHECKPOINTS):
+            remove_leftovers(part)
+        try:
+            _train(config, folder, resume, bar)
+        except OSError as error:
+            if error.filename is None and error.errno is not None:  # of a full disk, which says no name
+                raise OSError(error.errno, error.strerror, str(folder)) from error
+            raise
     return folder
+
+
+def _train(config: AnyRunConfig, folder: Path, resume: bool, bar: CountBar) -> None:
+    state = check_folder(folder, config, resume)
+    if state is not None and state.finished and _is_exported(folder, config, state):
+        more = (
+            "train.early_stop 0 lets it go on" if state.stopped_early else "a larger train.epochs extends it"
+        )
+        bar.say(f"{folder}: nothing to do, the run is finished ({state.epoch} epochs); {more}")
+        return
+    fabric = open_fabric(config.train.device)
+    with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
+        job, warm_start = _open_and_build(config, fabric, fresh=state is None, bar=bar)
+        state = _opened(folder, job, state, warm_start)
+        if state.step and not state.finished:
+            bar.say(f"{folder}: going on after step {state.step} (epoch {state.epoch + 1})")
+        elif resume and not state.step:
+            bar.say(f"{folder}: no checkpoint yet, starting at the first step")
+        if warm_start is not None:
+            bar.say(f"weights from {config.model.weights}:\n{warm_start}")
+        if not state.finished:
+            images, held = len(job.splits.train), len(job.splits.val)
+            bar.say(
+                f"{folder}: {images} images to train on, {held} to measure on, "
+                f"{job.steps} step{'s' * (job.steps != 1)} an epoch, {config.train.epochs} epochs"
+            )
+            fit(folder, job, state, bar)
+        outcome = _finish(folder, job, state)
+    bar.say(f"{folder}: {outcome.headline()} (weights of the {config.train.keep} epoch)")
+
+
+def export_unfinished(run: Path, out: Path, task: AnyTask | None = None) -> str:
+    """Write the model of a run that is not finished into another folder, to be used meanwhile.
+
+    Args:
+        run: its folder.
+        out: folder for model.json and model.safetensors.
+        task: of the run, for data that have moved; as its configuration says unless given.
+
+    Returns:
+        A line on the weights taken.
+
+    Raises:
+        ValueError: there is no checkpoint yet, each is broken, or the data cannot be opened.
+    """
+    task = task or task_of(load_config(run / "config.yaml"))
+    path, content = checkpoint_to_use(run, task.config.train.keep)
+    state, splits = content["state"], task.open()
+    state.data_images = [len(splits.train), len(splits.val)]  # their number decides nothing here
+    check_data_of_run(state, task.config, splits)
+    task.export(_build_model(task, splits, content["evaluated"]), out, splits)
+    begun = f"{state.epoch} of {task.config.train.epochs} epochs"
+    return f"{run}: the run is not finished: weights of {path.name}, after step {state.step} ({begun} done)"
 
 
 def _open_and_build(
@@ -135,10 +198,10 @@ def _open_and_build(
     return job, warm_start
 
 
-def _build_model(task: AnyTask, splits: Splits) -> nn.Module:
+def _build_model(task: AnyTask, splits: Splits, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
     config = task.config.model
     try:
-        return task.build(splits)
+        return task.build(splits, weights)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         given = f" with {config.args}" if config.args else ""
         raise ConfigError(f"model {config.name}{given}: {text_of(error)}") from None
@@ -198,10 +261,10 @@ def _opened(folder: Path, job: Job, state: RunState | None, warm_start: LoadRepo
 def _earlier_stretches(path: Path, step: int) -> list[dict[str, Any]]:
     """What versions.json says of the steps before `step`; a stretch without a checkpoint left nothing."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_text(path))
+        return [stretch for stretch in found if stretch["from_step"] < step]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return []
-    return [stretch for stretch in found if stretch["from_step"] < step]
 
 
 def _finish(folder: Path, job: Job, state: RunState) -> Outcome:
@@ -218,7 +281,7 @@ def _finish(folder: Path, job: Job, state: RunState) -> Outcome:
         "batch_size": config.train.batch_size * config.train.accumulate,
         **_made_with(job),
     }  # fmt: skip
-    kept = read_checkpoint(folder / "checkpoints" / f"{config.train.keep}.ckpt")
+    kept = read_checkpoint(folder / CHECKPOINTS / f"{config.train.keep}.ckpt")
     model = task.build(splits, kept["evaluated"])
     task.export(model, folder / "model", splits)
     found = task.measure(task.place(model, device), job.val_loader, job.fabric)
@@ -238,7 +301,7 @@ def _made_with(job: Job) -> dict[str, Any]:
 def _is_exported(folder: Path, config: AnyRunConfig, state: RunState) -> bool:
     """Whether `_finish` has been here after the last step and with the weights now asked for."""
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_object(folder / "summary.json")
     except (OSError, ValueError):
         return False
     return (summary.get("steps"), summary.get("kept")) == (state.step, config.train.keep)

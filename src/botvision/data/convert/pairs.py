@@ -1,0 +1,144 @@
+"""Images, and the file that belongs to each, `images/a.jpg` and `labels/a.txt`.
+
+The last folder called images in an image's path is replaced: `train/images/a.jpg` goes with
+`train/labels/a.txt`, `images/train/a.jpg` with `labels/train/a.txt`.
+
+Not used, and counted: hidden files, hidden folders and __MACOSX; links out of the data set; what is no
+regular file; images of other formats; labels without an image.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from botvision.data.convert.walk import HIDDEN, is_below, walk
+from botvision.data.images import has_image_suffix
+from botvision.data.left_out import LeftOut
+from botvision.io.errors import DataError
+
+# Pictures that has_image_suffix does not know: of phones, of cameras, drawings.
+_OTHERS = ".heic .heif .hif .jxl .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .svg .eps"
+_OTHER_FORMATS = frozenset(_OTHERS.split())
+
+
+class Pairs:
+    """All files of a data set, none of them opened.
+
+    Attributes:
+        images: the image files, sorted, relative to the data set.
+        texts: the files called .txt.
+    """
+
+    def __init__(self, root: Path, beside: str, suffixes: Collection[str], left_out: LeftOut) -> None:
+        """Walk through a data set.
+
+        Args:
+            root: the data set.
+            beside: what the folder of the files that belong to images is called.
+            suffixes: of these files.
+            left_out: counts what is not used.
+        """
+        self.root, self._beside, self._left_out = root, beside, left_out
+        self._unusable: dict[str, str] = {}
+        files = sorted(self._usable(), key=PurePosixPath)
+        self.images = [file for file in files if has_image_suffix(file) and self._place(file) != beside]
+        self.texts = {file for file in files if file.lower().endswith(".txt")}
+        self._labels: dict[str, list[str]] = defaultdict(list)
+        for file in (*files, *self._unusable):
+            if PurePosixPath(file).suffix.lower() in suffixes and self._place(file) != "images":
+                self._labels[_stem(file)].append(file)
+        self._others = [file for file in files if in_images(file) and not has_image_suffix(file)]
+
+    def in_images(self, part: str) -> list[str]:
+        """Return the images below a folder that lie in one called images. Raises DataError if none does."""
+        files = [file for file in self.images if in_images(file) and is_below(file, part)]
+        if not files:
+            skipped = "; ".join(self._left_out.notes())
+            raise DataError(
+                f"{self.root / part}: no images in a folder called images{f' ({skipped})' if skipped else ''}"
+            )
+        return files
+
+    def of(self, images: Iterable[str]) -> dict[str, str | None]:
+        """Return the file that belongs to each image; None where there is none.
+
+        Raises:
+            DataError: two images with one file, two files of one image, or a file that must not be read.
+        """
+        found: dict[str, str | None] = {}
+        owner: dict[str, str] = {}
+        for image in images:
+            labels = self._labels.get(self._twin(image), [])
+            if len(labels) > 1:
+                raise DataError(f"{self.root / image}: {' and '.join(labels)} have that name; which is it?")
+            label = found[image] = labels[0] if labels else None
+            if label is None:
+                continue
+            if label in self._unusable:
+                raise DataError(f"{self.root / label}: {self._unusable[label]}, so it is not read")
+            if owner.setdefault(label, image) != image:
+                raise DataError(
+                    f"{self.root / label}: belongs to two images, {owner[label]} and {image}; rename one"
+                )
+        return found
+
+    def leave_out_alone(self, below: str) -> None:
+        """Count images of other formats, and labels without an image, that lie (or would) below a folder."""
+        others = {self._twin(file): file for file in self._others}
+        for twin, file in others.items():
+            suffix = PurePosixPath(file).suffix.lower()
+            if is_below(file, below) and (twin in self._labels or suffix in _OTHER_FORMATS):
+                self._left_out.add(f"of a format that is not read ({suffix})", file)
+        known = {*map(self._twin, self.images), *others}
+        for stem, files in self._labels.items():
+            image = _replaced(stem, self._beside, "images")
+            if stem not in known and image != stem and is_below(image, below):
+                for file in files:
+                    if PurePosixPath(file).name != "classes.txt":
+                        self._left_out.add(f"{self._beside} without an image", file)
+
+    def _twin(self, image: str) -> str:
+        """The path of what belongs to an image, without a suffix."""
+        return _replaced(_stem(image), "images", self._beside)
+
+    def _place(self, file: str) -> str:
+        """Which of the two folders a file lies in; of both, the inner one."""
+        return next((name for name in reversed(_folders(file)) if name in ("images", self._beside)), "")
+
+    def _usable(self) -> Iterator[str]:
+        """Regular files that are not hidden; counts the images among all others."""
+        for file, reason in walk(self.root):
+            if reason is None:
+                yield file
+            else:
+                self._refuse(file, reason)
+
+    def _refuse(self, file: str, reason: str) -> None:
+        hidden = reason == HIDDEN
+        if not hidden:
+            self._unusable[file] = reason
+        # A link without a suffix may be a folder of images.
+        looks = has_image_suffix(file) or (not hidden and not PurePosixPath(file).suffix)
+        if looks and self._place(file) != self._beside:
+            self._left_out.add(reason, file)
+
+
+def in_images(file: str) -> bool:
+    """Return whether a file lies below a folder called images."""
+    return "images" in _folders(file)
+
+
+def _folders(file: str) -> tuple[str, ...]:
+    return PurePosixPath(file).parts[:-1]
+
+
+def _stem(file: str) -> str:
+    return str(PurePosixPath(file).with_suffix(""))
+
+
+def _replaced(file: str, old: str, new: str) -> str:
+    """The path with its last folder of that name replaced; unchanged where there is none."""
+    *folders, name = PurePosixPath(file).parts
+    if old in folders:
+        folders[len(folders) - 1 - folders[::-1].index(old)] = new
+    return "/".join((*folders, name))
