@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from botvision.coco.instances import Instances
-from botvision.inference.detector import DetectionPredictor
 from botvision.inference.predictor import ImageLike, Predictor, find_model, to_rgb
 from botvision.plots.overlay import annotate, overlay
+
+if TYPE_CHECKING:  # a classifier needs nothing of COCO
+    from botvision.coco.instances import Instances
+    from botvision.inference.detector import DetectionPredictor
 
 Input = ImageLike | Tensor
 R = TypeVar("R")
@@ -65,7 +67,7 @@ class Detections:
     masks: npt.NDArray[np.bool_] | None
     image: Image.Image
     file: str | None
-    _objects: Instances
+    _objects: "Instances"
     _categories: tuple[tuple[int, str], ...]
 
     def __len__(self) -> int:
@@ -142,7 +144,7 @@ class LoadedClassifier(Loaded[Classes]):
 class LoadedDetector(Loaded[Detections]):
     """A detector."""
 
-    def __init__(self, predictor: DetectionPredictor) -> None:
+    def __init__(self, predictor: "DetectionPredictor") -> None:
         self._predictor = predictor
         self.model = predictor.model
         self.classes = [category.name for category in predictor.categories]
@@ -152,7 +154,7 @@ class LoadedDetector(Loaded[Detections]):
         found = self._predictor.find(pictures)
         return [self._result(*each) for each in zip(images, pictures, found, strict=True)]
 
-    def _result(self, image: Input, picture: Image.Image, found: Instances) -> Detections:
+    def _result(self, image: Input, picture: Image.Image, found: "Instances") -> Detections:
         assert found.scores is not None
         masks = None
         if found.masks is not None:
@@ -188,6 +190,8 @@ def load(
     """
     source, task = find_model(run)
     if task == "detect":
+        from botvision.inference.detector import DetectionPredictor
+
         return LoadedDetector(
             DetectionPredictor.from_run(
                 source,
