@@ -73,7 +73,8 @@ def parse_coco(content: object, name: str, categories: Sequence[Category] | None
     """Like `read_coco`, from what the JSON holds; `name` is for messages."""
     file = Lists(content, name, training=True)
     known = file.categories if categories is None else list(categories)
-    if categories is None and (roots := root_categories(content["categories"], content["annotations"])):
+    roots = {} if categories is not None else file.roots()
+    if roots:
         known = [category for category in known if category.id not in roots]
         left_out = " and ".join(roots.values())
         file.note(f"category {left_out} only holds the others together (Roboflow's root) and is left out")
@@ -141,6 +142,10 @@ class Lists:
             for problem in records.problems:
                 if problem.fatal:
                     raise DataError(problem.line)
+
+    def roots(self) -> dict[int, str]:
+        """Return Roboflow's root category, as `root_categories` finds it."""
+        return root_categories(self.content["categories"], self.content["annotations"])
 
     def note(self, line: str) -> None:
         """Keep a line on what was taken otherwise than the file says it."""

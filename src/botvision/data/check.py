@@ -6,14 +6,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from PIL import Image
+
 from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.data.cache import Progress, reported
-from botvision.data.check_report import CheckReport, also_in_train, digest, size_range, some
+from botvision.data.check_report import CheckReport, digest, size_range, some
 from botvision.data.classification import Splits, open_splits, resolve_source
 from botvision.data.coco_folder import is_detection_data
 from botvision.data.detection_check import check_detection
+from botvision.data.duplicates import Pictures
 from botvision.data.images import decode, has_image_suffix, is_image
 from botvision.data.labels import labelled, some_classes, split_folders
+from botvision.data.other_labels import convert_hint
 from botvision.data.sources import SPLIT_NAMES, Listing, counts_as_image, list_folder, list_zip
 from botvision.io.errors import DataError
 
@@ -48,8 +52,12 @@ def check_data(
     """
     if isinstance(data, DetectionDataConfig):
         return check_detection(data, progress)
-    if not isinstance(data, DataConfig) and is_detection_data(Path(data).expanduser()):
-        return check_detection(DetectionDataConfig(root=str(Path(data).expanduser())), progress)
+    if not isinstance(data, DataConfig):
+        root = Path(data).expanduser()
+        if is_detection_data(root):
+            return check_detection(DetectionDataConfig(root=str(root)), progress)
+        if hint := convert_hint(root):
+            return CheckReport("detection", root.name or str(root), [], [f"{root}: {hint}"], [], 0, 0)
     config = data if isinstance(data, DataConfig) else DataConfig(root=str(data))
     name = str(config.root) if config.root is not None else config.source
     try:
@@ -80,14 +88,19 @@ def _check_files(config: DataConfig, listing: Listing, progress: Progress | None
     tallies: dict[str, _Tally] = {}
     problems: list[str] = []
     ignored: list[str] = []
+    pictures = Pictures("files")
     stray: list[str] = []
     for index, file in enumerate(reported(listing.files, "checking", progress)):
         split, class_name = _place(file) if has_splits else ("images", "")
         if split is None and _belongs_nowhere(file) and counts_as_image(listing, index):
             stray.append(file)
         if split is not None:
-            _read_one(listing, index, tallies.setdefault(split, _Tally()), class_name, problems, ignored)
-    warnings = _duplicates(tallies)
+            found = _read_one(
+                listing, index, tallies.setdefault(split, _Tally()), class_name, problems, ignored
+            )
+            if found is not None:
+                pictures.add(split, file, *found)
+    warnings = [*_doubles(tallies), *pictures.notes()]
     if stray:
         warnings.append(f"{len(stray)} images in no class's folder are not used: {some(stray)}")
     if ignored:
@@ -123,25 +136,27 @@ def _belongs_nowhere(file: str) -> bool:
 
 def _read_one(
     listing: Listing, index: int, tally: _Tally, class_name: str, problems: list[str], ignored: list[str]
-) -> None:
+) -> tuple[bytes, Image.Image] | None:
+    """Count a file in a split; returns its content and the picture."""
     file, source = listing.files[index], listing.source
     name = source.name_of(index)
     try:
         content = source.bytes_of(index)
         if not has_image_suffix(file) and not is_image(content):
             ignored.append(file)
-            return
+            return None
         image, mode, _ = decode(content, name)
     except DataError as error:
         problems.append(str(error))
         tally.broken += 1
-        return
+        return None
     tally.classes[class_name] += 1
     tally.sizes.append((image.height, image.width))
     tally.modes[mode] += 1
     first = tally.digests.setdefault(digest(content), file)
     if _place(first)[1] != class_name:
         tally.doubles.append((first, file))
+    return content, image
 
 
 def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> list[str]:
@@ -181,18 +196,11 @@ def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> lis
     return []
 
 
-def _duplicates(tallies: dict[str, _Tally]) -> list[str]:
-    """Files that are the same in training and validation, which flatters the score, or in two classes."""
-    lines, train = [], tallies.get("train", _Tally()).digests
-    for split, tally in sorted(tallies.items()):
-        if tally.doubles:
-            first, other = tally.doubles[0]
-            lines.append(
-                f"{len(tally.doubles)} files of {split} are in two classes, such as {other} = {first}"
-            )
-        if split != "train":
-            lines += also_in_train(f"files of {split}", tally.digests, train)
-    return lines
+def _doubles(tallies: dict[str, _Tally]) -> list[str]:
+    """Files that are the same in two classes."""
+    doubles = {split: tally.doubles for split, tally in sorted(tallies.items()) if tally.doubles}
+    line = "{} files of {} are in two classes, such as {} = {}".format
+    return [line(len(found), split, *found[0][::-1]) for split, found in doubles.items()]
 
 
 def _row(split: str, tally: _Tally) -> dict[str, Any]:

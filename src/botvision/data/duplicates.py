@@ -1,0 +1,159 @@
+"""Pictures that are the same, or nearly: listed twice, stored twice, or saved again smaller or more coarsely.
+
+Nearly the same are pictures whose thumbnails of 16 x 16 grey values agree but for brightness and contrast: a
+correlation of at least `ALIKE`. (Of photographs, nuclei and cars no two others reach 0.9.) Flat pictures, and
+ones that are cut out, turned or mirrored, are found only if they are the same to the byte. A thumbnail takes
+milliseconds, comparing all with all seconds for `MOST` of them; of more pictures only those are found that
+are the same to the byte.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch import Tensor
+
+from botvision.data.check_report import digest
+from botvision.io.errors import DataError
+
+MOST = 10_000
+SIDE = 16
+ALIKE, FLAT = 0.99, 1.0  # correlation; standard deviation in grey levels
+_ROWS = 512  # thumbnails that are compared with all at the same time
+
+
+def thumbnail(image: Image.Image | Tensor) -> npt.NDArray[np.float32]:
+    """Return grey values, float32 (256), averaged over a picture of any size, PIL's or uint8 (3, H, W)."""
+    if isinstance(image, Tensor):
+        image = Image.fromarray(image.permute(1, 2, 0).numpy())
+    small = image.resize((4 * SIDE, 4 * SIDE), Image.Resampling.BOX).convert("L")
+    grey = np.asarray(small, dtype=np.float32)
+    return grey.reshape(SIDE, 4, SIDE, 4).mean(axis=(1, 3)).reshape(-1)
+
+
+def grouped(
+    contents: Sequence[object], thumbnails: npt.NDArray[np.float32] | None = None
+) -> npt.NDArray[np.int64]:
+    """Group pictures: by content, and if there are thumbnails also those that are nearly the same.
+
+    Args:
+        contents: N values, the same for the same file or content.
+        thumbnails: float32 (N, 256); not-a-number where there is none.
+
+    Returns:
+        int64 (N), for each the place of the first picture that it belongs to, directly or through others.
+    """
+    first: dict[object, int] = {}
+    labels = np.array([first.setdefault(content, k) for k, content in enumerate(contents)], dtype=np.int64)
+    if thumbnails is None or not len(labels):
+        return labels
+    unit = np.nan_to_num(thumbnails - thumbnails.mean(axis=1, keepdims=True))
+    lengths = np.linalg.norm(unit, axis=1, keepdims=True)
+    unit = np.where(lengths > FLAT * SIDE, unit / np.maximum(lengths, 1e-6), 0)
+    for start in range(0, len(labels), _ROWS):
+        alike = unit[start : start + _ROWS] @ unit.T >= ALIKE
+        for k in np.flatnonzero(alike.sum(axis=1) > 1).tolist():
+            mates = labels[alike[k]]
+            if (mates != mates[0]).any():
+                labels[np.isin(labels, mates)] = mates.min()
+    return labels
+
+
+def same_pictures(
+    paths: Sequence[Path], read: Callable[[int], Image.Image | Tensor] | None
+) -> npt.NDArray[np.int64]:
+    """Group image files as `grouped` does; the files are read, unless they are more than `MOST`.
+
+    Args:
+        paths: N files. Links to a file are that file; those of the same size are compared byte by byte.
+        read: the picture of a place, as small as it may come; what raises DataError is like no other. None:
+            only look for files that are the same.
+    """
+    stats = [_stat(path) for path in paths]
+    seen, twice = set[int](), set[int]()
+    for size in {identity: size for identity, size in stats if identity is not None}.values():
+        (twice if size in seen else seen).add(size)
+    contents = [
+        _content(path) if size in twice else identity or path
+        for path, (identity, size) in zip(paths, stats, strict=True)
+    ]
+    if read is None or len(paths) > MOST:
+        return grouped(contents)
+    thumbnails = np.full((len(paths), SIDE**2), np.nan, dtype=np.float32)
+    for place in range(len(paths)):
+        try:
+            thumbnails[place] = thumbnail(read(place))
+        except DataError:
+            continue
+    return grouped(contents, thumbnails)
+
+
+def _stat(path: Path) -> tuple[tuple[int, int] | None, int]:
+    """What the file system calls a file, whatever links lead to it, and its size; None if it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None, -1
+    return (found.st_dev, found.st_ino), found.st_size
+
+
+def _content(path: Path) -> object:
+    try:
+        return digest(path.read_bytes())
+    except OSError:
+        return path
+
+
+class Pictures:
+    """Collects the pictures of a data set by what they show.
+
+    Args:
+        word: what they are called, such as "images".
+    """
+
+    def __init__(self, word: str) -> None:
+        self._word, self._splits, self._names = word, list[str](), list[str]()
+        self._contents, self._thumbnails = list[object](), list[npt.NDArray[np.float32]]()
+
+    def add(self, split: str, name: str, content: bytes, image: Image.Image | Tensor) -> None:
+        """Add a picture; the same `content` is the same picture."""
+        self._splits.append(split)
+        self._names.append(name)
+        self._contents.append(digest(content))
+        if len(self._splits) <= MOST:
+            self._thumbnails.append(thumbnail(image))
+
+    def notes(self) -> list[str]:
+        """Return lines on pictures that are in a split twice, and on those that are in train, too."""
+        few = 0 < len(self._splits) <= MOST
+        labels = grouped(self._contents, np.stack(self._thumbnails) if few else None)
+        exact = grouped(self._contents)
+        splits, lines = np.array(self._splits, dtype=np.str_), list[str]()
+        for split in sorted(set(self._splits)):
+            own = np.flatnonzero(splits == split)
+            _, first = np.unique(labels[own], return_index=True)
+            again = np.delete(own, first)
+            if len(again):
+                lines.append(self._line(f"of {split} are there twice", again, labels, exact, own))
+            train = np.flatnonzero(splits == "train")
+            if split != "train" and (both := own[np.isin(labels[own], labels[train])]).size:
+                lines.append(self._line(f"of {split} are also in train", both, labels, exact, train))
+        return lines
+
+    def _line(
+        self,
+        what: str,
+        places: npt.NDArray[np.int64],
+        labels: npt.NDArray[np.int64],
+        exact: npt.NDArray[np.int64],
+        others: npt.NDArray[np.int64],
+    ) -> str:
+        """Their number, how many are not quite the same, and the first with its like among the others."""
+        nearly = int((~np.isin(exact[places], exact[others[~np.isin(others, places)]])).sum())
+        text = f"{len(places)} {self._word} {what}"
+        text += f", {nearly} of them nearly the same" if nearly else ""
+        place = places[0]
+        like = others[(labels[others] == labels[place]) & (others != place)][0]
+        return f"{text}, such as {self._names[place]} = {self._names[like]}"
