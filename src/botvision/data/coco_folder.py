@@ -12,7 +12,7 @@ from botvision.coco.problems import Problem
 from botvision.coco.read import read_coco
 from botvision.config.data import DetectionDataConfig
 from botvision.data.left_out import LeftOut
-from botvision.data.other_labels import convert_hint
+from botvision.data.other_labels import convert_hint, subfolders
 from botvision.io.errors import DataError
 
 TRAIN_WORDS = frozenset({"train", "training", "trainval", "trainset"})
@@ -55,6 +55,8 @@ def find_split_files(config: DetectionDataConfig, *, need_train: bool = True) ->
     if train is None:
         rest = [[path for path in tiers[place] if path != val] for place in (1, 4)]
         train = _found(root, rest, "train_annotations", lambda words: not words & HELD_WORDS)
+        if train is not None and not _is_coco(train) and (hint := convert_hint(root)):
+            raise DataError(f"{root}: {hint}")
     if train is None and (need_train or val is None):
         raise DataError(f"{root}: {_no_training(root, tiers)}")
     files = {}
@@ -125,9 +127,10 @@ def image_folder(file: CocoFile, files: SplitFiles, root: Path) -> tuple[Path, i
     words = words_of(stem)
     alike = VAL_WORDS if words & VAL_WORDS else TRAIN_WORDS if words & TRAIN_WORDS else frozenset()
     beside, names = files.annotations.parent, dict.fromkeys([stem, plain, *sorted(alike)])
-    folders = [place / name for place in (root, root / "images", beside) for name in names]
-    folders += [root / "images", beside / "images", beside, root]
-    folders = [files.images] if files.images is not None else [*map(_in_any_case, folders)]
+    images = _in_any_case([root / "images", beside / "images"])
+    folders = [place / name for place in (root, images[0], beside) for name in names]
+    folders += [*images, beside, root]
+    folders = [files.images] if files.images is not None else _in_any_case(folders)
     sample = file.images[:: max(1, len(file.images) // 8)]
     counts = [sum(_is(Path.is_file, folder / image.file) for image in sample) for folder in folders]
     return folders[counts.index(max(counts))], max(counts)
@@ -194,12 +197,19 @@ def _is(kind: Callable[[Path], bool], path: Path) -> bool:
         return False
 
 
-def _in_any_case(folder: Path) -> Path:
-    """The folder, or else one whose name differs in case alone."""
-    if _is(Path.is_dir, folder) or not _is(Path.is_dir, folder.parent):
-        return folder
-    found = (path for path in sorted(folder.parent.iterdir()) if path.name.lower() == folder.name.lower())
-    return next(filter(Path.is_dir, found), folder)
+def _in_any_case(folders: Sequence[Path]) -> list[Path]:
+    """The folders, those that are not there as ones whose names differ in case alone."""
+    parents = dict.fromkeys(folder.parent for folder in folders)
+    there = {
+        (parent, path.name.lower()): path
+        for parent in parents
+        if _is(Path.is_dir, parent)
+        for path in subfolders(parent)
+    }
+    return [
+        folder if _is(Path.is_dir, folder) else there.get((folder.parent, folder.name.lower()), folder)
+        for folder in folders
+    ]
 
 
 def _tiers(root: Path) -> list[list[Path]]:
@@ -207,7 +217,7 @@ def _tiers(root: Path) -> list[list[Path]]:
 
     annotations/instances*.json, annotations/*.json, beside the images of a split, instances*.json, *.json.
     """
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = subfolders(root)
     inside = [f for folder in folders if folder.name.lower() == "annotations" for f in _json_files(folder)]
     splits = [folder for folder in folders if words_of(folder.name) & (TRAIN_WORDS | HELD_WORDS)]
     beside = [folder / name for folder in splits for name in BESIDE_IMAGES if (folder / name).is_file()]
@@ -217,7 +227,7 @@ def _tiers(root: Path) -> list[list[Path]]:
 
 
 def _json_files(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.suffix.lower() == ".json" and not f.name.startswith("."))
+    return sorted(f for f in folder.glob("*.[jJ][sS][oO][nN]") if not f.name.startswith(".") and f.is_file())
 
 
 def _is_coco(path: Path) -> bool:

@@ -9,6 +9,7 @@ are the same to the byte.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 import numpy.typing as npt
@@ -91,12 +92,12 @@ def same_pictures(
 
 
 def _stat(path: Path) -> tuple[tuple[int, int] | None, int]:
-    """What the file system calls a file, whatever links lead to it, and its size; None if it is not there."""
+    """What the file system calls a file, whatever links lead to it, and its size; None if it is no file."""
     try:
         found = path.stat()
     except OSError:
         return None, -1
-    return (found.st_dev, found.st_ino), found.st_size
+    return ((found.st_dev, found.st_ino), found.st_size) if S_ISREG(found.st_mode) else (None, -1)
 
 
 def _content(path: Path) -> object:
