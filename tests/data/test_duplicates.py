@@ -14,7 +14,15 @@ from botvision.data import duplicates
 from botvision.data.check import check_data
 from botvision.data.counter_rng import keys
 from botvision.data.detection import DetectionSplits, open_detection
-from botvision.data.duplicates import FLAT, SIDE, Pictures, grouped, same_pictures, thumbnail
+from botvision.data.duplicates import (
+    FLAT,
+    SIDE,
+    Pictures,
+    grouped,
+    repeated_pictures,
+    same_pictures,
+    thumbnail,
+)
 from botvision.io.errors import DataError
 
 
@@ -89,17 +97,17 @@ def test_flat_pictures_are_not_told_by_their_thumbnails() -> None:
 
 
 def test_lines_on_what_is_there_twice() -> None:
-    pictures = Pictures("images")
+    splits = {"val": Pictures(), "train": Pictures()}
     for split, name, seed, content in [
         ("train", "a", 1, b"1"), ("train", "b", 2, b"2"), ("train", "c", 1, b"1"), ("train", "d", 2, b"2b"),
         ("val", "x", 1, b"1"), ("val", "y", 3, b"3"), ("val", "z", 2, b"2c"),
     ]:  # fmt: skip
-        pictures.add(split, name, content, photo(seed))
-    assert pictures.notes() == [
+        splits[split].add(name, content, photo(seed))
+    assert repeated_pictures("images", splits) == [
         "2 images of train are there twice, 1 of them nearly the same, such as c = a",
         "2 images of val are also in train, 1 of them nearly the same, such as x = a",
     ]
-    assert Pictures("images").notes() == []
+    assert repeated_pictures("images", {"train": Pictures()}) == repeated_pictures("images", {}) == []
 
 
 def written(root: Path, seeds: list[int], annotated: list[bool] | None = None) -> Path:

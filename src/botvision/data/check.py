@@ -6,15 +6,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from PIL import Image
-
 from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.data.cache import Progress, reported
 from botvision.data.check_report import CheckReport, digest, size_range, some
 from botvision.data.classification import Splits, open_splits, resolve_source
 from botvision.data.coco_folder import is_detection_data
 from botvision.data.detection_check import check_detection
-from botvision.data.duplicates import Pictures
+from botvision.data.duplicates import Pictures, repeated_pictures
 from botvision.data.images import decode, has_image_suffix, is_image
 from botvision.data.labels import labelled, some_classes, split_folders
 from botvision.data.other_labels import convert_hint
@@ -30,6 +28,7 @@ class _Tally:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     modes: Counter[str] = field(default_factory=Counter)
     digests: dict[bytes, str] = field(default_factory=dict)
+    pictures: Pictures = field(default_factory=Pictures)
     doubles: list[tuple[str, str]] = field(default_factory=list)  # the same file under two classes
     broken: int = 0
 
@@ -88,19 +87,14 @@ def _check_files(config: DataConfig, listing: Listing, progress: Progress | None
     tallies: dict[str, _Tally] = {}
     problems: list[str] = []
     ignored: list[str] = []
-    pictures = Pictures("files")
     stray: list[str] = []
     for index, file in enumerate(reported(listing.files, "checking", progress)):
         split, class_name = _place(file) if has_splits else ("images", "")
         if split is None and _belongs_nowhere(file) and counts_as_image(listing, index):
             stray.append(file)
         if split is not None:
-            found = _read_one(
-                listing, index, tallies.setdefault(split, _Tally()), class_name, problems, ignored
-            )
-            if found is not None:
-                pictures.add(split, file, *found)
-    warnings = [*_doubles(tallies), *pictures.notes()]
+            _read_one(listing, index, tallies.setdefault(split, _Tally()), class_name, problems, ignored)
+    warnings = _duplicates(tallies)
     if stray:
         warnings.append(f"{len(stray)} images in no class's folder are not used: {some(stray)}")
     if ignored:
@@ -136,27 +130,27 @@ def _belongs_nowhere(file: str) -> bool:
 
 def _read_one(
     listing: Listing, index: int, tally: _Tally, class_name: str, problems: list[str], ignored: list[str]
-) -> tuple[bytes, Image.Image] | None:
-    """Count a file in a split; returns its content and the picture."""
+) -> None:
     file, source = listing.files[index], listing.source
     name = source.name_of(index)
     try:
         content = source.bytes_of(index)
         if not has_image_suffix(file) and not is_image(content):
             ignored.append(file)
-            return None
+            return
         image, mode, _ = decode(content, name)
     except DataError as error:
         problems.append(str(error))
         tally.broken += 1
-        return None
+        return
     tally.classes[class_name] += 1
     tally.sizes.append((image.height, image.width))
     tally.modes[mode] += 1
-    first = tally.digests.setdefault(digest(content), file)
+    key = digest(content)
+    tally.pictures.add(file, key, image)
+    first = tally.digests.setdefault(key, file)
     if _place(first)[1] != class_name:
         tally.doubles.append((first, file))
-    return content, image
 
 
 def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> list[str]:
@@ -196,11 +190,12 @@ def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> lis
     return []
 
 
-def _doubles(tallies: dict[str, _Tally]) -> list[str]:
-    """Files that are the same in two classes."""
+def _duplicates(tallies: dict[str, _Tally]) -> list[str]:
+    """Files that are in two classes, in a split twice, or in training and validation."""
     doubles = {split: tally.doubles for split, tally in sorted(tallies.items()) if tally.doubles}
     line = "{} files of {} are in two classes, such as {} = {}".format
-    return [line(len(found), split, *found[0][::-1]) for split, found in doubles.items()]
+    lines = [line(len(found), split, *found[0][::-1]) for split, found in doubles.items()]
+    return lines + repeated_pictures("files", {split: tally.pictures for split, tally in tallies.items()})
 
 
 def _row(split: str, tally: _Tally) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from botvision.coco.annotations import CocoFile
 from botvision.coco.problems import Problem
 from botvision.config.data import DetectionDataConfig
 from botvision.data.cache import Progress, reported
-from botvision.data.check_report import CheckReport, size_range, some
+from botvision.data.check_report import CheckReport, digest, size_range, some
 from botvision.data.coco_folder import find_split_files, read_split, unused_annotations
 from botvision.data.detection import crowd_notes, mirror_note, nothing_usable, open_generated
 from botvision.data.detection_sources import CocoSource
-from botvision.data.duplicates import Pictures
+from botvision.data.duplicates import Pictures, repeated_pictures
 from botvision.io.errors import DataError
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's bounds of an object's area in pixels
@@ -67,17 +67,16 @@ class _Split:
     source: CocoSource
     problems: list[Problem]
     readable: int = 0
-    contents: int = 0
+    pictures: Pictures = dataclasses.field(default_factory=Pictures)
 
     @property
     def file(self) -> CocoFile:
         """The annotations."""
         return self.source.file
 
-    def read_images(self, pictures: Pictures, progress: Progress | None) -> None:
-        """Decode every image that is there into `pictures`; what cannot be is added to the problems."""
+    def read_images(self, progress: Progress | None) -> None:
+        """Decode every image that is there; what cannot be is added to the problems."""
         gone = self.gone
-        contents = set[int]()
         there = [index for index, image in enumerate(self.file.images) if image.id not in gone]
         for index in reported(there, f"checking {self.name}", progress):
             image = self.file.images[index]
@@ -87,10 +86,8 @@ class _Split:
                 self.problems.append(Problem("file", str(error), image.id))
             else:
                 self.readable += 1
-                content = bytes(str(pixels.shape), "ascii") + pixels.numpy().tobytes()
-                pictures.add(self.name, f"{image.file} (image id {image.id})", content, pixels)
-                contents.add(hash(content))
-        self.contents = len(contents)
+                content = digest(bytes(str(pixels.shape), "ascii") + pixels.numpy().tobytes())
+                self.pictures.add(f"{image.file} (image id {image.id})", content, pixels)
 
     @property
     def gone(self) -> set[int | None]:
@@ -151,9 +148,9 @@ def _report(
     problems: list[str],
     progress: Progress | None,
 ) -> CheckReport:
-    warnings, pictures = [], Pictures("images")
+    warnings = []
     for split in splits.values():
-        split.read_images(pictures, progress)
+        split.read_images(progress)
         (warnings if config.skip_broken else problems).extend(split.refused)
         images = len(split.file.images)
         if not images:
@@ -161,7 +158,8 @@ def _report(
         elif config.skip_broken and not split.readable:
             problems.append(f"{split.file.name}: none of the {images} images can be read")
         warnings += split.notes
-    warnings += pictures.notes() if config.source != "generated" else []
+    if config.source != "generated":
+        warnings += repeated_pictures("images", {split.name: split.pictures for split in splits.values()})
     if "train" in splits:
         more, others = _structure(config, splits)
         if not problems:  # else they follow from those
@@ -196,7 +194,11 @@ def _structure(config: DetectionDataConfig, splits: dict[str, _Split]) -> tuple[
     if not train.trainable:
         problems.append(f"{train.file.name}: {nothing_usable(train.file)}")
     if val is None and not config.val_is_train:
-        if config.val_fraction == 0 or len(train.file.images) < 2 or train.contents == 1 < train.readable:
+        if (
+            config.val_fraction == 0
+            or len(train.file.images) < 2
+            or len({*train.pictures.contents}) == 1 < train.readable
+        ):
             problems.append(f"{train.file.name}: no validation annotations, and no images to hold back")
         else:
             warnings.append(

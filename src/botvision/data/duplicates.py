@@ -7,7 +7,7 @@ milliseconds, comparing all with all seconds for `MOST` of them; of more picture
 are the same to the byte.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from stat import S_ISREG
 
@@ -108,53 +108,47 @@ def _content(path: Path) -> object:
 
 
 class Pictures:
-    """Collects the pictures of a data set by what they show.
+    """Collects the pictures of a split by what they show."""
+
+    def __init__(self) -> None:
+        self.names, self.contents = list[str](), list[bytes]()
+        self.thumbnails = list[npt.NDArray[np.float32]]()
+
+    def add(self, name: str, content: bytes, image: Image.Image | Tensor) -> None:
+        """Add a picture; the same `content`, a digest, is the same picture."""
+        self.names.append(name)
+        self.contents.append(content)
+        if len(self.names) <= MOST:
+            self.thumbnails.append(thumbnail(image))
+
+
+def repeated_pictures(word: str, splits: Mapping[str, Pictures]) -> list[str]:
+    """Return lines on pictures that are in a split twice, and on those that are in train, too.
 
     Args:
         word: what they are called, such as "images".
+        splits: their pictures by name.
     """
+    contents = [content for pictures in splits.values() for content in pictures.contents]
+    names = [name for pictures in splits.values() for name in pictures.names]
+    own = np.repeat([*splits], [len(pictures.names) for pictures in splits.values()])
+    thumbnails = [each for pictures in splits.values() for each in pictures.thumbnails]
+    few = 0 < len(names) <= MOST
+    exact, labels = grouped(contents), grouped(contents, np.stack(thumbnails) if few else None)
+    train, lines = np.flatnonzero(own == "train"), list[str]()
 
-    def __init__(self, word: str) -> None:
-        self._word, self._splits, self._names = word, list[str](), list[str]()
-        self._contents, self._thumbnails = list[object](), list[npt.NDArray[np.float32]]()
+    def add(what: str, places: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> None:
+        if not len(places):
+            return
+        nearly = int((~np.isin(exact[places], exact[others])).sum())
+        text = f"{len(places)} {word} {what}" + (f", {nearly} of them nearly the same" if nearly else "")
+        like = others[labels[others] == labels[places[0]]][0]
+        lines.append(f"{text}, such as {names[places[0]]} = {names[like]}")
 
-    def add(self, split: str, name: str, content: bytes, image: Image.Image | Tensor) -> None:
-        """Add a picture; the same `content` is the same picture."""
-        self._splits.append(split)
-        self._names.append(name)
-        self._contents.append(digest(content))
-        if len(self._splits) <= MOST:
-            self._thumbnails.append(thumbnail(image))
-
-    def notes(self) -> list[str]:
-        """Return lines on pictures that are in a split twice, and on those that are in train, too."""
-        few = 0 < len(self._splits) <= MOST
-        labels = grouped(self._contents, np.stack(self._thumbnails) if few else None)
-        exact = grouped(self._contents)
-        splits, lines = np.array(self._splits, dtype=np.str_), list[str]()
-        for split in sorted(set(self._splits)):
-            own = np.flatnonzero(splits == split)
-            _, first = np.unique(labels[own], return_index=True)
-            again = np.delete(own, first)
-            if len(again):
-                lines.append(self._line(f"of {split} are there twice", again, labels, exact, own))
-            train = np.flatnonzero(splits == "train")
-            if split != "train" and (both := own[np.isin(labels[own], labels[train])]).size:
-                lines.append(self._line(f"of {split} are also in train", both, labels, exact, train))
-        return lines
-
-    def _line(
-        self,
-        what: str,
-        places: npt.NDArray[np.int64],
-        labels: npt.NDArray[np.int64],
-        exact: npt.NDArray[np.int64],
-        others: npt.NDArray[np.int64],
-    ) -> str:
-        """Their number, how many are not quite the same, and the first with its like among the others."""
-        nearly = int((~np.isin(exact[places], exact[others[~np.isin(others, places)]])).sum())
-        text = f"{len(places)} {self._word} {what}"
-        text += f", {nearly} of them nearly the same" if nearly else ""
-        place = places[0]
-        like = others[(labels[others] == labels[place]) & (others != place)][0]
-        return f"{text}, such as {self._names[place]} = {self._names[like]}"
+    for split in sorted(splits):
+        mine = np.flatnonzero(own == split)
+        first = np.unique(labels[mine], return_index=True)[1]
+        add(f"of {split} are there twice", np.delete(mine, first), mine[first])
+        if split != "train":
+            add(f"of {split} are also in train", mine[np.isin(labels[mine], labels[train])], train)
+    return lines
