@@ -1,14 +1,16 @@
 """Which files a folder of detection data has: by whole words, in small or capital letters."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from botvision.cli import main as cli
-from botvision.config.data import DetectionDataConfig
+from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.data.check import check_data
+from botvision.data.classification import open_splits
 from botvision.data.coco_folder import find_split_files, words_of
 from botvision.data.detection import open_detection, open_detection_split
 from botvision.io.errors import DataError
@@ -221,6 +223,8 @@ def test_labels_of_other_tools_get_the_command_that_converts_them(
     assert command in line
     words = ["train", "shapes_botnet14_nano", "--data.source", "coco", "--data.root", str(root)]
     assert command in complaint(capsys, *words, "--out", str(tmp_path / "run"))
+    with pytest.raises(DataError, match=re.escape(command)):
+        open_splits(DataConfig(root=str(root)))
 
 
 def test_images_of_classes_are_no_labels_of_another_tool(tmp_path: Path) -> None:

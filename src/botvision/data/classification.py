@@ -14,6 +14,7 @@ from botvision.data.cache import Progress, fill_cache, reported
 from botvision.data.counter_rng import keys, uniform
 from botvision.data.labels import Labelled, hold_back, labelled, some_classes, split_folders, spread
 from botvision.data.loaders import VERIFIED, BatchedDataset
+from botvision.data.other_labels import convert_hint
 from botvision.data.sources import VAL_NAMES, Listing, cifar_folder, list_folder, list_zip, open_cifar
 from botvision.data.synthetic import open_synthetic
 from botvision.data.transforms import (
@@ -268,6 +269,8 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
 
 def _listed(config: DataConfig, kind: str) -> tuple[Path, Listing]:
     root = Path(str(config.root))
+    if hint := convert_hint(root):
+        raise DataError(f"{root}: {hint}")
     return root, list_zip(root) if kind == "zip" else list_folder(root)
 
 
