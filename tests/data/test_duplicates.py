@@ -69,6 +69,14 @@ def test_without_reading_pictures_only_the_same_files_are_found(
     assert same_pictures(paths, None).tolist() == [0, 0, 2, 3, 0]
     monkeypatch.setattr(duplicates, "MOST", 4)
     assert same_pictures(paths, lambda _: pytest.fail("read")).tolist() == [0, 0, 2, 3, 0]
+    content = bytearray(np.random.default_rng(0).bytes(200_000))
+    for name, place in (("a", None), ("b", None), ("c", 0), ("d", -1), ("e", 15 * (200_000 - 4096) // 15)):
+        (tmp_path / name).write_bytes(content)
+        if place is not None:
+            other = bytearray(content)
+            other[place] ^= 1
+            (tmp_path / name).write_bytes(other)
+    assert same_pictures([tmp_path / name for name in "abcde"], None).tolist() == [0, 0, 2, 3, 4]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")

@@ -204,6 +204,16 @@ def test_truth_is_found_by_the_end_of_the_path(tmp_path):
         truth.compare([Category(1, "square")])
 
 
+def test_names_of_a_truth_may_have_backslashes(tmp_path):
+    images = [{"id": 3, "file_name": "val\\a.png"}, {"id": 4, "file_name": "val\\b.png"}]
+    (tmp_path / "t.json").write_text(
+        json.dumps({"images": images, "categories": [{"id": 1, "name": "disc"}]})
+    )
+    files = [tmp_path / "val" / "b.png", tmp_path / "val\\a.png", tmp_path / "c.png"]
+    found = Truth.read(tmp_path / "t.json").find(files)
+    assert [(file, image.id) for file, image in found.items()] == [(files[0], 4), (files[1], 3)]
+
+
 @pytest.mark.parametrize(
     "text",
     [
