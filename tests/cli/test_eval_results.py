@@ -113,6 +113,50 @@ def test_bad_files_are_named_in_one_line(files, tmp_path, capsys):
     assert f"{truth}: not valid JSON" in complaint(capsys, "eval", results, "--truth", truth)
 
 
+def test_what_the_masks_lack_costs_the_masks_alone(files, capsys):
+    scene, results, truth = files
+    boxes, masks = (evaluate_coco(scene.truth, scene.results, kind) for kind in ("bbox", "segm"))
+    lacking = json.loads(Path(truth).read_text())
+    lacking["annotations"][2]["segmentation"] = []
+    Path(truth).write_text(json.dumps(lacking))
+    assert cli.main(["eval", results, "--truth", truth]) == 0
+    printed = capsys.readouterr()
+    number, image = (lacking["annotations"][2][key] for key in ("id", "image_id"))
+    line = f"{truth}: annotation {number} of image {image}: no segmentation"
+    assert printed.err == f"botvision: masks are not evaluated: {line}\n"
+    assert [row[:2] for row in table(printed.out, "AP (%)")[1:]] == [["box", f"{100 * boxes.ap:.1f}"]]
+    bare = [{key: value for key, value in record.items() if key != "bbox"} for record in scene.results]
+    Path(results).write_text(json.dumps(bare))
+    assert "no segmentation" in complaint(capsys, "eval", results, "--truth", truth)
+    for record in scene.truth["annotations"]:
+        del record["bbox"]
+    Path(truth).write_text(json.dumps(scene.truth))
+    assert cli.main(["eval", results, "--truth", truth]) == 0
+    printed = capsys.readouterr()
+    assert [row[:2] for row in table(printed.out, "AP (%)")[1:]] == [["mask", f"{100 * masks.ap:.1f}"]]
+    count = len(scene.truth["annotations"])
+    line = f"botvision: {truth}: annotations without bbox get the box around their mask ({count} of them)\n"
+    assert printed.err == line
+
+
+def test_results_of_categories_that_the_truth_does_not_list_are_counted(files, capsys):
+    scene, results, truth = files
+    kept = [record for record in scene.truth["annotations"] if record["category_id"] != 4]
+    listed = [category for category in scene.truth["categories"] if category["id"] != 4]
+    content = scene.truth | {"annotations": kept, "categories": listed}
+    Path(truth).write_text(json.dumps(content))
+    others = sum(record["category_id"] == 4 for record in scene.results)
+    known = [record for record in scene.results if record["category_id"] != 4]
+    assert others
+    assert cli.main(["eval", results, "--truth", truth]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == (
+        f"botvision: {results}: {others} results of categories that {truth} does not list are left out\n"
+    )
+    ap = evaluate_coco(content, known, "bbox").ap
+    assert table(printed.out, "AP (%)")[1][1] == f"{100 * ap:.1f}"
+
+
 def test_a_folder_that_cannot_be_written_to_is_named(files, tmp_path, capsys):
     _, results, truth = files
     (tmp_path / "file").write_text("in the way")

@@ -110,6 +110,7 @@ def test_images_outside_every_class_and_in_two_classes_are_said(image_folder):
     assert report.ok
     assert report.warnings == [
         "1 files of train are in two classes, such as train/dog/again.png = train/cat/000.png",
+        "2 files of train are there twice, such as train/cat/twice.png = train/cat/000.png",
         "left out: 2 files, in no class's folder (cover.png, train/stray.png)",
         "left out: 1 file, in no class's folder (val/stray.png)",
     ]
@@ -168,6 +169,7 @@ def test_odd_images(capfd):
     assert {line.split(": ")[0] for line in report.problems} == {str(ODD / file) for file in bad}
     assert (report.readable, report.broken) == (len(entries) - len(bad), len(bad))
     assert not any("\n" in line for line in report.problems)
-    assert report.warnings[0] == "left out: 2 files, no image (LICENSE.Pillow, manifest.json)"
+    assert "17 files of images are there twice, 17 of them nearly the same, such as" in report.warnings[0]
+    assert report.warnings[1] == "left out: 2 files, no image (LICENSE.Pillow, manifest.json)"
     assert any(line.startswith("8 files with several pages or frames") for line in report.warnings)
     assert capfd.readouterr() == ("", "")

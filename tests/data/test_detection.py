@@ -148,7 +148,8 @@ def many(root: Path, count: int = 40) -> None:
     images, annotations = [], []
     for number in range(count):
         file = f"{number}.png"
-        Image.new("RGB", (20, 20)).save(root / "images" / file)
+        pixels = np.random.default_rng(number).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "images" / file)
         images.append({"id": 1000 - number, "file_name": file, "height": 20, "width": 20})
         if number % 4:
             record = {"id": number + 1, "image_id": 1000 - number, "category_id": 1, "bbox": [2, 2, 9, 9]}
@@ -270,7 +271,8 @@ def test_files_are_looked_for_in_the_usual_places(tmp_path: Path) -> None:
     assert len(open_detection(config(tmp_path / "a", train_images="pictures")).train) == 3
     with pytest.raises(DataError, match=r"no such folder.*data\.train_images"):
         open_detection(config(tmp_path / "a", train_images="photos"))
-    (tmp_path / "a" / "annotations" / "instances_train.json").write_text("{}")
+    other = tmp_path / "a" / "annotations" / "instances_train.json"
+    other.write_bytes(other.with_name("instances_train2017.json").read_bytes())
     with pytest.raises(DataError, match=r"2 files could be meant .* data\.train_annotations"):
         open_detection(config(tmp_path / "a"))
     # As Roboflow exports: annotations beside the images.

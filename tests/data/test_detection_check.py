@@ -110,7 +110,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "nan": (_set("annotations", bbox=[5, float("nan"), 3, 10]), "annotation 1 of image 1: bbox .*nan"),
     "infinite": (_set("annotations", bbox=[5, 5, float("inf"), 9]), "annotation 1 of image 1: bbox .*inf"),
     "text": (_set("annotations", bbox="5 5 3 10"), "annotation 1 of image 1: bbox is '5 5 3 10'"),
-    "no box": (lambda c: first(c).pop("bbox"), "annotation 1 of image 1: bbox is None"),
+    "no box": (_set("annotations", bbox=None, segmentation=None), "annotation 1 of image 1: bbox is None"),
     "category": (_set("annotations", category_id=9), "annotation 1 of image 1: .*category with id 9"),
     "image": (_set("annotations", image_id=77), "annotation 1 of image 77: there is no image"),
     "double annotation": (_set("annotations", id=2), "annotation 2 of image 1: the id occurs twice"),

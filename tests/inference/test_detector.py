@@ -196,11 +196,22 @@ def test_truth_is_found_by_the_end_of_the_path(tmp_path):
     assert truth.find(files) == dict(zip(files, images.values(), strict=False))
     with pytest.raises(ValueError, match="but so is"):
         truth.find([tmp_path / "x" / "b.png", tmp_path / "b.png"])
-    truth.compare([Category(1, "disc"), Category(2, "ring")])
-    with pytest.raises(ValueError, match="category 3 is no such category"):
+    assert truth.compare([Category(1, "disc"), Category(2, "Ring ")]) == []
+    assert truth.compare([Category(1, "disc"), Category(3, "square")]) == ["square"]
+    with pytest.raises(ValueError, match="none of the model's 1 categories is listed"):
         truth.compare([Category(3, "disc")])
     with pytest.raises(ValueError, match="category 1 is 'disc', the model's 'square'"):
         truth.compare([Category(1, "square")])
+
+
+def test_names_of_a_truth_may_have_backslashes(tmp_path):
+    images = [{"id": 3, "file_name": "val\\a.png"}, {"id": 4, "file_name": "val\\b.png"}]
+    (tmp_path / "t.json").write_text(
+        json.dumps({"images": images, "categories": [{"id": 1, "name": "disc"}]})
+    )
+    files = [tmp_path / "val" / "b.png", tmp_path / "val\\a.png", tmp_path / "c.png"]
+    found = Truth.read(tmp_path / "t.json").find(files)
+    assert [(file, image.id) for file, image in found.items()] == [(files[0], 4), (files[1], 3)]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from botvision.cli.output import warn
+from botvision.io.errors import DataError
 from botvision.io.files import write_json
 from botvision.tables import evaluation as tables
 
@@ -50,8 +51,9 @@ def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str]) -> None
 
 def evaluate_results(args: argparse.Namespace) -> None:
     """Evaluate boxes, masks, or both, whatever a file of COCO results carries; else as `evaluate_run`."""
+    from botvision.cli.output import warn
     from botvision.coco.evaluate import evaluate_coco
-    from botvision.coco.results import kinds_in, read_results
+    from botvision.coco.results import kinds_in, of_other_categories, read_results
     from botvision.coco.truth import read_truth
     from botvision.plots.curves import precision_recall
 
@@ -60,7 +62,22 @@ def evaluate_results(args: argparse.Namespace) -> None:
     kinds = kinds_in(records, truth)
     if not kinds:
         raise ValueError(f"{name}: results with neither bbox nor segmentation")
-    metrics = [evaluate_coco(truth, records, kind, args.max_detections or 100, name=name) for kind in kinds]
+    if not len(truth.crowd) or truth.crowd.all():
+        held = f"{len(truth.images)} images and no objects" + (" but crowds" if len(truth.crowd) else "")
+        raise ValueError(f"{args.truth}: {held}: there is nothing to measure")
+    others = of_other_categories(records, truth)
+    if others:
+        warn(f"{name}: {others} results of categories that {args.truth} does not list are left out")
+    for note in truth.notes:
+        warn(note)
+    metrics = []
+    for kind in kinds:
+        try:
+            metrics.append(evaluate_coco(truth, records, kind, args.max_detections or 100, name=name))
+        except DataError as error:
+            if not metrics:
+                raise
+            warn(f"masks are not evaluated: {error}")
     print(tables.coco_tables(metrics))
     results, out = Path(args.run), Path(args.out or Path(args.run).parent)
     numbers, picture = out / f"{results.stem}-eval.json", out / f"{results.stem}-pr.png"

@@ -165,7 +165,10 @@ def _check(args: argparse.Namespace, overrides: Overrides) -> int:
     for problem in found.problems:
         warn(problem)
     print(check_tables(found))
-    if found.ok and found.kind != "images":
+    splits = {row["split"] for row in found.rows}
+    if found.ok and found.kind == "detection" and "train" not in splits:
+        print(f"next: botvision eval RUN --data.root {shlex.quote(args.data)}")
+    elif found.ok and found.kind != "images":
         detection = found.kind == "detection"
         recipe = "objects_botnet50" if detection else "photos_botnet50"
         keys = {"data.root": args.data, **found.keys, **overrides}

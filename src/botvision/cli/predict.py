@@ -180,7 +180,11 @@ def _images(args: argparse.Namespace, predictor: "DetectionPredictor", inputs: "
     if args.truth is None:
         return _Images(files, inputs.read)
     truth = Truth.read(args.truth)
-    truth.compare(predictor.categories)
+    lacking = truth.compare(predictor.categories)
+    if lacking:
+        names = ", ".join(lacking[:5]) + ", ..." * (len(lacking) > 5)
+        which = f"{len(lacking)} of the model's categories ({names})"
+        warn(f"{args.truth} does not list {which}: what is found of them counts nowhere in its evaluation")
     images = truth.find(files)
     if not images:
         raise ValueError(f"{args.truth}: none of the {_count(len(files))} is an image of it")

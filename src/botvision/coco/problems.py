@@ -14,8 +14,8 @@ NONE = np.iinfo(np.int64).min  # in place of what is no whole number
 FLOAT_MAX = sys.float_info.max
 
 ProblemKind = Literal[
-    "image", "category", "categories", "annotation", "box", "clipped", "degenerate", "segmentation", "area",
-    "file", "size",
+    "image", "category", "categories", "annotation", "box", "clipped", "note", "degenerate", "segmentation",
+    "area", "file", "size",
 ]  # fmt: skip
 
 
@@ -25,8 +25,8 @@ class Problem:
 
     Attributes:
         kind: which part of the data it is about; "categories" are others than in training, "clipped" are all
-            boxes that reach a little outside, "degenerate" are boxes and masks of no area, "file" missing
-            or unreadable images, "size" masks in images of unknown size.
+            boxes that reach a little outside, a "note" is a line about the whole file, "degenerate" are boxes
+            and masks of no area, "file" missing or unreadable images, "size" masks in images of unknown size.
         line: one sentence with the file and the ids.
         image_id: of the image, where known.
         annotation_id: of the annotation, where it is about one.
@@ -93,11 +93,29 @@ def are_objects(records: Sequence[object]) -> bool:
 
 
 def whole_numbers(values: Sequence[Any]) -> npt.NDArray[np.int64]:
-    """Return whole numbers of 64 bits, int64 (N); NONE for everything else, truth values included."""
+    """Return whole numbers of 64 bits, int64 (N); NONE for everything else, truth values included.
+
+    Text of digits ("12") and decimals without a part (12.0), which some exports write, are such numbers.
+    """
     if set(map(type, values)) <= {int}:
         with contextlib.suppress(OverflowError):
             return np.array(values, dtype=np.int64)
-    return np.array([v if _is(int, v) and abs(v) < 2**63 else NONE for v in values], dtype=np.int64)
+    return np.array([*map(_whole, values)], dtype=np.int64)
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, str):
+        return int(value) if len(value) < 19 and value.isascii() and value.isdigit() else NONE
+    if isinstance(value, float):
+        return int(value) if abs(value) < 2**53 and value.is_integer() else NONE
+    return int(value) if _is(int, value) and abs(value) < 2**63 else NONE  # type: ignore[call-overload,arg-type]
+
+
+def converted(values: Sequence[Any]) -> int:
+    """Return how many of the whole numbers are written as text or as decimals."""
+    if set(map(type, values)) <= {int}:
+        return 0
+    return sum(isinstance(value, str | float) and _whole(value) != NONE for value in values)
 
 
 def numbers(values: Sequence[Any]) -> npt.NDArray[np.float64]:

@@ -5,63 +5,49 @@ boxes of negative width pass, and what they do see they count without a name. So
 columns at a time.
 """
 
-import gc
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from botvision.coco.annotations import Category, CocoAnnotations, CocoFile, ImageRecord, bounds_of
-from botvision.coco.masks import polygon_faults, polygons_to_rles, read_rles, rle_areas
+from botvision.coco.doubts import (
+    box_and_mask_apart,
+    doubtful_categories,
+    objects_twice,
+    root_categories,
+    same_file_twice,
+)
+from botvision.coco.masks import polygon_faults, polygons_to_rles, read_rles, rle_areas, rle_boxes
 from botvision.coco.problems import (
     NONE,
     Label,
     Problem,
     Records,
     boxes,
+    converted,
     numbers,
     places,
     repeated,
     short,
     whole_numbers,
 )
+from botvision.coco.raw import RawFile, read_json, unpacked
 from botvision.io.errors import DataError
-from botvision.io.files import require_regular
 
 # How far a box may reach beyond its image: that many pixels, or that part of the side, whichever is more.
 # Tools count edges in their own ways, and export what was drawn over the edge.
 OUTSIDE, OUTSIDE_PART = 2.0, 0.01
 ROUNDING = 0.1  # pixels: so little is no matter, COCO itself has it
+FIRST_PIXEL, SMALLEST = 1.01, 8  # boxes that all end there, in images of longer sides, must be fractions
 LARGEST_COORDINATE = 1e15
 MAX_PIXELS = 2**31 - 1
-APART, APART_PIXELS = 0.5, 3.0  # IoU of box and mask, and distance, from which something must be wrong
+CROWD_WORDS: dict[str | None, int] = {"0": 0, "false": 0, "no": 0, "": 0, "1": 1, "true": 1, "yes": 1}
 AT_ONCE = 20_000  # annotations whose masks are Python objects at the same time
-
-
-class _RawAnnotation(TypedDict, total=False):
-    """An annotation as msgspec hands it over: the masks, most of a file, stay text until they are needed."""
-
-    id: Any
-    image_id: Any
-    category_id: Any
-    bbox: Any
-    area: Any
-    iscrowd: Any
-    segmentation: msgspec.Raw
-
-
-class RawFile(TypedDict, total=False):
-    """A COCO file as msgspec hands it over."""
-
-    images: Any
-    annotations: list[_RawAnnotation]
-    categories: Any
 
 
 def read_coco(path: str | Path, categories: Sequence[Category] | None = None) -> CocoFile:
@@ -87,12 +73,22 @@ def parse_coco(content: object, name: str, categories: Sequence[Category] | None
     """Like `read_coco`, from what the JSON holds; `name` is for messages."""
     file = Lists(content, name, training=True)
     known = file.categories if categories is None else list(categories)
-    problems = [*file.category_records.problems, *_doubtful_categories(file.categories, known, name)]
+    roots = {} if categories is not None else file.roots()
+    if roots:
+        known = [category for category in known if category.id not in roots]
+        left_out = " and ".join(roots.values())
+        file.note(f"category {left_out} only holds the others together (Roboflow's root) and is left out")
+    problems = [*file.category_records.problems, *doubtful_categories(file.categories, known, name)]
     annotations = Annotations(file, known)
     packed = annotations.pack()
-    notes = [*annotations.clipped(), *_same_file_twice(file.images, name)]
-    notes += _box_and_mask_apart(packed, file.images, name)
+    notes = [
+        *annotations.clipped(),
+        *same_file_twice(file.images, name),
+        *objects_twice(packed, file.images, name),
+    ]
+    notes += box_and_mask_apart(packed, file.images, name)
     problems += [*file.image_records.problems, *annotations.records.problems, *notes]
+    problems += [*annotations.fractions, *(Problem("note", line, fatal=False) for line in file.notes())]
     return CocoFile(name, file.images, known, packed, problems)
 
 
@@ -108,38 +104,6 @@ def read_images(path: str | Path) -> tuple[list[ImageRecord], list[Category]]:
         if not image.file:
             raise DataError(f"{path}: image {image.id}: no file_name, expected a path")
     return file.images, file.categories
-
-
-def read_json(path: str | Path, kind: Any = Any) -> Any:  # noqa: ANN401
-    """Read a JSON file; `kind` is what msgspec is told to make of it, where it is that.
-
-    Raises:
-        DataError: no such file, or its content is not JSON.
-    """
-    require_regular(path)
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file, expected COCO's JSON") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        return _decoded(content, kind)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON ({error})") from error
-
-
-def _decoded(content: bytes, kind: Any = Any) -> Any:  # noqa: ANN401
-    """What JSON says. What only Python's own reader takes (not-a-number, UTF-16) or explains is its part."""
-    collecting = gc.isenabled()
-    gc.disable()  # a million new lists and no garbage: looking for some takes as long as reading
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return json.loads(content)
-    finally:
-        if collecting:
-            gc.enable()
 
 
 class Lists:
@@ -168,6 +132,7 @@ class Lists:
                 expected = f"{', '.join(needed[:-1])} and {needed[-1]}"
                 raise DataError(f"{name}: no list {key!r}, expected {expected}")
         self.content, self.name, self.training = content, name, training
+        self._counts, self._lines = Counter[str](), list[str]()
         self.images = self._images(content["images"])
         self.categories = self._categories(content["categories"])
 
@@ -178,6 +143,28 @@ class Lists:
                 if problem.fatal:
                     raise DataError(problem.line)
 
+    def roots(self) -> dict[int, str]:
+        """Return Roboflow's root category, as `root_categories` finds it."""
+        return root_categories(self.content["categories"], self.content["annotations"])
+
+    def note(self, line: str) -> None:
+        """Keep a line on what was taken otherwise than the file says it."""
+        self._lines.append(line)
+
+    def count(self, what: str, number: int) -> None:
+        """Count records that were taken otherwise than the file says it."""
+        self._counts[what] += number
+
+    def notes(self) -> list[str]:
+        """Return what was noted and counted, one line for each reason."""
+        counted = [f"{what} ({number} of them)" for what, number in self._counts.items() if number]
+        return [f"{self.name}: {line}" for line in (*self._lines, *counted)]
+
+    def ids(self, values: Sequence[Any]) -> npt.NDArray[np.int64]:
+        """Return whole numbers as `whole_numbers`; those that are written as text or decimals are counted."""
+        self.count("ids that are text or decimals are read as whole numbers", converted(values))
+        return whole_numbers(values)
+
     def _images(self, raw: Sequence[Any]) -> list[ImageRecord]:
         def label(k: int) -> Label:
             known = int(ids[k]) if ids[k] >= 0 else None
@@ -185,7 +172,7 @@ class Lists:
 
         self.image_records = records = Records(raw, label)
         given, files = records.column("id"), records.column("file_name")
-        ids, sides = whole_numbers(given), [records.column("height"), records.column("width")]
+        ids, sides = self.ids(given), [records.column("height"), records.column("width")]
         heights, widths = map(whole_numbers, sides)
         expected = "expected a whole number from 0"
         records.refuse(ids < 0, "image", lambda k: f"id is {short(given[k])}, {expected}")
@@ -214,8 +201,8 @@ class Lists:
             return f"{self.name}: {which}", None, None
 
         self.category_records = records = Records(raw, label)
-        names, ids = records.column("name"), whole_numbers(records.column("id"))
-        nameless = np.array([not isinstance(name, str) or not name for name in names], dtype=bool)
+        names, ids = records.column("name"), self.ids(records.column("id"))
+        nameless = np.array([not isinstance(name, str) or not name.strip() for name in names], dtype=bool)
         bad = (ids < 0) | (nameless & self.training)
         records.refuse(bad, "category", lambda _: "expected an id (a whole number from 0) and a name")
         again = repeated(ids, records.sound)
@@ -257,7 +244,7 @@ class Annotations:
         self.records = records = Records(file.content["annotations"], label)
         self._given = {key: records.column(key) for key in ("id", "image_id", "category_id", "bbox", "area")}
         given = self._given
-        self.ids, image_ids, kinds = (whole_numbers(given[key]) for key in ("id", "image_id", "category_id"))
+        self.ids, image_ids, kinds = (file.ids(given[key]) for key in ("id", "image_id", "category_id"))
         self.image_ids = np.array([image.id for image in file.images], dtype=np.int64)
         self.images = places(image_ids, self.image_ids)
         self.categories = places(kinds, np.array([category.id for category in categories], dtype=np.int64))
@@ -273,25 +260,37 @@ class Annotations:
         records.refuse(
             self.categories < 0, "category", lambda k: unknown("category", short(given["category_id"][k]))
         )
-        crowd = records.column("iscrowd", 0)
-        odd = np.array([value not in (0, 1) for value in crowd], dtype=bool)
-        records.refuse(odd, "annotation", lambda k: f"iscrowd is {short(crowd[k])}, expected 0 or 1")
-        self.crowd = np.array([value == 1 for value in crowd], dtype=bool)
+        self._judge_crowds()
+        self._segmentations = records.column("segmentation")
         self._judge_boxes()
         self.areas, self.covered = numbers(given["area"]), self.boxes[:, 2] * self.boxes[:, 3]
         if not file.training:  # which takes the mask's, and notes it
             odd = np.isnan(self.areas) & np.array([value is not None for value in given["area"]], dtype=bool)
             records.refuse(odd, "area", lambda k: f"area is {short(given['area'][k])}, expected a number")
-        self._segmentations = records.column("segmentation")
         self.bare, self.empty = np.zeros((2, len(self.images)), dtype=bool)
+
+    def _judge_crowds(self) -> None:
+        """Set which stand for crowds; "0" and "false" are what they say, not the truth values of Python."""
+        given = self.records.column("iscrowd", 0)
+        if not set(map(type, given)) <= {int, bool}:
+            words = [value.strip().lower() if isinstance(value, str) else None for value in given]
+            self.file.count(
+                "values of iscrowd that are text are read as 0 or 1", sum(w in CROWD_WORDS for w in words)
+            )
+            given = [CROWD_WORDS.get(word, value) for word, value in zip(words, given, strict=True)]
+            given = [0 if value is None else value for value in given]
+        odd = np.array([value not in (0, 1) for value in given], dtype=bool)
+        self.records.refuse(odd, "annotation", lambda k: f"iscrowd is {short(given[k])}, expected 0 or 1")
+        self.crowd = np.array([value == 1 for value in given], dtype=bool)
 
     def _judge_boxes(self) -> None:
         """Set the boxes; in training those that reach far outside their image are clipped."""
         given, refuse = self._given["bbox"], self.records.refuse
-        self.boxes = boxes(given)
+        self.boxes, self.fractions = boxes(given), list[Problem]()
+        faults = self._boxes_of_masks()
         usable = (np.abs(self.boxes) < LARGEST_COORDINATE).all(axis=1)
         expected = "expected four finite numbers x, y, width, height"
-        refuse(~usable, "box", lambda k: f"bbox is {short(given[k])}, {expected}")
+        refuse(~usable, "box", lambda k: f"bbox is {short(given[k])}, {faults.get(k, expected)}")
         self.boxes[~usable] = 0
         negative = (self.boxes[:, 2:] < 0).any(axis=1)
         refuse(negative, "box", lambda k: f"{self._bbox(k)} has a negative width or height")
@@ -307,9 +306,50 @@ class Annotations:
             off = (low >= high).any(axis=1) & ~self.flat
             refuse(off, "box", lambda k: f"{self._bbox(k)} lies outside {self._frame(k)}")
             self.boxes[self.far] = np.concatenate([low, high - low], axis=1)[self.far]
+            self._refuse_fractions(self.records.sound & ~self.flat, high, sides)
+
+    def _boxes_of_masks(self) -> dict[int, str]:
+        """Give those without bbox the box around their mask; returns why where it cannot be taken."""
+        given, faults = self._given["bbox"], dict[int, str]()
+        unread = np.flatnonzero(np.isnan(self.boxes).any(axis=1) & self.records.sound).tolist()
+        lacking = [k for k in unread if given[k] is None or (isinstance(given[k], list) and not given[k])]
+        for start in range(0, len(lacking), AT_ONCE):
+            part = lacking[start : start + AT_ONCE]
+            masks = {
+                k: mask
+                for k, mask in zip(part, unpacked([self._segmentations[k] for k in part]), strict=True)
+                if mask
+            }
+            outlines = {k: mask for k, mask in masks.items() if isinstance(mask, list | tuple)}
+            rles, _, wrong = read_rles({k: m for k, m in masks.items() if isinstance(m, Mapping)}, self.sizes)
+            wrong |= polygon_faults(outlines, self.sizes)
+            wrong |= {k: "masks need height and width of the image" for k in masks if not self.sizes[k].all()}
+            for k, box in zip(rles, rle_boxes([*rles.values()]), strict=True):
+                self.boxes[k] = box
+            for k in outlines.keys() - wrong.keys():
+                points = np.array([*chain.from_iterable(outlines[k])], dtype=np.float64).reshape(-1, 2)
+                frame = self.sizes[k, ::-1]
+                self.boxes[k] = [*points.min(axis=0).clip(0, frame), *points.max(axis=0).clip(0, frame)]
+            taken = [k for k in masks if k not in wrong and not np.isnan(self.boxes[k]).any()]
+            self.boxes[taken, 2:] -= self.boxes[taken, :2]
+            self.boxes[[*wrong]] = np.nan
+            self.file.count("annotations without bbox get the box around their mask", len(taken))
+            faults |= {k: f"and its mask gives none: {text}" for k, text in wrong.items()}
+        return faults
+
+    def _refuse_fractions(
+        self, among: npt.NDArray[np.bool_], high: npt.NDArray[Any], sides: npt.NDArray[Any]
+    ) -> None:
+        """Refuse boxes that all lie within the first pixel of their images, in one line."""
+        if among.any() and (high[among] <= FIRST_PIXEL).all() and (sides[among] > SMALLEST).all():
+            line = f"{self.file.name}: all boxes ({among.sum()}) lie within the first pixel of their images: "
+            line += "they look like fractions of width and height, expected pixels"
+            self.fractions = [Problem("box", line)]
+            self.records.sound &= ~among
 
     def _bbox(self, k: int) -> str:
-        return "bbox [" + ", ".join(f"{value:g}" for value in self._given["bbox"][k]) + "]"
+        values = self._given["bbox"][k] or self.boxes[k]
+        return "bbox [" + ", ".join(f"{value:g}" for value in values) + "]"
 
     def _frame(self, k: int) -> str:
         return "the image of {} x {} pixels (height x width)".format(*self.sizes[k])
@@ -320,7 +360,7 @@ class Annotations:
         Returns:
             Polygons, or compressed run lengths, or None for no mask; one for each.
         """
-        values = _unpacked(self._segmentations[start:stop])
+        values = unpacked(self._segmentations[start:stop])
         unknown = np.zeros(len(self.images), dtype=bool)
         unknown[start:stop] = (self.sizes[start:stop] == 0).any(axis=1)
         image = lambda k: self.image_ids[self.images[k]]  # noqa: E731
@@ -411,15 +451,6 @@ class Annotations:
         return [Problem("clipped", line, fatal=False)]
 
 
-def _unpacked(values: list[Any]) -> list[Any]:
-    """Segmentations of which some, or all, are still JSON."""
-    raw = [value for value in values if isinstance(value, msgspec.Raw)]
-    if not raw:
-        return values
-    decoded = iter(_decoded(b"[" + b",".join(raw) + b"]"))
-    return [next(decoded) if isinstance(value, msgspec.Raw) else value for value in values]
-
-
 def _flat(masks: list[Any]) -> tuple[npt.NDArray[Any], ...]:
     """Polygons of each mask, coordinates of each polygon, coordinates; letters of each mask, letters."""
     outlines = [mask if isinstance(mask, list | tuple) else [] for mask in masks]
@@ -432,52 +463,3 @@ def _flat(masks: list[Any]) -> tuple[npt.NDArray[Any], ...]:
         np.array([*map(len, letters)], dtype=np.int64),
         np.frombuffer("".join(letters).encode("ascii"), dtype=np.uint8),
     )
-
-
-def _doubtful_categories(own: Sequence[Category], known: Sequence[Category], name: str) -> list[Problem]:
-    """Names that occur twice, and categories of validation that mean something else in training."""
-    counts = Counter(category.name for category in own)
-    problems = [
-        Problem("category", f"{name}: {count} categories are called {text}", fatal=False)
-        for text, count in counts.items()
-        if count > 1
-    ]
-    names = dict(known)
-    others = [(number, text) for number, text in own if names.get(number, text) != text]
-    if others:
-        number, text = others[0]
-        line = f"category {number} is {text}, but {names[number]} in the training data"
-        more = f", and {len(others) - 1} more are others" if len(others) > 1 else ""
-        problems.append(Problem("categories", f"{name}: {line}{more}"))
-    return problems
-
-
-def _same_file_twice(images: Sequence[ImageRecord], name: str) -> list[Problem]:
-    first: dict[str, int] = {}
-    line = "{}: images {} and {} are the same file {}".format
-    return [
-        Problem("image", line(name, first[image.file], image.id, image.file), image.id, fatal=False)
-        for image in images
-        if first.setdefault(image.file, image.id) != image.id
-    ]
-
-
-def _box_and_mask_apart(
-    annotations: CocoAnnotations, images: Sequence[ImageRecord], name: str
-) -> list[Problem]:
-    """Boxes that cover little of what their masks cover: x, y, x, y for x, y, width, height, say."""
-    corners = annotations.boxes.copy()
-    corners[:, 2:] += corners[:, :2]
-    extents = annotations.mask_extents(images)
-    low, high = np.maximum(corners[:, :2], extents[:, :2]), np.minimum(corners[:, 2:], extents[:, 2:])
-    both = (high - low).clip(0).prod(axis=1)
-    areas = [(edges[:, 2:] - edges[:, :2]).prod(axis=1) for edges in (corners, extents)]
-    overlap = both / np.maximum(areas[0] + areas[1] - both, 1e-9)
-    far = (np.abs(corners - extents) > APART_PIXELS).any(axis=1)  # outlines of a few pixels are never exact
-    problems = []
-    for k in np.flatnonzero(far & (overlap < APART) & annotations.objects).tolist():
-        image_id, number = images[int(annotations.images[k])].id, int(annotations.ids[k])
-        line = f"{name}: annotation {number} of image {image_id}: "
-        line += f"bbox and the box around the mask overlap by {overlap[k]:.0%} (IoU)"
-        problems.append(Problem("box", line, image_id, number, fatal=False))
-    return problems

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from botvision.coco.masks import read_rles
 from botvision.coco.problems import Records, are_objects, boxes, numbers, places, short, whole_numbers
-from botvision.coco.read import read_json
+from botvision.coco.raw import read_json
 from botvision.coco.truth import KINDS, CocoTruth, Kind
 from botvision.io.errors import DataError
 
@@ -39,8 +39,21 @@ def kinds_in(results: Sequence[Mapping[str, Any]], truth: CocoTruth) -> list[Kin
     return [kind for kind in KINDS if kind == "bbox" or truth.no_masks is None]
 
 
+def of_other_categories(results: Sequence[Mapping[str, Any]], truth: CocoTruth) -> int:
+    """Return how many results are of categories that the ground truth does not list."""
+    return int(_unlisted(whole_numbers([record.get("category_id") for record in results]), truth).sum())
+
+
+def _unlisted(kinds: npt.NDArray[np.int64], truth: CocoTruth) -> npt.NDArray[np.bool_]:
+    known = np.array([category.id for category in truth.categories], dtype=np.int64)
+    return (kinds >= 0) & (places(kinds, known) < 0)
+
+
 class FoundObjects:
     """N results of one kind by columns, checked against the ground truth.
+
+    Results of categories that the ground truth does not list are left out, unless all are: as pycocotools has
+    it, they count neither for nor against a detector.
 
     Args:
         results: COCO's records; those of the other kind, a box beside a mask, say, are not looked at.
@@ -69,10 +82,15 @@ class FoundObjects:
     ) -> None:
         self._truth = truth
         counted = counted or range(1, len(results) + 1)
+        kinds = whole_numbers([record.get("category_id") for record in results])
+        others = _unlisted(kinds, truth)
+        if others.any() and not others.all():
+            kept = np.flatnonzero(~others).tolist()
+            results, counted, kinds = [results[k] for k in kept], [counted[k] for k in kept], kinds[kept]
         records = Records(results, lambda k: (f"{name}: result {counted[k]}", None, None))
         self.images = _known(records, "image_id", truth.images)
         ids = np.array([category.id for category in truth.categories], dtype=np.int64)
-        self.categories = _known(records, "category_id", ids)
+        self.categories = _known(records, "category_id", ids, kinds)
         scores = records.column("score")
         self.scores = numbers(scores)
         records.refuse(
@@ -108,10 +126,12 @@ class FoundObjects:
         return loaded
 
 
-def _known(records: Records, key: str, known: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _known(
+    records: Records, key: str, known: npt.NDArray[np.int64], ids: npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.int64]:
     """Places of the ids that results name; what is none, or not known, is refused."""
     given = records.column(key)
-    ids = whole_numbers(given)
+    ids = whole_numbers(given) if ids is None else ids
     found, expected = places(ids, known), "expected a whole number from 0"
     records.refuse(ids < 0, "annotation", lambda k: f"{key} is {_said(given[k])}, {expected}")
     records.refuse(found < 0, "annotation", lambda k: f"{key} {given[k]} is not in the ground truth's list")

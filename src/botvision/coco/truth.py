@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from botvision.coco.annotations import Category
 from botvision.coco.masks import empty_rle
-from botvision.coco.read import Annotations, Lists, RawFile, read_json
+from botvision.coco.raw import RawFile, read_json
+from botvision.coco.read import Annotations, Lists
 from botvision.io.errors import DataError
 
 Kind = Literal["bbox", "segm"]
@@ -28,6 +29,7 @@ class CocoTruth:
         places: int64 (2, A), of the image and of the category of each annotation.
         boxes: float64 (A, 4), x, y, width, height.
         crowd: bool (A).
+        notes: lines on what was taken otherwise than the file says it, such as ids that are text.
     """
 
     def __init__(self, annotations: Annotations, categories: list[Category]) -> None:
@@ -35,6 +37,7 @@ class CocoTruth:
         self.sizes = annotations.image_sizes
         self.places = np.stack([annotations.images, annotations.categories])
         self.boxes, self.crowd = annotations.boxes, annotations.crowd
+        self.notes = annotations.file.notes()
         self._annotations = annotations
 
     def counts(self) -> npt.NDArray[np.int64]:
@@ -50,7 +53,9 @@ class CocoTruth:
         self._masks  # noqa: B018  their faults are what is asked for
         own = self._annotations
         own.records.refuse(own.bare & ~own.flat, "segmentation", lambda _: "no segmentation")
-        return next((problem.line for problem in own.records.problems), None)
+        lines = [problem.line for problem in own.records.problems]
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        return f"{lines[0]}{more}" if lines else None
 
     def index(self, kind: Kind) -> hotcoco.COCO:
         """Return hotcoco's index, for "segm" with masks; ids of images and categories are places, from 1.
@@ -104,7 +109,8 @@ def read_truth(truth: CocoTruth | Mapping[str, Any] | str | Path) -> CocoTruth:
     """Read and check ground truth; its masks are read when they are first evaluated.
 
     The annotations' own ids play no part. Where `area` is missing it is the mask's, without a mask the box's;
-    where `iscrowd` is missing it is 0; `ignore` is not read. Boxes stay as they are, wherever they lie.
+    where `iscrowd` is missing it is 0, a missing `bbox` is the box around the mask, and `ignore` is not read.
+    Boxes stay as they are, wherever they lie.
 
     Args:
         truth: a dict with `images`, `annotations` and `categories`, or a JSON file of it. Ground truth that

@@ -192,7 +192,7 @@ class DetectionDataConfig(ImageDataConfig):
         train_images: folder of the training images; None looks beside the JSON for the usual names.
         val_annotations: COCO JSON of the validation images.
         val_images: folder of the validation images.
-        val_fraction: taken by the image ids.
+        val_fraction: taken by the image ids; pictures that are the same, or nearly, stay together.
         val_is_train: validate on the training images themselves: trials of over-fitting.
         limit: those with annotations first, spread evenly over the file.
         limit_val: the same for validation; None for all.

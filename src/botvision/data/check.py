@@ -8,13 +8,15 @@ from typing import Any
 
 from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.data.cache import Progress, reported
-from botvision.data.check_report import CheckReport, also_in_train, digest_of, size_range, some
+from botvision.data.check_report import CheckReport, digest_of, size_range, some
 from botvision.data.classification import Splits, open_splits, resolve_source
 from botvision.data.coco_folder import is_detection_data
 from botvision.data.detection_check import check_detection
+from botvision.data.duplicates import Pictures, repeated_pictures
 from botvision.data.images import decode
 from botvision.data.labels import class_of, is_flat, labelled, some_classes, split_folders
 from botvision.data.left_out import Choices, LeftOut
+from botvision.data.other_labels import convert_hint
 from botvision.data.sources import Listing, list_folder, list_zip
 from botvision.io.errors import DataError
 
@@ -28,6 +30,7 @@ class _Tally:
     modes: Counter[str] = field(default_factory=Counter)
     digests: dict[bytes, str] = field(default_factory=dict)
     class_of: dict[bytes, str] = field(default_factory=dict)
+    pictures: Pictures = field(default_factory=Pictures)
     doubles: list[tuple[str, str]] = field(default_factory=list)  # the same file under two classes
     broken: int = 0
 
@@ -51,8 +54,12 @@ def check_data(
     """
     if isinstance(data, DetectionDataConfig):
         return check_detection(data, progress)
-    if not isinstance(data, DataConfig) and is_detection_data(Path(data).expanduser()):
-        return check_detection(DetectionDataConfig(root=str(Path(data).expanduser())), progress)
+    if not isinstance(data, DataConfig):
+        root = Path(data).expanduser()
+        if is_detection_data(root):
+            return check_detection(DetectionDataConfig(root=str(root)), progress)
+        if hint := convert_hint(root):
+            return CheckReport("detection", root.name or str(root), [], [f"{root}: {hint}"], [], 0, 0)
     config = data if isinstance(data, DataConfig) else DataConfig(root=str(data))
     name = str(config.root) if config.root is not None else config.source
     try:
@@ -141,6 +148,7 @@ def _read_one(
     tally.classes[class_name] += 1
     tally.sizes.append((found.rgb.height, found.rgb.width))
     tally.modes[found.mode] += 1
+    tally.pictures.add(file, key, found.rgb)
     first = tally.digests.setdefault(key, file)
     if tally.class_of.setdefault(key, class_name) != class_name:
         tally.doubles.append((first, file))
@@ -185,17 +193,11 @@ def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> lis
 
 
 def _duplicates(tallies: dict[str, _Tally]) -> list[str]:
-    """Files that are the same in training and validation, which flatters the score, or in two classes."""
-    lines, train = [], tallies.get("train", _Tally()).digests
-    for split, tally in sorted(tallies.items()):
-        if tally.doubles:
-            first, other = tally.doubles[0]
-            lines.append(
-                f"{len(tally.doubles)} files of {split} are in two classes, such as {other} = {first}"
-            )
-        if split != "train":
-            lines += also_in_train(f"files of {split}", tally.digests, train)
-    return lines
+    """Files that are in two classes, in a split twice, or in training and validation."""
+    doubles = {split: tally.doubles for split, tally in sorted(tallies.items()) if tally.doubles}
+    line = "{} files of {} are in two classes, such as {} = {}".format
+    lines = [line(len(found), split, *found[0][::-1]) for split, found in doubles.items()]
+    return lines + repeated_pictures("files", {split: tally.pictures for split, tally in tallies.items()})
 
 
 def _row(split: str, tally: _Tally) -> dict[str, Any]:

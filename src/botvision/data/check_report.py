@@ -1,7 +1,7 @@
 """What a check of a data set found."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -70,9 +70,3 @@ def digest_of(file: IO[bytes]) -> bytes:
     while part := file.read(2**20):
         found.update(part)
     return found.digest()
-
-
-def also_in_train(what: str, own: Mapping[bytes, str], train: Mapping[bytes, str]) -> list[str]:
-    """Return a line on files, by digest, that are in training data too, if there are any."""
-    same = [(train[key], file) for key, file in own.items() if key in train]
-    return [f"{len(same)} {what} are also in train, such as {same[0][1]} = {same[0][0]}"] if same else []

@@ -23,6 +23,7 @@ from botvision.data.labels import (
     spread,
 )
 from botvision.data.loaders import VERIFIED, BatchedDataset
+from botvision.data.other_labels import convert_hint
 from botvision.data.sources import (
     TEST_NAMES,
     VAL_NAMES,
@@ -306,6 +307,8 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
 
 def _listed(config: DataConfig, kind: str) -> tuple[Path, Listing]:
     root = Path(str(config.root))
+    if hint := convert_hint(root):
+        raise DataError(f"{root}: {hint}")
     return root, (list_zip if kind == "zip" else list_folder)(root, config.max_pixels)
 
 

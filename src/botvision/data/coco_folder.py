@@ -2,26 +2,23 @@
 
 import mmap
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from botvision.coco.annotations import Category, CocoFile
 from botvision.coco.problems import Problem
 from botvision.coco.read import read_coco
 from botvision.config.data import DetectionDataConfig
+from botvision.data.left_out import LeftOut
+from botvision.data.other_labels import convert_hint, subfolders
 from botvision.io.errors import DataError
 
-TRAIN_PATTERNS = (
-    "annotations/instances_train*.json", "annotations/*train*.json", "train/_annotations.coco.json",
-    "instances_train*.json", "*train*.json",
-)  # fmt: skip
-VAL_PATTERNS = (
-    "annotations/instances_val*.json", "annotations/*val*.json", "valid/_annotations.coco.json",
-    "val/_annotations.coco.json", "instances_val*.json", "*val*.json",
-)  # fmt: skip
-SINGLE_PATTERNS = ("annotations/*.json", "*.json")
-VAL_WORDS = frozenset({"val", "valid", "validation", "test"})
+TRAIN_WORDS = frozenset({"train", "training", "trainval", "trainset"})
+VAL_WORDS = frozenset({"val", "valid", "validation", "valset", "minival"})
+HELD_WORDS = VAL_WORDS | {"test"}
+BESIDE_IMAGES = ("_annotations.coco.json", "annotations.json", "labels.json")
 
 
 @dataclass(frozen=True)
@@ -50,15 +47,18 @@ def find_split_files(config: DetectionDataConfig, *, need_train: bool = True) ->
         raise DataError(f"{root}: no such folder, expected annotations/*.json and images")
     named = (config.train_annotations, config.val_annotations)
     train, val = (None if given is None else root / given for given in named)
-    train = train or _found(root, TRAIN_PATTERNS, "train_annotations")
-    val = val or _found(root, VAL_PATTERNS, "val_annotations")
+    tiers = _tiers(root)
+    train = train or _found(root, tiers, "train_annotations", lambda words: bool(words & TRAIN_WORDS))
+    val = val or _found(
+        root, tiers, "val_annotations", lambda words: bool(words & VAL_WORDS) and not words & TRAIN_WORDS
+    )
     if train is None:
-        train = _found(root, SINGLE_PATTERNS, "train_annotations", besides=val)
+        rest = [[path for path in tiers[place] if path != val] for place in (1, 4)]
+        train = _found(root, rest, "train_annotations", lambda words: not words & HELD_WORDS)
+        if train is not None and not _is_coco(train) and (hint := convert_hint(root)):
+            raise DataError(f"{root}: {hint}")
     if train is None and (need_train or val is None):
-        raise DataError(
-            f"{root}: no COCO annotations, expected annotations/instances_train*.json or a single *.json; "
-            "data.train_annotations names another file, and botvision convert makes one of other labels"
-        )
+        raise DataError(f"{root}: {_no_training(root, tiers)}")
     files = {}
     if train is not None:
         files["train"] = SplitFiles(train, _folder(root, config.train_images, "train_images"))
@@ -86,41 +86,54 @@ def naming_key(root: Path, annotations: Path, part: str = "") -> tuple[str | Non
     here = annotations.resolve()
     if any(files.annotations.resolve() == here for files in found.values()):
         return None, "train" in found
-    words = {word for name in (annotations.stem, part) for word in re.split("[^a-z]+", name.lower())}
-    key = "val_annotations" if words & VAL_WORDS else "train_annotations"
+    key = "val_annotations" if words_of(f"{part} {annotations.stem}") & HELD_WORDS else "train_annotations"
     return key, key == "train_annotations" or "train" in found
+
+
+def words_of(name: str) -> frozenset[str]:
+    """Return the words of a file's name in lower case: instances_trainval2017 has two, TrainSet too."""
+    return frozenset(word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name))
+
+
+def unused_annotations(root: Path, files: Mapping[str, SplitFiles]) -> LeftOut:
+    """Count the annotation files in their usual places that are of neither split."""
+    used, left_out = {parts.annotations.resolve() for parts in files.values()}, LeftOut()
+    for path in dict.fromkeys(path for tier in _tiers(root)[:3] for path in tier):
+        if path.resolve() not in used:
+            left_out.add("annotations that training does not use", path.relative_to(root))
+    return left_out
 
 
 def is_detection_data(root: Path) -> bool:
     """Return whether a folder holds COCO annotations: annotations/*.json, or JSON with COCO's keys."""
     if not root.is_dir():
         return False
-    if next(root.glob("annotations/*.json"), None) is not None:
-        return True
-    patterns = ("*.json", *(f"{split}/_annotations.coco.json" for split in ("train", "valid", "val")))
-    candidates = [path for pattern in patterns for path in root.glob(pattern)]
-    return any(_mentions(path, b'"annotations"') and _mentions(path, b'"images"') for path in candidates)
+    _, inside, beside, _, single = _tiers(root)
+    return bool(inside) or any(map(_is_coco, [*beside, *single]))
 
 
-def image_folder(file: CocoFile, files: SplitFiles, root: Path) -> Path:
-    """Return the folder that the images' file names are relative to.
+def image_folder(file: CocoFile, files: SplitFiles, root: Path) -> tuple[Path, int]:
+    """Find the folder that the images' file names are relative to.
 
     The usual ones are tried (train2017/ for instances_train2017.json, images/, the annotations' own folder,
-    the root); the one with the most of the first images' files is taken, the first of them in a tie.
+    the root), in small or capital letters; the one with the most of the first images' files is taken, the
+    first of them in a tie.
+
+    Returns:
+        The folder, and how many of up to eight images it holds.
     """
-    if files.images is not None:
-        return files.images
-    stem = files.annotations.stem.removeprefix("instances_")
+    stem = re.sub("(?i)^instances_", "", files.annotations.stem)
     plain = stem.rstrip("0123456789_-")
-    beside = files.annotations.parent
-    names = [f"{top}{name}" for name in dict.fromkeys((stem, plain)) for top in ("", "images/")]
-    folders = [root / name for name in names] + [beside / stem, root / "images", beside / "images"]
-    folders += [beside, root]
-    if plain.startswith("val"):
-        folders.insert(0, root / "valid")
+    words = words_of(stem)
+    alike = VAL_WORDS if words & VAL_WORDS else TRAIN_WORDS if words & TRAIN_WORDS else frozenset()
+    beside, names = files.annotations.parent, dict.fromkeys([stem, plain, *sorted(alike)])
+    images = _in_any_case([root / "images", beside / "images"])
+    folders = [place / name for place in (root, images[0], beside) for name in names]
+    folders += [*images, beside, root]
+    folders = [files.images] if files.images is not None else _in_any_case(folders)
     sample = file.images[:: max(1, len(file.images) // 8)]
     counts = [sum(_is(Path.is_file, folder / image.file) for image in sample) for folder in folders]
-    return folders[counts.index(max(counts))]
+    return folders[counts.index(max(counts))], max(counts)
 
 
 def read_split(
@@ -140,7 +153,16 @@ def read_split(
         DataError: one line, if the annotations are no COCO file.
     """
     file = read_coco(files.annotations, categories)
-    folder = image_folder(file, files, root)
+    folder, found = image_folder(file, files, root)
+    changed = sum("\\" in image.file for image in file.images)
+    if changed:  # as Windows writes paths
+        slashed = [image._replace(file=image.file.replace("\\", "/")) for image in file.images]
+        other = replace(file, images=slashed)
+        other_folder, more = image_folder(other, files, root)
+        if more >= found:
+            file, folder = other, other_folder
+            line = f"{file.name}: backslashes in file names are read as slashes ({changed} images)"
+            file.problems.append(Problem("note", line, fatal=False))
     return file, folder, [*file.problems, *missing_files(file, folder)]
 
 
@@ -177,15 +199,74 @@ def _is(kind: Callable[[Path], bool], path: Path) -> bool:
         return False
 
 
-def _found(root: Path, patterns: tuple[str, ...], key: str, besides: Path | None = None) -> Path | None:
-    for pattern in patterns:
-        found = sorted(path for path in root.glob(pattern) if path != besides)
+def _in_any_case(folders: Sequence[Path]) -> list[Path]:
+    """The folders, those that are not there as ones whose names differ in case alone."""
+    parents = dict.fromkeys(folder.parent for folder in folders)
+    there = {
+        (parent, path.name.lower()): path
+        for parent in parents
+        if _is(Path.is_dir, parent)
+        for path in subfolders(parent)
+    }
+    return [
+        folder if _is(Path.is_dir, folder) else there.get((folder.parent, folder.name.lower()), folder)
+        for folder in folders
+    ]
+
+
+def _tiers(root: Path) -> list[list[Path]]:
+    """JSON files by where they lie, the likeliest first.
+
+    annotations/instances*.json, annotations/*.json, beside the images of a split, instances*.json, *.json.
+    """
+    folders = subfolders(root)
+    inside = [f for folder in folders if folder.name.lower() == "annotations" for f in _json_files(folder)]
+    splits = [folder for folder in folders if words_of(folder.name) & (TRAIN_WORDS | HELD_WORDS)]
+    beside = [folder / name for folder in splits for name in BESIDE_IMAGES if (folder / name).is_file()]
+    single = _json_files(root)
+    named = [[path for path in tier if "instances" in words_of(path.stem)] for tier in (inside, single)]
+    return [named[0], inside, beside, named[1], single]
+
+
+def _json_files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.glob("*.[jJ][sS][oO][nN]") if not f.name.startswith(".") and f.is_file())
+
+
+def _is_coco(path: Path) -> bool:
+    return _mentions(path, b'"annotations"') and _mentions(path, b'"images"')
+
+
+def _found(
+    root: Path, tiers: Sequence[list[Path]], key: str, meant: Callable[[frozenset[str]], bool]
+) -> Path | None:
+    """The only file of the first tier that has some whose words, or its folder's, are meant."""
+    for tier in tiers:
+        found = [path for path in tier if meant(words_of(_split_name(path, root)))]
+        found = [path for path in found if len(found) == 1 or _is_coco(path)]
         if len(found) > 1:
             shown = ", ".join(str(path.relative_to(root)) for path in found[:4])
             raise DataError(f"{root}: {len(found)} files could be meant ({shown}), please set data.{key}")
         if found:
             return found[0]
     return None
+
+
+def _split_name(path: Path, root: Path) -> str:
+    """What says which split a file is of: its own name, or the folder's where all files have the same."""
+    return path.parent.name if path.name in BESIDE_IMAGES and path.parent != root else path.stem
+
+
+def _no_training(root: Path, tiers: list[list[Path]]) -> str:
+    """Half a line on a folder without annotations to train on, and what can be done."""
+    others = [str(path.relative_to(root)) for path in dict.fromkeys(chain(*tiers)) if _is_coco(path)]
+    if others:
+        by_name = f"{others[0]} is of another split by its name"
+        return f"no annotations to train on ({by_name}), expected some or data.train_annotations"
+    hint = convert_hint(root) or "botvision convert makes one of other labels"
+    return (
+        "no COCO annotations, expected annotations/instances_train*.json or a single *.json; "
+        f"data.train_annotations names another file, and {hint}"
+    )
 
 
 def _folder(root: Path, given: str | None, key: str) -> Path | None:

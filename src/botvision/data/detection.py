@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from botvision.coco.annotations import Category
+from botvision.coco.annotations import Category, CocoFile
 from botvision.coco.instances import Instances
 from botvision.coco.problems import Problem
 from botvision.coco.sides import side_twins
@@ -20,11 +20,13 @@ from botvision.data.coco_folder import SplitFiles, find_split_files, read_split
 from botvision.data.counter_rng import keys, uniform
 from botvision.data.detection_sources import CocoSource, ShapesInstances, Target
 from botvision.data.detection_transforms import DRAWS, choose_window, jitter_colors
+from botvision.data.duplicates import MOST, same_pictures
 from botvision.data.loaders import VERIFIED, BatchedDataset
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError
 
 Key = int | tuple[int, int]
+SMALLER = 8  # times, that a JPEG is decoded smaller to see what it shows
 DetectionBatch = tuple[list[Tensor], list[Target], Tensor]
 """Images uint8 (3, H, W) of any sizes, their targets, indices int64 (B,)."""
 
@@ -222,20 +224,21 @@ def open_detection(config: DetectionDataConfig, seed: int = 0) -> DetectionSplit
     """
     opened = open_generated(config) if config.source == "generated" else _coco(config)
     (train_source, chosen, skipped), name = opened["train"], _name_of(config)
+    notes: list[str] = []
     held_back = "val" not in opened and not config.val_is_train
     if held_back:
-        chosen, held = _hold_back(train_source, chosen, config.val_fraction, name)
+        chosen, held, notes = _hold_back(train_source, chosen, config.val_fraction, name)
         opened["val"] = (train_source, held, [])
     if not config.keep_empty:
         chosen = [index for index in chosen if train_source.annotated[index]]
     chosen = _limited(train_source, chosen, config.limit)
     if not train_source.annotated[chosen].any():
-        raise DataError(f"{name} train: no image has annotations that can be used")
+        raise DataError(f"{name} train: {nothing_usable(train_source.file)}")
     val = _val(*((train_source, chosen, []) if config.val_is_train else opened["val"]), config)
     train = DetectionDataset(train_source, chosen, config, train=True, seed=seed, name=f"{name} train")
     _tell(train, skipped)
-    note = mirror_note(train.classes, config)
-    train.notes += [note] if note else []
+    notes += [*crowd_notes(train_source.file), *_shared_files(train_source, opened.get("val"), held_back)]
+    train.notes += [*notes, *filter(None, [mirror_note(train.classes, config)])]
     return DetectionSplits(train, val, train.categories, train.classes, name, held_back)
 
 
@@ -264,7 +267,7 @@ def open_detection_split(
     if categories is not None and split == "val" and not config.val_is_train and config.source != "generated":
         found = find_split_files(config, need_train=False)
         if "val" in found:
-            source, chosen, problems = _opened(config, found["val"], categories)
+            source, chosen, problems = _opened(config, split, found["val"], categories)
             return _without_broken(_val(source, chosen, problems, config), progress)
     splits = open_detection(config, seed)
     if categories is not None and list(categories) != splits.categories:
@@ -300,11 +303,13 @@ def _coco(config: DetectionDataConfig) -> dict[str, Opened]:
     for split, files in find_split_files(config).items():
         if split == "train" or not config.val_is_train:
             known = opened["train"][0].file.categories if opened else None
-            opened[split] = _opened(config, files, known)
+            opened[split] = _opened(config, split, files, known)
     return opened
 
 
-def _opened(config: DetectionDataConfig, files: SplitFiles, categories: Sequence[Category] | None) -> Opened:
+def _opened(
+    config: DetectionDataConfig, split: str, files: SplitFiles, categories: Sequence[Category] | None
+) -> Opened:
     file, folder, problems = read_split(files, Path(str(config.root)), categories)
     others = [problem for problem in problems if problem.kind == "categories"]
     if others and not config.skip_broken:  # nothing is broken, and leaving out would hardly help
@@ -312,7 +317,11 @@ def _opened(config: DetectionDataConfig, files: SplitFiles, categories: Sequence
     refuse(problems, config)
     gone = {problem.image_id for problem in problems if problem.kind == "file"}
     chosen = [index for index, image in enumerate(file.images) if image.id not in gone]
-    return CocoSource(file, folder, config.max_pixels), chosen, problems
+    source = CocoSource(file, folder, config.max_pixels)
+    if split == "val" and chosen and not source.annotated[chosen].any():
+        other = "data.val_is_train true measures on the training images"
+        raise DataError(f"{file.name}: none of the {len(chosen)} images has objects to measure on; {other}")
+    return source, chosen, problems
 
 
 def _val(
@@ -329,8 +338,8 @@ def _val(
 
 def _tell(dataset: DetectionDataset, problems: Sequence[Problem]) -> None:
     """Keep with a data set what was wrong with its file; boxes that are clipped leave nothing out."""
-    dataset.skipped = [problem for problem in problems if problem.kind != "clipped"]
-    dataset.notes = [problem.line for problem in problems if problem.kind == "clipped"]
+    dataset.skipped = [problem for problem in problems if problem.kind not in ("clipped", "note")]
+    dataset.notes = [problem.line for problem in problems if problem.kind in ("clipped", "note")]
 
 
 def mirror_note(classes: Sequence[str], config: DetectionDataConfig) -> str | None:
@@ -344,6 +353,42 @@ def mirror_note(classes: Sequence[str], config: DetectionDataConfig) -> str | No
         f"left and right are classes of their own ({classes[first]}, {classes[twins[first]]}{more}), "
         "and a mirrored image has the wrong ones: switch mirroring off with --data.flip false"
     )
+
+
+def crowd_notes(file: CocoFile) -> list[str]:
+    """Return a line on categories of which all objects are crowds, if there are any."""
+    own, count = file.annotations, len(file.categories)
+    crowds = np.bincount(own.categories[own.crowd], minlength=count)
+    objects = np.bincount(own.categories[own.objects], minlength=count)
+    only = np.flatnonzero((crowds > 0) & (objects == 0))
+    if not len(only):
+        return []
+    names = ", ".join(file.categories[k].name for k in only[:5]) + (", ..." if len(only) > 5 else "")
+    which = f"categor{'y' if len(only) == 1 else 'ies'} {names}"
+    return [
+        f"{file.name}: all annotations of {which} ({crowds[only].sum()}) are crowds (iscrowd 1), "
+        "which are never trained on"
+    ]
+
+
+def nothing_usable(file: CocoFile) -> str:
+    """Return half a line on a file without a single object to train on."""
+    crowds = int(file.annotations.crowd.sum())
+    why = f": all {crowds} are crowds (iscrowd 1), which are never trained on" if crowds else ""
+    return f"no image has annotations that can be used{why}"
+
+
+def _shared_files(train: CocoSource, val: Opened | None, held_back: bool) -> list[str]:
+    """A line on images of a validation file of its own that the training file has, too."""
+    if val is None or held_back or isinstance(train, ShapesInstances):
+        return []
+    own = {train.folder / image.file for image in train.file.images}
+    both = [path for image in val[0].file.images if (path := val[0].folder / image.file) in own]
+    if not both:
+        return []
+    return [
+        f"{len(both)} images of val are images of train, too, such as {both[0]}: what is measured flatters"
+    ]
 
 
 def refuse(problems: Sequence[Problem], config: DetectionDataConfig) -> None:
@@ -371,8 +416,11 @@ def open_generated(config: DetectionDataConfig) -> dict[str, Opened]:
 
 def _hold_back(
     source: CocoSource, chosen: list[int], fraction: float, name: str
-) -> tuple[list[int], list[int]]:
-    """Split by a hash of the image ids: the same images whatever their order and the run's seed."""
+) -> tuple[list[int], list[int], list[str]]:
+    """Split by a hash of the image ids: the same images whatever their order and the run's seed.
+
+    Pictures that are the same, or nearly, stay together; among those held back is one with objects.
+    """
     if not fraction:
         raise DataError(
             f"{name}: no validation annotations, expected some or data.val_fraction above 0 "
@@ -382,9 +430,45 @@ def _hold_back(
         raise DataError(f"{name}: {len(chosen)} images, expected 2 or more to hold some back for validation")
     ids: npt.NDArray[np.int64] = np.array([source.file.images[index].id for index in chosen])
     count = min(len(chosen) - 1, max(1, round(fraction * len(chosen))))
-    held = set(np.argsort(keys(ids), kind="stable")[:count].tolist())
+    labels, notes = _same(source, chosen, name)
+    order = np.argsort(keys(ids), kind="stable")
+    groups = [np.flatnonzero(labels == label).tolist() for label in dict.fromkeys(labels[order].tolist())]
+    if len(groups) == 1:
+        raise DataError(f"{name}: all {len(chosen)} images are the same picture: none can be held back")
+    held: set[int] = set()
+    for group in groups:
+        if len(held) + len(group) <= count:
+            held.update(group)
+    annotated = source.annotated[chosen]
+    if not annotated[[*held]].any():  # nothing could be measured
+        usable = [group for group in groups if 0 < annotated[group].sum() < annotated.sum()]
+        if usable:
+            held.update(min(usable, key=len))
+        elif held:
+            notes.append(f"{name}: none of the images held back has objects: AP is not measured")
+        else:
+            held.update(min(groups, key=lambda group: (annotated[group].any(), len(group))))
     rest = [index for place, index in enumerate(chosen) if place not in held]
-    return rest, [index for place, index in enumerate(chosen) if place in held]
+    return rest, [index for place, index in enumerate(chosen) if place in held], notes
+
+
+def _same(source: CocoSource, chosen: list[int], name: str) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Groups of the same pictures, and lines on them; where most are alike, of the same files alone."""
+    paths = [source.folder / source.file.images[index].file for index in chosen]
+    labels = same_pictures(paths, lambda place: source.picture(chosen[place], SMALLER))
+    largest = int(np.bincount(labels).max())
+    if largest > len(chosen) // 2:
+        labels = same_pictures(paths, None)
+        if largest > np.bincount(labels).max():
+            line = f"{name}: {largest} images are nearly the same picture, so what is held back flatters"
+            return labels, [line]
+    notes = []
+    again = len(labels) - len(np.unique(labels))
+    if again:
+        notes.append(f"{name}: {again} images are the same as others, or nearly, and stay on their side")
+    if len(chosen) > MOST:
+        notes.append(f"{name}: of more than {MOST:,} images only the same files are kept together")
+    return labels, notes
 
 
 def _limited(source: CocoSource, chosen: list[int], limit: int | None) -> list[int]:

@@ -11,10 +11,11 @@ from botvision.coco.annotations import CocoFile
 from botvision.coco.problems import Problem
 from botvision.config.data import DetectionDataConfig
 from botvision.data.cache import Progress, reported
-from botvision.data.check_report import CheckReport, also_in_train, digest, size_range, some
-from botvision.data.coco_folder import find_split_files, read_split
-from botvision.data.detection import mirror_note, open_generated
+from botvision.data.check_report import CheckReport, digest, size_range, some
+from botvision.data.coco_folder import find_split_files, read_split, unused_annotations
+from botvision.data.detection import crowd_notes, mirror_note, nothing_usable, open_generated
 from botvision.data.detection_sources import CocoSource
+from botvision.data.duplicates import Pictures, repeated_pictures
 from botvision.io.errors import DataError
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's bounds of an object's area in pixels
@@ -40,7 +41,7 @@ def check_detection(config: DetectionDataConfig, progress: Progress | None = Non
         return _report(config, "generated", drawn, [], progress)
     name = Path(str(config.root)).name or str(config.root)
     try:
-        files = find_split_files(config)
+        files = find_split_files(config, need_train=False)
     except DataError as error:
         return CheckReport("detection", name, [], [str(error)], [], 0, 0)
     splits: dict[str, _Split] = {}
@@ -53,7 +54,9 @@ def check_detection(config: DetectionDataConfig, progress: Progress | None = Non
             problems.append(str(error))
             continue
         splits[split] = _Split(split, CocoSource(file, folder, config.max_pixels), found)
-    return _report(config, name, splits, problems, progress)
+    report = _report(config, name, splits, problems, progress)
+    report.warnings.extend(unused_annotations(Path(str(config.root)), files).notes())
+    return report
 
 
 @dataclasses.dataclass
@@ -64,7 +67,7 @@ class _Split:
     source: CocoSource
     problems: list[Problem]
     readable: int = 0
-    digests: dict[bytes, str] = dataclasses.field(default_factory=dict)
+    pictures: Pictures = dataclasses.field(default_factory=Pictures)
 
     @property
     def file(self) -> CocoFile:
@@ -84,7 +87,7 @@ class _Split:
             else:
                 self.readable += 1
                 content = digest(bytes(str(pixels.shape), "ascii") + pixels.numpy().tobytes())
-                self.digests.setdefault(content, f"{image.file} (image id {image.id})")
+                self.pictures.add(f"{image.file} (image id {image.id})", content, pixels)
 
     @property
     def gone(self) -> set[int | None]:
@@ -155,11 +158,18 @@ def _report(
         elif config.skip_broken and not split.readable:
             problems.append(f"{split.file.name}: none of the {images} images can be read")
         warnings += [*split.notes, *split.source.choices.notes()]
+    if config.source != "generated":
+        warnings += repeated_pictures("images", {split.name: split.pictures for split in splits.values()})
     if "train" in splits:
         more, others = _structure(config, splits)
         if not problems:  # else they follow from those
             problems += more
         warnings += others
+    elif splits:
+        warnings.append("no training annotations: these data are for eval and predict alone")
+    val = splits.get("val")
+    if val is not None and val.file.images and not val.trainable and not problems and not config.val_is_train:
+        problems.append(f"{val.file.name}: no image has objects to measure on")
     names = [category.name for split in splits.values() for category in split.file.categories]
     mirrored = mirror_note(list(dict.fromkeys(names)), config)
     warnings += [mirrored] if mirrored else []
@@ -182,23 +192,30 @@ def _structure(config: DetectionDataConfig, splits: dict[str, _Split]) -> tuple[
     train, val = splits["train"], splits.get("val")
     used = train.by_category()
     if not train.trainable:
-        problems.append(f"{train.file.name}: no image has annotations that can be used")
+        problems.append(f"{train.file.name}: {nothing_usable(train.file)}")
     if val is None and not config.val_is_train:
-        if config.val_fraction == 0 or len(train.file.images) < 2:
+        if (
+            config.val_fraction == 0
+            or len(train.file.images) < 2
+            or len({*train.pictures.contents}) == 1 < train.readable
+        ):
             problems.append(f"{train.file.name}: no validation annotations, and no images to hold back")
         else:
             warnings.append(
                 f"no validation annotations: {config.val_fraction:.0%} of the training images are held back"
             )
     names = [category.name for category in train.file.categories]
-    lacking = [name for name, count in zip(names, used, strict=True) if not count]
+    crowds = np.bincount(
+        train.file.annotations.categories[train.file.annotations.crowd], minlength=len(names)
+    )
+    lacking = [name for name, *counts in zip(names, used, crowds, strict=True) if not any(counts)]
+    warnings += crowd_notes(train.file)
     if lacking and used.any():
         warnings.append(f"train has no objects of {_few(lacking)}: they cannot be learnt")
     if val is not None:
         bare = [n for n, a, b in zip(names, used, val.by_category(), strict=True) if a and not b]
         if bare:
             warnings.append(f"val has no objects of {_few(bare)}: their AP is not measured")
-        warnings += also_in_train("images of val", val.digests, train.digests)
     for split in splits.values():
         most = int(split.objects().max(initial=0))
         if most > CROWDED:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from botvision.coco.annotations import Category, ImageRecord
+from botvision.coco.doubts import plain
 from botvision.coco.instances import Instances
 from botvision.coco.masks import encode
 from botvision.coco.read import read_images
@@ -204,15 +205,25 @@ class Truth:
             DataError: no JSON, or no COCO file; one line.
         """
         images, categories = read_images(path)
-        return cls(str(path), {image.file: image for image in images}, dict(categories))
+        slashed = {image.file.replace("\\", "/"): image for image in images}
+        return cls(str(path), slashed | {image.file: image for image in images}, dict(categories))
 
-    def compare(self, categories: Sequence[Category]) -> None:
-        """Raise ValueError unless each category of a model means the same here."""
+    def compare(self, categories: Sequence[Category]) -> list[str]:
+        """Return the names of a model's categories that are not here.
+
+        Raises:
+            ValueError: a category that means another thing here, or none of them is here.
+        """
         for number, name in categories:
-            here = self.categories.get(number)
-            if here != name:
-                found = "no such category" if here is None else f"{here!r}"
-                raise ValueError(f"{self.name}: category {number} is {found}, the model's {name!r}")
+            here = self.categories.get(number, name)
+            if plain(here) != plain(name):
+                raise ValueError(f"{self.name}: category {number} is {here!r}, the model's {name!r}")
+        lacking = [category.name for category in categories if category.id not in self.categories]
+        if len(lacking) == len(categories):
+            raise ValueError(
+                f"{self.name}: none of the model's {len(categories)} categories is listed, by its id"
+            )
+        return lacking
 
     def find(self, files: Sequence[Path]) -> dict[Path, ImageRecord]:
         """Find the images of files: by the longest end of the path that is a name in the truth.

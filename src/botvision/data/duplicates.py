@@ -1,0 +1,159 @@
+"""Pictures that are the same, or nearly: listed twice, stored twice, or saved again smaller or more coarsely.
+
+Nearly the same are pictures whose thumbnails of 16 x 16 grey values agree but for brightness and contrast: a
+correlation of at least `ALIKE`. (Of photographs, nuclei and cars no two others reach 0.9.) Flat pictures, and
+ones that are cut out, turned or mirrored, are found only if they are the same to the byte. A thumbnail takes
+milliseconds, comparing all with all seconds for `MOST` of them; of more pictures only those are found that
+are the same to the byte, and of their files only samples are compared.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from stat import S_ISREG
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch import Tensor
+
+from botvision.data.check_report import digest
+from botvision.io.errors import DataError
+
+MOST = 10_000
+SIDE = 16
+ALIKE, FLAT = 0.99, 1.0  # correlation; standard deviation in grey levels
+_ROWS = 512  # thumbnails that are compared with all at the same time
+
+
+def thumbnail(image: Image.Image | Tensor) -> npt.NDArray[np.float32]:
+    """Return grey values, float32 (256), averaged over a picture of any size, PIL's or uint8 (3, H, W)."""
+    if isinstance(image, Tensor):
+        image = Image.fromarray(image.permute(1, 2, 0).numpy())
+    small = image.resize((4 * SIDE, 4 * SIDE), Image.Resampling.BOX).convert("L")
+    grey = np.asarray(small, dtype=np.float32)
+    return grey.reshape(SIDE, 4, SIDE, 4).mean(axis=(1, 3)).reshape(-1)
+
+
+def grouped(
+    contents: Sequence[object], thumbnails: npt.NDArray[np.float32] | None = None
+) -> npt.NDArray[np.int64]:
+    """Group pictures: by content, and if there are thumbnails also those that are nearly the same.
+
+    Args:
+        contents: N values, the same for the same file or content.
+        thumbnails: float32 (N, 256); not-a-number where there is none.
+
+    Returns:
+        int64 (N), for each the place of the first picture that it belongs to, directly or through others.
+    """
+    first: dict[object, int] = {}
+    labels = np.array([first.setdefault(content, k) for k, content in enumerate(contents)], dtype=np.int64)
+    if thumbnails is None or not len(labels):
+        return labels
+    unit = np.nan_to_num(thumbnails - thumbnails.mean(axis=1, keepdims=True))
+    lengths = np.linalg.norm(unit, axis=1, keepdims=True)
+    unit = np.where(lengths > FLAT * SIDE, unit / np.maximum(lengths, 1e-6), 0)
+    for start in range(0, len(labels), _ROWS):
+        alike = unit[start : start + _ROWS] @ unit.T >= ALIKE
+        for k in np.flatnonzero(alike.sum(axis=1) > 1).tolist():
+            mates = labels[alike[k]]
+            if (mates != mates[0]).any():
+                labels[np.isin(labels, mates)] = mates.min()
+    return labels
+
+
+def same_pictures(
+    paths: Sequence[Path], read: Callable[[int], Image.Image | Tensor] | None
+) -> npt.NDArray[np.int64]:
+    """Group image files as `grouped` does; the files are read, unless they are more than `MOST`.
+
+    Args:
+        paths: N files. Links to a file are that file; the content of those of the same size is compared.
+        read: the picture of a place, as small as it may come; what raises DataError is like no other. None:
+            only look for files that are the same.
+    """
+    stats = [_stat(path) for path in paths]
+    seen, twice = set[int](), set[int]()
+    for size in {identity: size for identity, size in stats if identity is not None}.values():
+        (twice if size in seen else seen).add(size)
+    contents = [
+        _content(path, size, whole=len(paths) <= MOST) if size in twice else identity or path
+        for path, (identity, size) in zip(paths, stats, strict=True)
+    ]
+    if read is None or len(paths) > MOST:
+        return grouped(contents)
+    thumbnails = np.full((len(paths), SIDE**2), np.nan, dtype=np.float32)
+    for place in range(len(paths)):
+        try:
+            thumbnails[place] = thumbnail(read(place))
+        except DataError:
+            continue
+    return grouped(contents, thumbnails)
+
+
+def _stat(path: Path) -> tuple[tuple[int, int] | None, int]:
+    """What the file system calls a file, whatever links lead to it, and its size; None if it is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None, -1
+    return ((found.st_dev, found.st_ino), found.st_size) if S_ISREG(found.st_mode) else (None, -1)
+
+
+def _content(path: Path, size: int, whole: bool) -> object:
+    """What tells a file's content: all of it, or 16 pieces of 4 kB; the path if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            if whole or size <= 16 * 4096:
+                return digest(file.read())
+            starts = [place * (size - 4096) // 15 for place in range(16)]
+            return digest(b"".join(file.read(4096) for start in starts if file.seek(start) >= 0))
+    except OSError:
+        return path
+
+
+class Pictures:
+    """Collects the pictures of a split by what they show."""
+
+    def __init__(self) -> None:
+        self.names, self.contents = list[str](), list[bytes]()
+        self.thumbnails = list[npt.NDArray[np.float32]]()
+
+    def add(self, name: str, content: bytes, image: Image.Image | Tensor) -> None:
+        """Add a picture; the same `content`, a digest, is the same picture."""
+        self.names.append(name)
+        self.contents.append(content)
+        if len(self.names) <= MOST:
+            self.thumbnails.append(thumbnail(image))
+
+
+def repeated_pictures(word: str, splits: Mapping[str, Pictures]) -> list[str]:
+    """Return lines on pictures that are in a split twice, and on those that are in train, too.
+
+    Args:
+        word: what they are called, such as "images".
+        splits: their pictures by name.
+    """
+    contents = [content for pictures in splits.values() for content in pictures.contents]
+    names = [name for pictures in splits.values() for name in pictures.names]
+    own = np.repeat([*splits], [len(pictures.names) for pictures in splits.values()])
+    thumbnails = [each for pictures in splits.values() for each in pictures.thumbnails]
+    few = 0 < len(names) <= MOST
+    exact, labels = grouped(contents), grouped(contents, np.stack(thumbnails) if few else None)
+    train, lines = np.flatnonzero(own == "train"), list[str]()
+
+    def add(what: str, places: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> None:
+        if not len(places):
+            return
+        nearly = int((~np.isin(exact[places], exact[others])).sum())
+        text = f"{len(places)} {word} {what}" + (f", {nearly} of them nearly the same" if nearly else "")
+        like = others[labels[others] == labels[places[0]]][0]
+        lines.append(f"{text}, such as {names[places[0]]} = {names[like]}")
+
+    for split in sorted(splits):
+        mine = np.flatnonzero(own == split)
+        first = np.unique(labels[mine], return_index=True)[1]
+        add(f"of {split} are there twice", np.delete(mine, first), mine[first])
+        if split != "train":
+            add(f"of {split} are also in train", mine[np.isin(labels[mine], labels[train])], train)
+    return lines
