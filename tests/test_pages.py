@@ -32,7 +32,8 @@ MODEL_ROWS = re.findall(r"^\| `(\w+)` \| (\d+) \| ([\d.]+) \| ([\d.]+) \|", PAGE
 
 
 @pytest.mark.parametrize("code", PYTHON)
-def test_python(code: str) -> None:
+def test_python(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, "page", "exec"), {})
 
 
