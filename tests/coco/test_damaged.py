@@ -6,6 +6,7 @@ What is trained on can be evaluated on, and with the numbers that the file itsel
 import copy
 import json
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import torch
 
 from botvision.coco.evaluate import evaluate_coco
 from botvision.coco.instances import Instances
+from botvision.coco.read import read_coco
 from botvision.coco.truth import KINDS, read_truth
 from botvision.config.data import DetectionDataConfig
 from botvision.data.check import check_data
 from botvision.data.detection import DetectionDataset, DetectionSplits, open_detection
 from botvision.data.synthetic.shapes import ShapesSource
+from botvision.io.errors import DataError
 
 SIZE = (40, 60)
 ODD: list[Any] = [
@@ -106,6 +109,33 @@ def test_check_training_and_evaluation_agree_on_damaged_annotations(tmp_path: Pa
         assert report.ok == isinstance(splits, DetectionSplits), (report.problems, splits)
         if isinstance(splits, DetectionSplits):
             evaluated(splits.train, path, chance, repaired=skip)
+
+
+def test_five_hundred_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
+    """Values of other kinds, and bytes: every problem is one line, and none takes long."""
+    path = ShapesSource(5, "val", 3, 3, SIZE).export(tmp_path)
+    whole, chance, sound, slowest = path.read_bytes(), random.Random(3), 0, 0.0
+    for number in range(500):
+        content = json.loads(whole)
+        damage(content, chance)
+        text = json.dumps(content).encode()
+        if number % 2:
+            start, stop = sorted(chance.choices(range(len(whole) + 1), k=2))
+            piece = chance.choice(
+                [b"", b"[" * 3000, b"-", b"9" * 400, b"\xff", b'"', b"null", whole[start:stop]]
+            )
+            text = whole[:start] + piece + whole[chance.choice([start, stop]) :]
+        path.write_bytes(text)
+        started = time.monotonic()
+        try:
+            problems = [problem.line for problem in read_coco(path).problems]
+        except DataError as error:
+            problems = [str(error)]
+        slowest = max(slowest, time.monotonic() - started)
+        sound += not problems
+        assert all(problem and "\n" not in problem for problem in problems)
+    assert 20 < sound < 450
+    assert slowest < 20
 
 
 def test_what_lacks_its_mask_is_left_out_and_the_rest_can_be_evaluated(tmp_path: Path) -> None:

@@ -73,6 +73,38 @@ def test_other_files_are_left_out_and_images_without_suffix_are_not(image_folder
     ]
 
 
+def test_the_same_picture_is_never_on_both_sides(image_folder, tmp_path):
+    """Copies, and the same saved smaller, in a folder as in a zip; those under two classes are trained on."""
+    root, rng = image_folder({"train/cat": 8, "train/dog": 8}), np.random.default_rng(5)
+    for name in ("train/cat", "train/dog"):
+        for path in (root / name).iterdir():
+            path.unlink()
+        for number in range(4):
+            blocks = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+            picture = Image.fromarray(blocks).resize((96, 96), Image.Resampling.BICUBIC)
+            picture.save(root / name / f"{number}.png")
+            picture.resize((48, 48)).save(root / name / f"{number}-small.jpg")
+    shutil.copy(root / "train/cat/0.png", root / "train/dog/cat.png")
+    shutil.make_archive(str(tmp_path / "packed"), "zip", root)
+    found = []
+    for form in (root, tmp_path / "packed.zip"):
+        splits = open_splits(DataConfig(root=str(form), val_fraction=0.3))
+        names: dict[str, set[str]] = {"train": set(), "val": set()}
+        for side, data in (("train", splits.train), ("val", splits.val)):
+            for place in range(len(data)):
+                *_, kind, file = data.name_of(place).split("/")
+                names[side].add(kind + file[0])
+        assert not names["train"] & names["val"]
+        assert {len(splits.val), len(splits.train)} == {4, 13}
+        assert "cat0" in names["train"]
+        assert any(
+            line.endswith("9 images are the same as others, or nearly, and stay on their side")
+            for line in splits.notes
+        )
+        found.append(names)
+    assert found[0] == found[1]
+
+
 def test_held_back_images_are_a_fixed_part_of_every_class(image_folder):
     root = image_folder({"train/a": 20, "train/b": 10})
     first, second = (open_splits(config(root, val_fraction=0.2), seed) for seed in (0, 1))

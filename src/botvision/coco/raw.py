@@ -68,5 +68,16 @@ def unpacked(values: list[Any]) -> list[Any]:
     raw = [value for value in values if isinstance(value, msgspec.Raw)]
     if not raw:
         return values
-    decoded = iter(_decoded(b"[" + b",".join(raw) + b"]"))
+    try:
+        decoded = iter(_decoded(b"[" + b",".join(raw) + b"]"))
+    except (ValueError, RecursionError):  # what msgspec passes over unread may be no UTF-8, or far too deep
+        decoded = iter([_decoded_or_text(each) for each in raw])
     return [next(decoded) if isinstance(value, msgspec.Raw) else value for value in values]
+
+
+def _decoded_or_text(raw: msgspec.Raw) -> Any:  # noqa: ANN401
+    """A value, or a text, which is no mask and will be called that."""
+    try:
+        return _decoded(bytes(raw))
+    except (ValueError, RecursionError):
+        return "no valid JSON"

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from botvision.config.data import SYNTHETIC, DataConfig
 from botvision.data.cache import Progress, fill_cache, reported
 from botvision.data.counter_rng import keys, uniform
+from botvision.data.duplicates import SMALLER, same_pictures, seen_together, sides_of
+from botvision.data.images import decode
 from botvision.data.labels import (
     Labelled,
     Subset,
@@ -261,8 +264,10 @@ def open_splits(config: DataConfig, seed: int = 0) -> Splits:
             notes.append(f"no train/ folder: {some_classes(parts['train'].classes)} found at the root")
     held_back = "val" not in parts
     if held_back:
-        parts = hold_back(parts["train"], config.val_fraction, name)
+        groups, said = _sides(parts["train"], name) if kind in ("folder", "zip") else (None, [])
+        parts = hold_back(parts["train"], config.val_fraction, name, groups)
         parts["val"] = dataclasses.replace(parts["val"], notes=[])
+        notes += said
         notes.append(f"no val/ or test/ folder: {config.val_fraction:.0%} of train will be held back")
     train = _dataset(parts["train"], config, f"{name} train", train=True, seed=seed)
     val = _dataset(parts["val"], config, f"{name} val")
@@ -303,6 +308,26 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
     if split != "train":
         return splits.val
     return ClassificationDataset(splits.train.part, config, train=False, name=splits.train.name)
+
+
+def _sides(train: Labelled, name: str) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Groups of pictures that must not lie on both sides, and lines that say so."""
+    assert isinstance(train.source, Subset)
+    source, places = train.source.source, train.source.indices.tolist()
+    assert isinstance(source, FileSource | ZipSource)
+
+    def read(place: int) -> Image.Image:
+        with source.stream(places[place]) as file:
+            called = source.name_of(places[place])
+            return decode(file, called, reduce=SMALLER, max_pixels=source.max_pixels).rgb
+
+    def same(nearly: bool) -> npt.NDArray[np.int64]:
+        if isinstance(source, ZipSource):
+            return seen_together([source.content_of(place) for place in places], read if nearly else None)
+        paths = [Path(source.name_of(place)) for place in places]
+        return same_pictures(paths, read if nearly else None)
+
+    return sides_of(name, same)
 
 
 def _listed(config: DataConfig, kind: str) -> tuple[Path, Listing]:

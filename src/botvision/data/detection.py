@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from botvision.coco.annotations import Category, CocoFile
@@ -20,13 +21,12 @@ from botvision.data.coco_folder import SplitFiles, find_split_files, read_split
 from botvision.data.counter_rng import keys, uniform
 from botvision.data.detection_sources import CocoSource, ShapesInstances, Target
 from botvision.data.detection_transforms import DRAWS, choose_window, jitter_colors
-from botvision.data.duplicates import MOST, same_pictures
+from botvision.data.duplicates import SMALLER, same_pictures, sides_of
 from botvision.data.loaders import VERIFIED, BatchedDataset
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError
 
 Key = int | tuple[int, int]
-SMALLER = 8  # times, that a JPEG is decoded smaller to see what it shows
 DetectionBatch = tuple[list[Tensor], list[Target], Tensor]
 """Images uint8 (3, H, W) of any sizes, their targets, indices int64 (B,)."""
 
@@ -430,7 +430,12 @@ def _hold_back(
         raise DataError(f"{name}: {len(chosen)} images, expected 2 or more to hold some back for validation")
     ids: npt.NDArray[np.int64] = np.array([source.file.images[index].id for index in chosen])
     count = min(len(chosen) - 1, max(1, round(fraction * len(chosen))))
-    labels, notes = _same(source, chosen, name)
+    paths = [source.folder / source.file.images[index].file for index in chosen]
+
+    def read(place: int) -> Tensor | Image.Image:
+        return source.picture(chosen[place], SMALLER)
+
+    labels, notes = sides_of(name, lambda nearly: same_pictures(paths, read if nearly else None))
     order = np.argsort(keys(ids), kind="stable")
     groups = [np.flatnonzero(labels == label).tolist() for label in dict.fromkeys(labels[order].tolist())]
     if len(groups) == 1:
@@ -450,25 +455,6 @@ def _hold_back(
             held.update(min(groups, key=lambda group: (annotated[group].any(), len(group))))
     rest = [index for place, index in enumerate(chosen) if place not in held]
     return rest, [index for place, index in enumerate(chosen) if place in held], notes
-
-
-def _same(source: CocoSource, chosen: list[int], name: str) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Groups of the same pictures, and lines on them; where most are alike, of the same files alone."""
-    paths = [source.folder / source.file.images[index].file for index in chosen]
-    labels = same_pictures(paths, lambda place: source.picture(chosen[place], SMALLER))
-    largest = int(np.bincount(labels).max())
-    if largest > len(chosen) // 2:
-        labels = same_pictures(paths, None)
-        if largest > np.bincount(labels).max():
-            line = f"{name}: {largest} images are nearly the same picture, so what is held back flatters"
-            return labels, [line]
-    notes = []
-    again = len(labels) - len(np.unique(labels))
-    if again:
-        notes.append(f"{name}: {again} images are the same as others, or nearly, and stay on their side")
-    if len(chosen) > MOST:
-        notes.append(f"{name}: of more than {MOST:,} images only the same files are kept together")
-    return labels, notes
 
 
 def _limited(source: CocoSource, chosen: list[int], limit: int | None) -> list[int]:

@@ -20,6 +20,7 @@ from botvision.data.check_report import digest
 from botvision.io.errors import DataError
 
 MOST = 10_000
+SMALLER = 8  # times, that a JPEG is decoded smaller to see what it shows
 SIDE = 16
 ALIKE, FLAT = 0.99, 1.0  # correlation; standard deviation in grey levels
 _ROWS = 512  # thumbnails that are compared with all at the same time
@@ -80,15 +81,52 @@ def same_pictures(
         _content(path, size, whole=len(paths) <= MOST) if size in twice else identity or path
         for path, (identity, size) in zip(paths, stats, strict=True)
     ]
-    if read is None or len(paths) > MOST:
+    return seen_together(contents, read)
+
+
+def seen_together(
+    contents: Sequence[object], read: Callable[[int], Image.Image | Tensor] | None
+) -> npt.NDArray[np.int64]:
+    """Group pictures as `grouped` does; they are looked at, unless they are more than `MOST`.
+
+    Args:
+        contents: N values, the same for the same file or content.
+        read: as of `same_pictures`.
+    """
+    if read is None or len(contents) > MOST:
         return grouped(contents)
-    thumbnails = np.full((len(paths), SIDE**2), np.nan, dtype=np.float32)
-    for place in range(len(paths)):
+    thumbnails = np.full((len(contents), SIDE**2), np.nan, dtype=np.float32)
+    for place in range(len(contents)):
         try:
             thumbnails[place] = thumbnail(read(place))
         except DataError:
             continue
     return grouped(contents, thumbnails)
+
+
+def sides_of(
+    name: str, same: Callable[[bool], npt.NDArray[np.int64]]
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return groups of pictures that are held back together or not at all, and lines that say so.
+
+    Args:
+        name: of the data set.
+        same: groups them, int64 (N), those that are nearly the same too, or the same files alone.
+    """
+    labels = same(True)
+    largest = int(np.bincount(labels).max(initial=0))
+    if largest > len(labels) // 2:
+        labels = same(False)
+        if largest > np.bincount(labels).max():
+            line = f"{name}: {largest} images are nearly the same picture, so what is held back flatters"
+            return labels, [line]
+    notes = []
+    again = len(labels) - len(np.unique(labels))
+    if again:
+        notes.append(f"{name}: {again} images are the same as others, or nearly, and stay on their side")
+    if len(labels) > MOST:
+        notes.append(f"{name}: of more than {MOST:,} images only the same files are kept together")
+    return labels, notes
 
 
 def _stat(path: Path) -> tuple[tuple[int, int] | None, int]:

@@ -40,6 +40,7 @@ from botvision.data.left_out import Choices
 from botvision.io.errors import DataError
 from botvision.io.files import replacing, require_regular
 
+_LEAST_REDUCED = 64  # pixels a side: fewer tell pictures no longer apart
 _SUFFIXES = (
     ".apng .avif .bmp .dib .gif .ico .j2c .j2k .jfif .jp2 .jpe .jpeg .jpf .jpg .jpx .mpo .pbm .pcx .pgm .png "
     ".pnm .ppm .psd .sgi .tga .tif .tiff .webp"
@@ -124,7 +125,8 @@ def decode(
         name: how errors call it; the path, or "image" where there is none.
         upright: False leaves the pixels in the order in which they are stored.
         reduce: a JPEG, which is faster to decode at a fraction of its size, may come at most so many times
-            smaller: 1, 2, 4 or 8. Its sides are rounded up. All else is decoded whole.
+            smaller: 1, 2, 4 or 8, but with no side below 64 pixels. Its sides are rounded up. All else is
+            decoded whole.
         max_pixels: larger images are refused before anything is decoded.
 
     Raises:
@@ -147,7 +149,9 @@ def decode(
             _refuse(image, name, max_pixels)
             mode, (width, height), deep = image.mode, image.size, _is_deep(image)
             choices: dict[str, str] = {}
-            reduced = reduce > 1 and image.draft(None, (width // reduce or 1, height // reduce or 1))
+            reduced = reduce > 1 and image.draft(
+                None, (max(width // reduce, _LEAST_REDUCED), max(height // reduce, _LEAST_REDUCED))
+            )
             _load(image)
             if not reduced:  # a TIFF may have been turned
                 width, height = image.size

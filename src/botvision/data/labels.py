@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -193,8 +194,17 @@ def _of_one_class(listing: Listing, folder: str, where: str) -> str:
     return f"{where}: one class ({folder.rsplit('/', 1)[-1]}), there is nothing to tell apart{hint}"
 
 
-def hold_back(train: Labelled, fraction: float, name: str) -> dict[str, Labelled]:
+def hold_back(
+    train: Labelled, fraction: float, name: str, groups: npt.NDArray[np.int64] | None = None
+) -> dict[str, Labelled]:
     """Split validation images off, class by class, by a fixed shuffle of each class's images in listed order.
+
+    Args:
+        train: all images.
+        fraction: of each class.
+        name: of the data set, for errors.
+        groups: int64 (N), equal for pictures that are held back together or not at all. Those of several
+            classes, and those that are more than a class may spare, stay in training.
 
     Raises:
         DataError: one line, if the fraction is 0 or a class has too few images.
@@ -211,7 +221,15 @@ def hold_back(train: Labelled, fraction: float, name: str) -> dict[str, Labelled
             raise DataError(
                 f"{name}: class {class_name} has 1 image, expected 2 to hold one back for validation"
             )
-        held[mine[: min(len(mine) - 1, max(1, round(fraction * len(mine))))]] = True
+        spared = min(len(mine) - 1, max(1, round(fraction * len(mine))))
+        if groups is None:
+            held[mine[:spared]] = True
+            continue
+        for group in dict.fromkeys(groups[mine].tolist()):
+            members = torch.from_numpy(groups == group)
+            fits = int((held & (train.targets == k)).sum()) + int(members.sum()) <= spared
+            if fits and bool((train.targets[members] == k).all()):
+                held |= members
     return {"train": train.take((~held).nonzero()[:, 0]), "val": train.take(held.nonzero()[:, 0])}
 
 

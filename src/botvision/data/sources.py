@@ -131,6 +131,11 @@ class ZipSource:
             f"{most / 1e6:,.0f} MB"
         )
 
+    def content_of(self, index: int) -> tuple[int, int]:
+        """Return what tells a file's content without unpacking it: its checksum and size."""
+        member = self._archive().getinfo(str(self.members[index]))
+        return member.CRC, member.file_size
+
     @contextmanager
     def stream(self, index: int) -> Iterator[IO[bytes]]:
         """Open the unpacked file. Raises DataError as `bytes_of`."""
