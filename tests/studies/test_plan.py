@@ -104,7 +104,7 @@ MASKS = (
         ([("minutes: 2", "at: {image-size: [24.5]}")],
          "scales.cpu.at.image-size: data.image_size: expected int or tuple[int, int], got 24.5"),
         ([("minutes: 2", "at: {image-size: [16, 0]}")],
-         "scales.cpu.at.image-size: data.image_size: expected at least 1 pixel a side, got 0"),
+         "scales.cpu.at.image-size: data.image_size: expected 1 to 8192 pixels a side, got 0"),
         ([("train.epochs", "train.epoch")], "scales.cpu.set: unknown key train.epoch; did you mean"),
         ([("model.args.attn", "mode.args.attn")], "scales.cpu.arms.bot.set: unknown key mode; did you mean"),
         ([("    recipe: generated_resnet14_nano\n", "")],

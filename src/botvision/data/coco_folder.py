@@ -229,7 +229,9 @@ def _tiers(root: Path) -> list[list[Path]]:
 
 
 def _json_files(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.glob("*.[jJ][sS][oO][nN]") if not f.name.startswith(".") and f.is_file())
+    return sorted(
+        f for f in folder.glob("*.[jJ][sS][oO][nN]") if not f.name.startswith(".") and not f.is_dir()
+    )
 
 
 def _is_coco(path: Path) -> bool:
