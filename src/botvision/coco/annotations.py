@@ -15,6 +15,9 @@ import numpy.typing as npt
 from botvision.coco.masks import empty_rle, rle_boxes
 from botvision.coco.problems import Problem
 
+# How far a box may reach beyond its image: that many pixels, or that part of the side, whichever is more.
+# Tools count edges in their own ways, and export what was drawn over the edge.
+OUTSIDE, OUTSIDE_PART = 2.0, 0.01
 MOST_DECIMALS = 8  # of coordinates of which many are turned to decimals at once
 
 

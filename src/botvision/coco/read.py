@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from botvision.coco.annotations import Category, CocoAnnotations, CocoFile, ImageRecord, bounds_of
+from botvision.coco.annotations import (
+    OUTSIDE,
+    OUTSIDE_PART,
+    Category,
+    CocoAnnotations,
+    CocoFile,
+    ImageRecord,
+    bounds_of,
+)
 from botvision.coco.doubts import (
     box_and_mask_apart,
     doubtful_categories,
@@ -39,9 +47,6 @@ from botvision.coco.problems import (
 from botvision.coco.raw import RawFile, read_json, unpacked
 from botvision.io.errors import DataError
 
-# How far a box may reach beyond its image: that many pixels, or that part of the side, whichever is more.
-# Tools count edges in their own ways, and export what was drawn over the edge.
-OUTSIDE, OUTSIDE_PART = 2.0, 0.01
 ROUNDING = 0.1  # pixels: so little is no matter, COCO itself has it
 FIRST_PIXEL, SMALLEST = 1.01, 8  # boxes that all end there, in images of longer sides, must be fractions
 LARGEST_COORDINATE = 1e15

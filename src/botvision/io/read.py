@@ -1,9 +1,10 @@
 """Small files that people and programs write, as untrusted input: bounded, and never waited for."""
 
 import json
-import stat
 from pathlib import Path
 from typing import Any
+
+from botvision.io.files import require_regular
 
 LARGEST_TEXT = 64 * 1024**2  # bytes; COCO files and weights are read elsewhere
 
@@ -15,11 +16,10 @@ def check_regular(path: str | Path) -> int:
         OSError: it is not there.
         ValueError: it is something else.
     """
-    found = Path(path).stat()
-    if not stat.S_ISREG(found.st_mode):
-        kind = "is a folder, expected a file" if stat.S_ISDIR(found.st_mode) else "no regular file"
-        raise ValueError(f"{path}: {kind}")
-    return found.st_size
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: is a folder, expected a file")
+    require_regular(path)
+    return Path(path).stat().st_size
 
 
 def read_text(path: str | Path, at_most: int = LARGEST_TEXT) -> str:

@@ -4,10 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from botvision.coco.annotations import NewFile
+from botvision.coco.annotations import OUTSIDE, OUTSIDE_PART, NewFile
 from botvision.io.errors import DataError
-
-REACH, REACHED = 2, 0.01  # pixels, or a part of the side, that labels may reach beyond their image
 
 
 class Found(NamedTuple):
@@ -69,7 +67,7 @@ def clip(
     clipped = []
     for k, value in enumerate(values):
         side = size[1 - k % 2]
-        reach = max(REACH, REACHED * side)
+        reach = max(OUTSIDE, OUTSIDE_PART * side)
         if not (anywhere or -reach <= value <= side + reach):
             raise DataError(
                 f"{where}: reaches {'xy'[k % 2]} = {value:g}, outside its image of {size[0]} x {size[1]} "

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from botvision.coco.annotations import NewFile
+from botvision.coco.annotations import OUTSIDE, OUTSIDE_PART, NewFile
 from botvision.coco.masks import polygons_to_rles, rle_areas
 from botvision.data.cache import Progress, reported
 from botvision.data.convert.pairs import Pairs, in_images
@@ -24,7 +24,6 @@ from botvision.data.left_out import LeftOut
 from botvision.io.errors import DataError
 
 _ROUNDING = 1e-3  # of the image: what a box may reach beyond its edge, from coordinates with few digits
-_REACHED, _REACH = 0.01, 2  # of the image, or pixels: what it may reach to be clipped, and counted
 
 
 def read(root: Path, part: str, progress: Progress | None) -> Labels:
@@ -236,7 +235,7 @@ class _Lines:
     def _pixels(self, values: list[float], size: tuple[int, int], where: str) -> list[float]:
         """YOLO's x, y, ..., which are parts of the image's width and height (pixels would be far above 1)."""
         beyond = [max(-value, value - 1) for value in values]
-        if any(by > max(_REACHED, _REACH / size[1 - k % 2]) for k, by in enumerate(beyond)):
+        if any(by > max(OUTSIDE_PART, OUTSIDE / size[1 - k % 2]) for k, by in enumerate(beyond)):
             raise DataError(f"{where}: reaches from {min(values):g} to {max(values):g}, expected 0..1")
         self._counts["clipped"] += max(beyond) > _ROUNDING
         return [min(max(v, 0), 1) * size[1 - k % 2] for k, v in enumerate(values)]
