@@ -171,7 +171,8 @@ def _check(args: argparse.Namespace, overrides: Overrides) -> int:
     elif found.ok and found.kind != "images":
         detection = found.kind == "detection"
         recipe = "objects_botnet50" if detection else "photos_botnet50"
-        keys = {"data.root": args.data, **found.keys, **overrides}
+        start = {} if detection else {"model.weights": "resnet50"}
+        keys = {"data.root": args.data, **start, **found.keys, **overrides}
         if detection and not any(row["masks"] for row in found.rows):
             keys["model.detector.masks"] = "false"
         most = max(row["objects_max"] for row in found.rows) if detection else 0

@@ -108,10 +108,13 @@ def train(config: AnyRunConfig, out: str | Path, resume: bool = False, progress:
 def _train(config: AnyRunConfig, folder: Path, resume: bool, bar: CountBar) -> None:
     state = check_folder(folder, config, resume)
     if state is not None and state.finished and _is_exported(folder, config, state):
-        more = (
-            "train.early_stop 0 lets it go on" if state.stopped_early else "a larger train.epochs extends it"
-        )
-        bar.say(f"{folder}: nothing to do, the run is finished ({state.epoch} epochs); {more}")
+        more = "a larger train.epochs extends it"
+        if state.out_of_steps(config.train):
+            more = f"train.max_steps {config.train.max_steps} has ended it"
+        elif state.stopped_early:
+            more = "train.early_stop 0 lets it go on"
+        epochs = "1 epoch" if state.epoch == 1 else f"{state.epoch} epochs"
+        bar.say(f"{folder}: nothing to do, the run is finished ({epochs}); {more}")
         return
     fabric = open_fabric(config.train.device)
     with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
