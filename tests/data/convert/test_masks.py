@@ -218,7 +218,7 @@ def test_masks_of_photos_that_exif_turns(
         image = json.loads(done.files[""].read_text())["images"][0]
         assert (image["height"], image["width"]) == shape
         assert done.notes == (
-            ["turned by EXIF, with a mask that fits both ways, so taken as upright: 1 images"]
+            ["turned by EXIF, with a mask that fits both ways, so taken as upright: 1 image"]
             * (size == turned)
         )
         assert read_annotated(root / "images" / "a.jpg", shape, "a").size == shape[::-1]

@@ -7,6 +7,7 @@ from pathlib import Path
 import hotcoco
 import pytest
 
+from botvision.coco.read import read_coco
 from botvision.config.data import DetectionDataConfig
 from botvision.data.coco_folder import find_split_files
 from botvision.data.convert.folder import Conversion, to_coco
@@ -66,8 +67,6 @@ def test_yolo_boxes_equal_the_library_s_converter(tmp_path: Path) -> None:
         ("0 0.5 0.5 nan 0.1", "no finite number"),
         ("cat 0.5 0.5 0.1 0.1", "expected a class number"),
         ("0 30 20 10 10", "reaches from 15 to 35, expected 0..1"),
-        ("0 0.5 0.5 0 0.1", "has no area"),
-        ("0 0.5 0.5 0.5 0.5 0.5 0.5", "the polygon has no area"),
     ],
 )
 def test_a_wrong_line_is_named(yolo: Path, text: str, fault: str) -> None:
@@ -173,7 +172,7 @@ def test_what_the_splits_hold_is_said(tmp_path: Path) -> None:
     assert splits_of(done) == {"train": [a, b], "val": [b]}
     assert done.notes == [
         "data.yaml: train: /content/drive/cars/images/train is taken to be images/train",
-        "both in train and in val: 1 images",
+        "both in train and in val: 1 image",
         "left out: 2 files, listed in val.txt, but not there (images/train/gone.png, ../other/images/z.png)",
         "left out: 1 file, in no split of data.yaml (images/more/c.png)",
     ]
@@ -188,7 +187,7 @@ def test_images_outside_folders_of_splits_are_for_training(tmp_path: Path) -> No
         "val": ["images/Validation/b.png"],
         "train": ["images/a.png", "images/train2017/c.png"],
     }
-    assert done.notes == ["in no folder called train, val or test, so taken for training: 1 images"]
+    assert done.notes == ["in no folder called train, val or test, so taken for training: 1 image"]
 
 
 def test_labels_beside_their_images_where_data_yaml_names_the_folder(tmp_path: Path) -> None:
@@ -429,7 +428,37 @@ def test_splits_without_labels(tmp_path: Path) -> None:
     assert (list(done.files), done.annotations) == (["train", "test"], 1)
     assert done.notes == ["without a label file, so taken as without objects: 1 of 2 images"]
     picture(tmp_path / "images" / "val" / "v.png")
-    with pytest.raises(DataError, match=r"val/v.png: nothing of the same name in labels/ \(1 such images\)"):
+    with pytest.raises(DataError, match=r"val/v.png: nothing of the same name in labels/ \(1 such image\)"):
         to_coco("yolo", tmp_path)
     write(tmp_path / "labels" / "val" / "v.txt", "\n")
     assert to_coco("yolo", tmp_path).annotations == 1
+
+
+def test_objects_without_area_are_left_out_and_counted(yolo: Path) -> None:
+    """Boxes without a width or above the edge, polygons of one point or smaller than a pixel."""
+    flat = [
+        "1 0.5 0.5 0 0.1",
+        "1 0.5 0.5 0.5 0.5 0.5 0.5",
+        "1 0.5 0.5 0.501 0.5 0.501 0.501",
+        "1 0.5 0 0.1 -0",
+    ]
+    write(yolo / "labels" / "train" / "a.txt", "\n".join(["0 0.5 0.5 0.2 0.25", *flat]))
+    done = to_coco("yolo", yolo)
+    assert done.annotations == 2
+    assert "left out: 4 objects without area (labels/train/a.txt: line 2)" in done.notes
+
+
+def test_boxes_beside_polygons_get_an_outline(yolo: Path) -> None:
+    """Also in a split without polygons; boxes alone stay boxes."""
+    done = to_coco("yolo", yolo)
+    file = read_coco(done.files["train"])
+    assert [p for p in file.problems if p.fatal] == []
+    box = json.loads(done.files["train"].read_text())["annotations"][0]
+    assert box["segmentation"] == [pytest.approx([24, 15, 36, 15, 36, 25, 24, 25])]
+    assert box["area"] == 120
+    note = "2 objects with a box alone: taken as masks, too, since other objects have outlines"
+    assert note in done.notes
+    assert not any("four corners alone: 3" in each for each in done.notes)
+    write(yolo / "labels" / "train" / "b.txt", "0 0.5 0.5 0.2 0.2")
+    boxes = json.loads(to_coco("yolo", yolo).files["train"].read_text())["annotations"]
+    assert not any("segmentation" in each for each in boxes)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Generic, Protocol, TypeVar
 
 from botvision.data.cache import Progress, reported
-from botvision.data.convert.entries import Entry, Found, coco_files, counted
+from botvision.data.convert.entries import Entry, Found, coco_files, counted, flat_notes
 from botvision.data.convert.image_index import ImageIndex
 from botvision.data.convert.image_sets import image_sets, splits_of_lists
 from botvision.data.convert.splits import Labels, splits_of_folders
@@ -119,6 +119,7 @@ class Labelled(Generic[F]):
         self.changed["without"] = len(without.intersection(chosen))
         entries = [self._entry(file, objects) for file in reported(chosen, "converting", progress)]
         said += _notes(self.changed, self._form.field) + notes(self.changed)
+        said += flat_notes(self.changed, self.root)
         return Labels(coco_files(entries, splits, names), said + self.left_out.notes())
 
     def _read(self, label: str) -> F | None:
