@@ -66,7 +66,7 @@ def read(
         _check_edges(pixels, path)
         records[split].add_image(file, pixels.shape)
         _add_objects(pixels, split_parts, records[split], counts)
-    return Labels(records, [*notes, *_notes(counts), *left_out.notes()])
+    return Labels(records, [*notes, *_notes(counts), *pairs.alike.notes(), *left_out.notes()])
 
 
 def _notes(counts: Counter[str]) -> list[str]:

@@ -1,5 +1,7 @@
 """YOLO's labels: `images/a.jpg` and `labels/a.txt`, names and splits in `data.yaml` (or `classes.txt`).
 
+Labels may lie beside the images, too, as LabelImg and CVAT (obj.data, obj.names) write them.
+
 A line is a class number and a box, or the corners of a polygon; with `kpt_shape` in data.yaml a box and key
 points, which are not read. Four corners may be an oriented box: nothing in the file tells, so they are a
 polygon, with its upright box. Read here: hotcoco's own reader drops the files' suffixes and images without
@@ -16,7 +18,7 @@ from botvision.coco.annotations import OUTSIDE, OUTSIDE_PART, NewFile
 from botvision.coco.masks import polygons_to_rles, rle_areas
 from botvision.data.cache import Progress, reported
 from botvision.data.convert.entries import counted, flat_notes, leave_out_flat
-from botvision.data.convert.pairs import Pairs, in_images
+from botvision.data.convert.pairs import Pairs
 from botvision.data.convert.splits import Labels, splits_of_folders
 from botvision.data.convert.walk import is_below
 from botvision.data.convert.yolo_yaml import Description, describe, read_text_file
@@ -52,7 +54,7 @@ def read(root: Path, part: str, progress: Progress | None) -> Labels:
         if (label := labels[file]) is not None:
             lines.read(root / label, (image.height, image.width), records[split])
     notes += _without_labels(root, splits, labels)
-    return Labels(records, [*data.notes, *notes, *lines.notes(root), *left_out.notes()])
+    return Labels(records, [*data.notes, *notes, *lines.notes(root), *pairs.alike.notes(), *left_out.notes()])
 
 
 def _splits(
@@ -63,8 +65,8 @@ def _splits(
     wanted = {name: mine for name, all_ in splits.items() if (mine := [f for f in all_ if is_below(f, part)])}
     if wanted:
         listed = {file for mine in wanted.values() for file in mine}
-        for file in pairs.images:
-            if file not in listed and in_images(file) and is_below(file, part):
+        for file in pairs.wanted:
+            if file not in listed and is_below(file, part):
                 left_out.add(f"in no split of {data.file}", file)
         return wanted, notes + _shared(wanted)
     splits, guessed = splits_of_folders(pairs.in_images(part))
