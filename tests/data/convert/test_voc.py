@@ -402,3 +402,12 @@ def test_boxes_without_area_are_left_out_and_counted(root: Path) -> None:
     assert one(root, xml(thing(), *flat)) == [("cat", [10, 4, 20, 16])]
     note = "left out: 2 objects without area (Annotations/a.xml: object 2 (dog))"
     assert note in convert(root).notes
+
+
+@pytest.mark.parametrize(("image", "label"), [("IMG_1.JPG", "img_1"), ("cafe\u0301.jpg", "caf\u00e9")])
+def test_names_that_differ_in_capitals_or_encoded_accents(root: Path, image: str, label: str) -> None:
+    picture(root / "JPEGImages" / image)
+    write(root / "Annotations" / f"{label}.xml", xml(thing("dog"), file=""))
+    assert found(root)[f"JPEGImages/{image}"] == [("dog", [10, 4, 20, 16])]
+    note = "1 label file whose name is its image's but for capital letters or encoded accents"
+    assert note in convert(root).notes

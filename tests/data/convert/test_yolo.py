@@ -11,6 +11,7 @@ from botvision.coco.read import read_coco
 from botvision.config.data import DetectionDataConfig
 from botvision.data.coco_folder import find_split_files
 from botvision.data.convert.folder import Conversion, to_coco
+from botvision.data.other_labels import convert_hint
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError
 from tests.data.convert.files import SIZE, picture, write
@@ -462,3 +463,57 @@ def test_boxes_beside_polygons_get_an_outline(yolo: Path) -> None:
     write(yolo / "labels" / "train" / "b.txt", "0 0.5 0.5 0.2 0.2")
     boxes = json.loads(to_coco("yolo", yolo).files["train"].read_text())["annotations"]
     assert not any("segmentation" in each for each in boxes)
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "names"),
+    [
+        ("{}.jpg", "{}.txt", "classes.txt"),
+        ("images/train/{}.jpg", "images/train/{}.txt", "images/train/classes.txt"),
+        ("obj_train_data/{}.jpg", "obj_train_data/{}.txt", "obj.names"),
+        ("Images/{}.jpg", "Labels/{}.txt", "classes.txt"),
+        ("{}.jpg", "labels/{}.txt", "labels/classes.txt"),
+        ("train/{}.jpg", "labels/train/{}.txt", "classes.txt"),
+    ],
+)
+def test_labels_beside_images_and_other_places(tmp_path: Path, image: str, label: str, names: str) -> None:
+    """They are converted, and the hint offers it; a third image has no label."""
+    for name in "abc":
+        picture(tmp_path / image.format(name))
+    for number, name in enumerate("abd"):
+        write(tmp_path / label.format(name), f"{number % 2} 0.5 0.5 0.2 0.25\n")
+    write(tmp_path / names, "dog\ncat\n")
+    assert convert_hint(tmp_path) == f"the labels look like YOLO's: botvision convert yolo {tmp_path}"
+    done = to_coco("yolo", tmp_path)
+    content = json.loads(next(iter(done.files.values())).read_text())
+    assert [each["file_name"] for each in content["images"]] == [image.format(name) for name in "abc"]
+    assert [(each["image_id"], each["category_id"]) for each in content["annotations"]] == [(1, 1), (2, 2)]
+    assert f"left out: 1 file, labels without an image ({label.format('d')})" in done.notes
+    assert "without a label file, so taken as without objects: 1 of 3 images" in done.notes
+
+
+def test_the_splits_of_obj_data(tmp_path: Path) -> None:
+    for name in ("obj_train_data/a", "obj_valid_data/b"):
+        picture(tmp_path / f"{name}.jpg")
+        write(tmp_path / f"{name}.txt", "0 0.5 0.5 0.2 0.25\n")
+    write(tmp_path / "obj.names", "cat\n")
+    write(tmp_path / "obj.data", "classes = 1\ntrain = data/train.txt\nvalid = data/valid.txt\nbackup = b/\n")
+    write(tmp_path / "train.txt", "data/obj_train_data/a.jpg\n")
+    write(tmp_path / "valid.txt", "data/obj_valid_data/b.jpg\n")
+    done = to_coco("yolo", tmp_path)
+    assert splits_of(done) == {"train": ["obj_train_data/a.jpg"], "val": ["obj_valid_data/b.jpg"]}
+    assert done.notes == []
+
+
+@pytest.mark.parametrize(("image", "label"), [("IMG_1.JPG", "img_1"), ("cafe\u0301.jpg", "caf\u00e9")])
+def test_names_that_differ_in_capitals_or_encoded_accents(tmp_path: Path, image: str, label: str) -> None:
+    picture(tmp_path / "images" / image)
+    write(tmp_path / "labels" / f"{label}.txt", "0 0.5 0.5 0.2 0.25\n")
+    write(tmp_path / "classes.txt", "cat")
+    done = to_coco("yolo", tmp_path)
+    why = "whose name is its image's but for capital letters or encoded accents"
+    assert (done.annotations, done.notes) == (1, [f"1 file {why} (labels/{label}.txt)"])
+    picture(tmp_path / "images" / f"{label}.jpg")
+    assert to_coco("yolo", tmp_path).notes == [
+        "without a label file, so taken as without objects: 1 of 2 images"
+    ]

@@ -91,7 +91,7 @@ def _lists(root: Path) -> list[Path]:
 
 
 def _of_lists(paths: list[Path], root: Path) -> Description:
-    """What the first list says, and the splits of obj.data. Raises DataError if one as near says otherwise."""
+    """What the first list says, and the splits of obj.data. Raises DataError if another disagrees."""
     found = _read_list(paths[0], root)
     for path in paths[1:]:
         if len(path.parts) == len(paths[0].parts) and _read_list(path, root).names != found.names:
@@ -103,10 +103,8 @@ def _of_lists(paths: list[Path], root: Path) -> Description:
         for line in read_text_file(path, _LARGEST).splitlines():
             key, _, value = map(str.strip, line.partition("="))
             if key.lower() in SPLITS and value:
-                inside = (
-                    root / value.removeprefix("data/")
-                ).exists()  # CVAT's are relative to its own folder
-                found.splits[SPLITS[key.lower()]] = [value.removeprefix("data/") if inside else value]
+                inner = value.removeprefix("data/")  # a folder of CVAT's own, which is not in the archive
+                found.splits[SPLITS[key.lower()]] = [inner if (root / inner).exists() else value]
     return found
 
 
