@@ -129,3 +129,30 @@ def test_parts_of_a_mask_are_objects_on_request(cells: Path, capsys: pytest.Capt
     out = capsys.readouterr().out
     assert "3 images with 6 objects" in out
     assert "note:" not in out
+
+
+@pytest.mark.parametrize("splits", [("train", "valid", "test"), ("train", "test")])
+def test_a_test_split_is_named_only_where_there_is_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], splits: tuple[str, ...]
+) -> None:
+    for split in splits:
+        picture(tmp_path / split / "images" / f"{split}.png")
+        write(tmp_path / split / "labels" / f"{split}.txt", "0 0.5 0.5 0.4 0.4\n")
+    write(tmp_path / "data.yaml", "names: [cat]\n")
+    assert cli.main(["convert", "yolo", str(tmp_path)]) == 0
+    test = tmp_path / "annotations" / "instances_test.json"
+    key = "" if "valid" in splits else f" --data.val_annotations {test}"
+    assert f"next: botvision check {tmp_path}{key}\n" in capsys.readouterr().out
+    assert test.exists()
+    assert cli.main(["convert", "yolo", str(tmp_path), "--out", str(tmp_path / "sub" / "a.json")]) == 0
+    name = "a_val" if "valid" in splits else "a_test"
+    keys = f"train_annotations {tmp_path}/sub/a.json --data.val_annotations {tmp_path}/sub/{name}.json"
+    assert f"next: botvision check {tmp_path} --data.{keys}\n" in capsys.readouterr().out
+
+
+def test_one_of_each_is_said_in_the_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "images" / "a.png")
+    write(tmp_path / "labels" / "a.txt", "0 0.5 0.5 0.4 0.4\n")
+    write(tmp_path / "classes.txt", "cat")
+    assert cli.main(["convert", "yolo", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("1 image with 1 object of 1 category\n")

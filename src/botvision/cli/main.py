@@ -202,6 +202,7 @@ def _convert(args: argparse.Namespace, _: Overrides) -> int:
     _must_exist(args.folder, kind="folder")
     if args.out and Path(args.out).is_file():
         raise ValueError(f"{args.out}: is there already; --out names another file")
+    from botvision.data.convert.entries import counted
     from botvision.data.convert.folder import to_coco
     from botvision.io.progress import CountBar
 
@@ -210,21 +211,24 @@ def _convert(args: argparse.Namespace, _: Overrides) -> int:
             args.kind, args.folder, args.out, part=args.part, category=args.category,
             split_parts=args.split_parts, overwrite=False, progress=bar,
         )  # fmt: skip
-    print(f"{done.images} images with {done.annotations} objects of {len(done.categories)} categories")
+    images, objects = counted(done.images, "image"), counted(done.annotations, "object")
+    kinds = len(done.categories)
+    print(f"{images} with {objects} of {kinds:,} {'category' if kinds == 1 else 'categories'}")
     for note in done.notes:
         print(f"note: {note}")
     print()
     for path in done.files.values():
         print(f"written: {path}")
-    print(f"next: {_check_command(args.folder, args.part, list(done.files.values()))}")
+    print(f"next: {_check_command(args.folder, args.part, done.files)}")
     return 0
 
 
-def _check_command(folder: str, part: str, files: list[Path]) -> str:
+def _check_command(folder: str, part: str, files: Mapping[str, Path]) -> str:
     """The command that checks converted labels, and what must be done before."""
     from botvision.data.coco_folder import naming_key
 
-    keys = [(*naming_key(Path(folder), path, part), path) for path in files]
+    shown = [path for split, path in files.items() if split != "test" or "val" not in files]
+    keys = [(*naming_key(Path(folder), path, part), path) for path in shown]
     named = {key: f" --data.{key} {shlex.quote(str(path.resolve()))}" for key, _, path in keys if key}
     first = "" if any(trainable for _, trainable, _ in keys) else "convert the training images, then "
     return f"{first}botvision check {shlex.quote(folder)}{''.join(named.values())}"

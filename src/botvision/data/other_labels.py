@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from botvision.data.images import has_image_suffix
+from botvision.data.images import IMAGE_SUFFIXES, has_image_suffix
 
 LOOKED_AT = 200  # folders, and files of each
+_NAMES = ("classes.txt", "obj.names", "data.yaml")  # of YOLO's classes
 
 
 def convert_hint(root: Path) -> str | None:
@@ -42,15 +43,18 @@ def _files(folder: Path, suffix: str) -> list[Path]:
 
 
 def _yolo(folder: Path, root: Path) -> bool:
-    """Whether a text below a folder called labels begins with a class number and at least four more."""
-    if "labels" not in folder.relative_to(root).parts:
-        return False
-    lines = (_beginning(path).split(b"\n")[0].split() for path in _files(folder, ".txt"))
+    """Whether a text in a labels folder, or beside its image, begins with a class number and four more."""
+    texts = _files(folder, ".txt")
+    if "labels" not in map(str.lower, folder.relative_to(root).parts):
+        if not any((place / name).exists() for place in (root, folder) for name in _NAMES):
+            return False
+        texts = [path for path in texts if _has_image(folder, path.stem)]
+    lines = (_beginning(path).split(b"\n")[0].split() for path in texts)
     return any(len(words) > 4 and all(map(_is_number, words[:5])) for words in lines)
 
 
 def _voc(folder: Path, root: Path) -> bool:
-    near = folder in (root, root / folder.name) or folder.name == "Annotations"
+    near = folder in (root, root / folder.name) or folder.name.lower() == "annotations"
     return near and any(b"<annotation" in _beginning(path) for path in _files(folder, ".xml"))
 
 
@@ -60,8 +64,17 @@ def _labelme(folder: Path, root: Path) -> bool:
 
 
 def _masks(folder: Path, root: Path) -> bool:
-    beside = folder.name == "masks" and (folder.parent / "images").is_dir() and folder != root
-    return beside and any(has_image_suffix(path) for path in islice(folder.iterdir(), LOOKED_AT))
+    """Whether a mask has the name of an image, as `convert` needs it."""
+    if folder.name.lower() != "masks" or folder == root:
+        return False
+    places = [folder.parent, *(p for p in subfolders(folder.parent) if p.name.lower() == "images")]
+    masks = [path for path in islice(folder.iterdir(), LOOKED_AT) if has_image_suffix(path)]
+    return any(_has_image(place, mask.stem) for mask in masks for place in places)
+
+
+def _has_image(folder: Path, stem: str) -> bool:
+    suffixes = (case for suffix in IMAGE_SUFFIXES for case in (suffix, suffix.upper()))
+    return any((folder / f"{stem}{suffix}").is_file() for suffix in suffixes)
 
 
 _TOOLS = (

@@ -14,6 +14,7 @@ from botvision.coco.read import read_coco
 from botvision.data.convert.folder import to_coco
 from botvision.data.convert.masks import _parts
 from botvision.data.detection_sources import read_annotated
+from botvision.data.other_labels import convert_hint
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError
 from tests.data.convert.files import SIZE, picture
@@ -218,7 +219,7 @@ def test_masks_of_photos_that_exif_turns(
         image = json.loads(done.files[""].read_text())["images"][0]
         assert (image["height"], image["width"]) == shape
         assert done.notes == (
-            ["turned by EXIF, with a mask that fits both ways, so taken as upright: 1 images"]
+            ["turned by EXIF, with a mask that fits both ways, so taken as upright: 1 image"]
             * (size == turned)
         )
         assert read_annotated(root / "images" / "a.jpg", shape, "a").size == shape[::-1]
@@ -238,3 +239,15 @@ def test_splits_two_masks_and_masks_alone(tmp_path: Path) -> None:
     (tmp_path / "masks" / "val" / "0.png").rename(tmp_path / "masks" / "val" / "1.tif")
     with pytest.raises(DataError, match=r"1\.jpg: masks/val/1.png and masks/val/1.tif have that name"):
         to_coco("masks", tmp_path)
+
+
+def test_masks_are_offered_only_where_they_have_the_images_names(tmp_path: Path) -> None:
+    picture(tmp_path / "Images" / "a.png")
+    (tmp_path / "Masks").mkdir()
+    mask = np.zeros(SIZE, dtype=np.uint8)
+    mask[5:20, 5:20] = 1
+    Image.fromarray(mask).save(tmp_path / "Masks" / "x.png")
+    assert convert_hint(tmp_path) is None
+    (tmp_path / "Masks" / "x.png").rename(tmp_path / "Masks" / "a.png")
+    assert "botvision convert masks" in str(convert_hint(tmp_path))
+    assert to_coco("masks", tmp_path).annotations == 1

@@ -7,9 +7,11 @@ from pathlib import Path
 import hotcoco
 import pytest
 
+from botvision.coco.read import read_coco
 from botvision.config.data import DetectionDataConfig
 from botvision.data.coco_folder import find_split_files
 from botvision.data.convert.folder import Conversion, to_coco
+from botvision.data.other_labels import convert_hint
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError
 from tests.data.convert.files import SIZE, picture, write
@@ -66,8 +68,6 @@ def test_yolo_boxes_equal_the_library_s_converter(tmp_path: Path) -> None:
         ("0 0.5 0.5 nan 0.1", "no finite number"),
         ("cat 0.5 0.5 0.1 0.1", "expected a class number"),
         ("0 30 20 10 10", "reaches from 15 to 35, expected 0..1"),
-        ("0 0.5 0.5 0 0.1", "has no area"),
-        ("0 0.5 0.5 0.5 0.5 0.5 0.5", "the polygon has no area"),
     ],
 )
 def test_a_wrong_line_is_named(yolo: Path, text: str, fault: str) -> None:
@@ -173,7 +173,7 @@ def test_what_the_splits_hold_is_said(tmp_path: Path) -> None:
     assert splits_of(done) == {"train": [a, b], "val": [b]}
     assert done.notes == [
         "data.yaml: train: /content/drive/cars/images/train is taken to be images/train",
-        "both in train and in val: 1 images",
+        "both in train and in val: 1 image",
         "left out: 2 files, listed in val.txt, but not there (images/train/gone.png, ../other/images/z.png)",
         "left out: 1 file, in no split of data.yaml (images/more/c.png)",
     ]
@@ -188,7 +188,7 @@ def test_images_outside_folders_of_splits_are_for_training(tmp_path: Path) -> No
         "val": ["images/Validation/b.png"],
         "train": ["images/a.png", "images/train2017/c.png"],
     }
-    assert done.notes == ["in no folder called train, val or test, so taken for training: 1 images"]
+    assert done.notes == ["in no folder called train, val or test, so taken for training: 1 image"]
 
 
 def test_labels_beside_their_images_where_data_yaml_names_the_folder(tmp_path: Path) -> None:
@@ -429,7 +429,91 @@ def test_splits_without_labels(tmp_path: Path) -> None:
     assert (list(done.files), done.annotations) == (["train", "test"], 1)
     assert done.notes == ["without a label file, so taken as without objects: 1 of 2 images"]
     picture(tmp_path / "images" / "val" / "v.png")
-    with pytest.raises(DataError, match=r"val/v.png: nothing of the same name in labels/ \(1 such images\)"):
+    with pytest.raises(DataError, match=r"val/v.png: nothing of the same name in labels/ \(1 such image\)"):
         to_coco("yolo", tmp_path)
     write(tmp_path / "labels" / "val" / "v.txt", "\n")
     assert to_coco("yolo", tmp_path).annotations == 1
+
+
+def test_objects_without_area_are_left_out_and_counted(yolo: Path) -> None:
+    """Boxes without a width or above the edge, polygons of one point or smaller than a pixel."""
+    flat = [
+        "1 0.5 0.5 0 0.1",
+        "1 0.5 0.5 0.5 0.5 0.5 0.5",
+        "1 0.5 0.5 0.501 0.5 0.501 0.501",
+        "1 0.5 0 0.1 -0",
+    ]
+    write(yolo / "labels" / "train" / "a.txt", "\n".join(["0 0.5 0.5 0.2 0.25", *flat]))
+    done = to_coco("yolo", yolo)
+    assert done.annotations == 2
+    assert "left out: 4 objects without area (labels/train/a.txt: line 2)" in done.notes
+
+
+def test_boxes_beside_polygons_get_an_outline(yolo: Path) -> None:
+    """Also in a split without polygons; boxes alone stay boxes."""
+    done = to_coco("yolo", yolo)
+    file = read_coco(done.files["train"])
+    assert [p for p in file.problems if p.fatal] == []
+    box = json.loads(done.files["train"].read_text())["annotations"][0]
+    assert box["segmentation"] == [pytest.approx([24, 15, 36, 15, 36, 25, 24, 25])]
+    assert box["area"] == 120
+    note = "2 objects with a box alone: taken as masks, too, since other objects have outlines"
+    assert note in done.notes
+    assert not any("four corners alone: 3" in each for each in done.notes)
+    write(yolo / "labels" / "train" / "b.txt", "0 0.5 0.5 0.2 0.2")
+    boxes = json.loads(to_coco("yolo", yolo).files["train"].read_text())["annotations"]
+    assert not any("segmentation" in each for each in boxes)
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "names"),
+    [
+        ("{}.jpg", "{}.txt", "classes.txt"),
+        ("images/train/{}.jpg", "images/train/{}.txt", "images/train/classes.txt"),
+        ("obj_train_data/{}.jpg", "obj_train_data/{}.txt", "obj.names"),
+        ("Images/{}.jpg", "Labels/{}.txt", "classes.txt"),
+        ("{}.jpg", "labels/{}.txt", "labels/classes.txt"),
+        ("train/{}.jpg", "labels/train/{}.txt", "classes.txt"),
+    ],
+)
+def test_labels_beside_images_and_other_places(tmp_path: Path, image: str, label: str, names: str) -> None:
+    """They are converted, and the hint offers it; a third image has no label."""
+    for name in "abc":
+        picture(tmp_path / image.format(name))
+    for number, name in enumerate("abd"):
+        write(tmp_path / label.format(name), f"{number % 2} 0.5 0.5 0.2 0.25\n")
+    write(tmp_path / names, "dog\ncat\n")
+    assert convert_hint(tmp_path) == f"the labels look like YOLO's: botvision convert yolo {tmp_path}"
+    done = to_coco("yolo", tmp_path)
+    content = json.loads(next(iter(done.files.values())).read_text())
+    assert [each["file_name"] for each in content["images"]] == [image.format(name) for name in "abc"]
+    assert [(each["image_id"], each["category_id"]) for each in content["annotations"]] == [(1, 1), (2, 2)]
+    assert f"left out: 1 file, labels without an image ({label.format('d')})" in done.notes
+    assert "without a label file, so taken as without objects: 1 of 3 images" in done.notes
+
+
+def test_the_splits_of_obj_data(tmp_path: Path) -> None:
+    for name in ("obj_train_data/a", "obj_valid_data/b"):
+        picture(tmp_path / f"{name}.jpg")
+        write(tmp_path / f"{name}.txt", "0 0.5 0.5 0.2 0.25\n")
+    write(tmp_path / "obj.names", "cat\n")
+    write(tmp_path / "obj.data", "classes = 1\ntrain = data/train.txt\nvalid = data/valid.txt\nbackup = b/\n")
+    write(tmp_path / "train.txt", "data/obj_train_data/a.jpg\n")
+    write(tmp_path / "valid.txt", "data/obj_valid_data/b.jpg\n")
+    done = to_coco("yolo", tmp_path)
+    assert splits_of(done) == {"train": ["obj_train_data/a.jpg"], "val": ["obj_valid_data/b.jpg"]}
+    assert done.notes == []
+
+
+@pytest.mark.parametrize(("image", "label"), [("IMG_1.JPG", "img_1"), ("cafe\u0301.jpg", "caf\u00e9")])
+def test_names_that_differ_in_capitals_or_encoded_accents(tmp_path: Path, image: str, label: str) -> None:
+    picture(tmp_path / "images" / image)
+    write(tmp_path / "labels" / f"{label}.txt", "0 0.5 0.5 0.2 0.25\n")
+    write(tmp_path / "classes.txt", "cat")
+    done = to_coco("yolo", tmp_path)
+    why = "whose name is its image's but for capital letters or encoded accents"
+    assert (done.annotations, done.notes) == (1, [f"1 file {why} (labels/{label}.txt)"])
+    picture(tmp_path / "images" / f"{label}.jpg")
+    assert to_coco("yolo", tmp_path).notes == [
+        "without a label file, so taken as without objects: 1 of 2 images"
+    ]

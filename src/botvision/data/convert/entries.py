@@ -2,10 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from botvision.coco.annotations import OUTSIDE, OUTSIDE_PART, NewFile
 from botvision.io.errors import DataError
+
+_FLAT = "without area: "
 
 
 class Found(NamedTuple):
@@ -78,6 +81,18 @@ def clip(
     return clipped
 
 
-def counted(number: int, noun: str, text: str) -> str:
+def counted(number: int, noun: str, text: str = "") -> str:
     """Return a note: "1 object reaches ..." or "2 objects ...", `text` beginning after the noun."""
-    return f"{number:,} {noun}{'s' * (number != 1)} {text}"
+    return f"{number:,} {noun}{'s' * (number != 1)} {text}".rstrip()
+
+
+def leave_out_flat(where: str, changed: Counter[str]) -> None:
+    """Count an object without area, which would be refused later; `where` is its file and place there."""
+    changed[f"{_FLAT}{where}"] += 1
+
+
+def flat_notes(changed: Counter[str], root: Path) -> list[str]:
+    """Return the line on objects without area, which names the first; none without any."""
+    flat = [key.removeprefix(_FLAT).removeprefix(f"{root}/") for key in changed if key.startswith(_FLAT)]
+    count = sum(number for key, number in changed.items() if key.startswith(_FLAT))
+    return [f"left out: {counted(count, 'object', 'without area')} ({flat[0]})"] if flat else []

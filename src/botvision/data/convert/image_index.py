@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from botvision.data.convert.walk import OUTSIDE, is_below, walk
+from botvision.data.convert.walk import OUTSIDE, folded, is_below, walk
 from botvision.data.images import has_image_suffix
 from botvision.data.left_out import LeftOut
 from botvision.io.errors import DataError
@@ -38,6 +38,7 @@ class ImageIndex:
         self.files, self._others = images, files
         self._named: dict[tuple[str, str], list[str]] = defaultdict(list)
         self._folders: set[str] = set()
+        self._alike: dict[tuple[str, str], list[str]] = defaultdict(list)
         self._bases: dict[str, tuple[str, str]] = {}
         for file in sorted(self.files):
             path = PurePosixPath(file)
@@ -75,7 +76,17 @@ class ImageIndex:
                 f"{self._root / found[0]}: {label} may as well describe {found[1]}; which is meant?"
             )
         without_suffix = [each for f in folders for each in self._named.get((f, base), [])]
-        return next(iter([*own, *meant, *without_suffix]), None)
+        exact = next(iter([*own, *meant, *without_suffix]), None)
+        return exact or self._find_alike(label, folders)
+
+    def _find_alike(self, label: str, folders: Sequence[str]) -> str | None:
+        """The only image whose name differs in capital letters or the encoding of accents alone."""
+        if not self._alike:
+            for file in self.files:
+                path = PurePosixPath(file)
+                self._alike[str(path.parent), folded(path.stem)].append(file)
+        found = [each for f in folders for each in self._alike.get((f, folded(label)), [])]
+        return found[0] if len(set(found)) == 1 else None
 
     def base_of(self, labels: str) -> tuple[str, str]:
         """Return the folder of the images of a folder of labels, and the path below both that they share.

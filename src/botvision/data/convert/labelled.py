@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 from typing import Generic, Protocol, TypeVar
 
 from botvision.data.cache import Progress, reported
-from botvision.data.convert.entries import Entry, Found, coco_files, counted
+from botvision.data.convert.entries import Entry, Found, coco_files, counted, flat_notes
 from botvision.data.convert.image_index import ImageIndex
 from botvision.data.convert.image_sets import image_sets, splits_of_lists
 from botvision.data.convert.splits import Labels, splits_of_folders
-from botvision.data.convert.walk import is_below
+from botvision.data.convert.walk import folded, is_below
 from botvision.data.detection_sources import read_annotated
 from botvision.data.images import decode
 from botvision.data.left_out import LeftOut
@@ -92,6 +92,8 @@ class Labelled(Generic[F]):
                 raise DataError(f"{root / label}: describes {image}, but so does {self.described[image][0]}")
             else:
                 self.described[image] = label, found
+                own, stem = PurePosixPath(image).stem, PurePosixPath(label).stem
+                self.changed["alike"] += own != stem and folded(own) == folded(stem)
         if not self.described:
             notes = "; ".join(self.left_out.notes())
             raise DataError(f"{root}: none of its {form.suffix} files can be used; {notes}")
@@ -119,6 +121,7 @@ class Labelled(Generic[F]):
         self.changed["without"] = len(without.intersection(chosen))
         entries = [self._entry(file, objects) for file in reported(chosen, "converting", progress)]
         said += _notes(self.changed, self._form.field) + notes(self.changed)
+        said += flat_notes(self.changed, self.root)
         return Labels(coco_files(entries, splits, names), said + self.left_out.notes())
 
     def _read(self, label: str) -> F | None:
@@ -187,6 +190,7 @@ class Labelled(Generic[F]):
 def _notes(changed: Counter[str], field: str) -> list[str]:
     texts = {
         "without": ("image", "without a label file: taken as images without objects"),
+        "alike": ("label file", "whose name is its image's but for capital letters or encoded accents"),
         "renamed": ("label file", f"naming another image in {field}: that of the file's own name is taken"),
         "clipped": ("object", "reaching up to 2 pixels or 1 % beyond the image: cut off there"),
     }

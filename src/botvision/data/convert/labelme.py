@@ -22,7 +22,7 @@ from PIL import Image
 
 from botvision.coco.masks import decode, encode, polygons_to_rles, rle_areas, rle_boxes
 from botvision.data.cache import Progress
-from botvision.data.convert.entries import Found, clip, counted
+from botvision.data.convert.entries import Found, clip, counted, leave_out_flat
 from botvision.data.convert.labelled import Format, Labelled
 from botvision.data.convert.labelme_json import LabelMeFile, Shape, read_labelme
 from botvision.data.convert.splits import Labels
@@ -51,15 +51,18 @@ def read(root: Path, part: str, progress: Progress | None) -> Labels:
 
 def _objects(file: LabelMeFile, size: tuple[int, int], changed: Counter[str], boxes: bool) -> Sequence[Found]:
     changed.update(file.left_out)
-    return [_object(group, size, changed, boxes) for group in file.objects]
+    found = [_object(group, size, changed, boxes) for group in file.objects]
+    return [each for each in found if each is not None]
 
 
-def _object(shapes: Sequence[Shape], size: tuple[int, int], changed: Counter[str], boxes: bool) -> Found:
-    """One of one shape or more."""
+def _object(
+    shapes: Sequence[Shape], size: tuple[int, int], changed: Counter[str], boxes: bool
+) -> Found | None:
+    """One of one shape or more; None without area."""
     first, beyond, polygons = shapes[0], Counter[str](), []
     masks = [_pixels(shape, size, beyond) for shape in shapes if shape.kind == "mask"]
     for shape in shapes:
-        if shape.kind == "mask":
+        if shape.kind == "mask" or (shape.kind == "polygon" and len(shape.points) < 6):
             continue
         points = clip(shape.points, size, shape.where, beyond, anywhere=shape.kind == "circle")
         if shape.kind == "rectangle":
@@ -67,6 +70,9 @@ def _object(shapes: Sequence[Shape], size: tuple[int, int], changed: Counter[str
             points = [left, top, right, top, right, bottom, left, bottom]
             changed["rectangles"] += not boxes
         polygons.append(points)
+    if not (masks or polygons):  # a click or two
+        leave_out_flat(first.where, changed)
+        return None
     changed["clipped"] += bool(beyond["clipped"])
     changed["joined"] += len(shapes) > 1
     x, y = ([value for points in polygons for value in points[k::2]] for k in (0, 1))
@@ -81,7 +87,8 @@ def _object(shapes: Sequence[Shape], size: tuple[int, int], changed: Counter[str
         area, segmentation = float(rle_areas(rles)[0]), rles[0] if masks else polygons
         box = rle_boxes(rles)[0].tolist() if masks else (min(x), min(y), max(x), max(y))
     if not area:
-        raise DataError(f"{first.where}: the {first.kind} has no area in its image")
+        leave_out_flat(first.where, changed)
+        return None
     return Found(first.label, box, area, segmentation)
 
 

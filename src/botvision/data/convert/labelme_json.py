@@ -22,7 +22,7 @@ class Shape(NamedTuple):
         label: of the class.
         kind: "polygon", "rectangle" (left, top, right, bottom), "circle" (outlined by points, too), or "mask"
             (its corners, the last pixel included).
-        points: x, y in turn, in pixels of the image.
+        points: x, y in turn, in pixels of the image; a polygon may have two points or none.
         mask: PNG in base64, of kind "mask".
         where: file and shape, for messages.
     """
@@ -112,8 +112,8 @@ def _shape(value: dict[str, Any], label: str, kind: object, where: str) -> Shape
     turned = kind == "rectangle" and count == 4 and max(len(set(points[k::2])) for k in (0, 1)) > 2
     if kind in _QUADRANGLES or turned:
         kind = "polygon"
-    expected = {"polygon": "3 or more", "rectangle": "2, or 4", "circle": "2", "mask": "2"}[str(kind)]
-    if count < 3 if kind == "polygon" else count not in ((2, 4) if kind == "rectangle" else (2,)):
+    if kind != "polygon" and count not in ((2, 4) if kind == "rectangle" else (2,)):
+        expected = "2, or 4" if kind == "rectangle" else "2"
         raise DataError(f"{where}: {count} points, expected {expected} of a {kind}")
     if kind == "circle":
         points = _circle(*points)

@@ -18,6 +18,7 @@ from PIL import Image
 from botvision.coco.annotations import NewFile
 from botvision.coco.masks import boxes_of, encode
 from botvision.data.cache import Progress, reported
+from botvision.data.convert.entries import counted
 from botvision.data.convert.pairs import Pairs
 from botvision.data.convert.splits import Labels, splits_of_folders
 from botvision.data.images import decode
@@ -52,7 +53,7 @@ def read(
     missing = [file for file, mask in masks.items() if mask is None]
     if missing:
         raise DataError(
-            f"{root / missing[0]}: nothing of the same name in masks/ ({len(missing)} such images)"
+            f"{root / missing[0]}: nothing of the same name in masks/ ({counted(len(missing), 'such image')})"
         )
     records = {split: NewFile([category]) for split in splits}
     images = [(split, file) for split, files in splits.items() for file in files]
@@ -65,7 +66,7 @@ def read(
         _check_edges(pixels, path)
         records[split].add_image(file, pixels.shape)
         _add_objects(pixels, split_parts, records[split], counts)
-    return Labels(records, [*notes, *_notes(counts), *left_out.notes()])
+    return Labels(records, [*notes, *_notes(counts), *pairs.alike.notes(), *left_out.notes()])
 
 
 def _notes(counts: Counter[str]) -> list[str]:
@@ -84,8 +85,8 @@ def _notes(counts: Counter[str]) -> list[str]:
         )
     if counts["turned"]:
         notes.append(
-            f"turned by EXIF, with a mask that fits both ways, so taken as upright: {counts['turned']:,} "
-            "images"
+            "turned by EXIF, with a mask that fits both ways, so taken as upright: "
+            f"{counted(counts['turned'], 'image')}"
         )
     return notes
 

@@ -1,24 +1,27 @@
 """Images, and the file that belongs to each, `images/a.jpg` and `labels/a.txt`.
 
 The last folder called images in an image's path is replaced: `train/images/a.jpg` goes with
-`train/labels/a.txt`, `images/train/a.jpg` with `labels/train/a.txt`.
+`train/labels/a.txt`, `images/train/a.jpg` with `labels/train/a.txt`, in small or capital letters. Without
+such a file, one beside the image is taken (of labels that are no images), or one in a folder called labels
+beside or above it; then one whose name differs in capital letters or in how accents are encoded alone.
 
 Not used, and counted: hidden files, hidden folders and __MACOSX; links out of the data set; what is no
 regular file; images of other formats; labels without an image.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from botvision.data.convert.walk import HIDDEN, is_below, walk
+from botvision.data.convert.walk import HIDDEN, folded, is_below, walk
 from botvision.data.images import has_image_suffix
-from botvision.data.left_out import LeftOut
+from botvision.data.left_out import Choices, LeftOut
 from botvision.io.errors import DataError
 
 # Pictures that has_image_suffix does not know: of phones, of cameras, drawings.
 _OTHERS = ".heic .heif .hif .jxl .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .svg .eps"
 _OTHER_FORMATS = frozenset(_OTHERS.split())
+_NO_LABELS = ("classes", "train", "val", "valid", "test", "readme")
 
 
 class Pairs:
@@ -27,6 +30,7 @@ class Pairs:
     Attributes:
         images: the image files, sorted, relative to the data set.
         texts: the files called .txt.
+        alike: files that belong to an image by a name that differs a little.
     """
 
     def __init__(self, root: Path, beside: str, suffixes: Collection[str], left_out: LeftOut) -> None:
@@ -43,20 +47,32 @@ class Pairs:
         files = sorted(self._usable(), key=PurePosixPath)
         self.images = [file for file in files if has_image_suffix(file) and self._place(file) != beside]
         self.texts = {file for file in files if file.lower().endswith(".txt")}
-        self._labels: dict[str, list[str]] = defaultdict(list)
+        self.alike = Choices()
+        self._texts = not any(has_image_suffix(f"a{suffix}") for suffix in suffixes)
+        self._labels: dict[str, list[str]] = {}
         for file in (*files, *self._unusable):
-            if PurePosixPath(file).suffix.lower() in suffixes and self._place(file) != "images":
-                self._labels[_stem(file)].append(file)
+            place = self._place(file)
+            if PurePosixPath(file).suffix.lower() in suffixes and (self._texts or place == beside):
+                self._labels.setdefault(_replaced(_stem(file), beside, beside), []).append(file)
+        self._alike: dict[str, list[str]] = defaultdict(list)
+        for key in self._labels:
+            self._alike[folded(key)].append(key)
+        self._images_alike = Counter(folded(_stem(file)) for file in self.images)
+        self.wanted = [file for file in self.images if in_images(file)] or self._near()
         self._others = [file for file in files if in_images(file) and not has_image_suffix(file)]
 
     def in_images(self, part: str) -> list[str]:
-        """Return the images below a folder that lie in one called images. Raises DataError if none does."""
-        files = [file for file in self.images if in_images(file) and is_below(file, part)]
+        """Return the images below a folder that lie in one called images, or all near labels if none does.
+
+        Raises:
+            DataError: there are none.
+        """
+        files = [file for file in self.wanted if is_below(file, part)]
         if not files:
             skipped = "; ".join(self._left_out.notes())
-            raise DataError(
-                f"{self.root / part}: no images in a folder called images{f' ({skipped})' if skipped else ''}"
-            )
+            more = f" ({skipped})" if skipped else ""
+            place = f"in a folder called images, nor near {self._beside}"
+            raise DataError(f"{self.root / part}: no images {place}{more}")
         return files
 
     def of(self, images: Iterable[str]) -> dict[str, str | None]:
@@ -68,12 +84,14 @@ class Pairs:
         found: dict[str, str | None] = {}
         owner: dict[str, str] = {}
         for image in images:
-            labels = self._labels.get(self._twin(image), [])
+            labels, exact = self._found(image)
             if len(labels) > 1:
                 raise DataError(f"{self.root / image}: {' and '.join(labels)} have that name; which is it?")
             label = found[image] = labels[0] if labels else None
             if label is None:
                 continue
+            if not exact:
+                self.alike.add("whose name is its image's but for capital letters or encoded accents", label)
             if label in self._unusable:
                 raise DataError(f"{self.root / label}: {self._unusable[label]}, so it is not read")
             if owner.setdefault(label, image) != image:
@@ -89,13 +107,41 @@ class Pairs:
             suffix = PurePosixPath(file).suffix.lower()
             if is_below(file, below) and (twin in self._labels or suffix in _OTHER_FORMATS):
                 self._left_out.add(f"of a format that is not read ({suffix})", file)
-        known = {*map(self._twin, self.images), *others}
+        used = {label for image in self.images for label in self._found(image)[0]}
+        folders = {_folder(label) for label in used}
         for stem, files in self._labels.items():
             image = _replaced(stem, self._beside, "images")
-            if stem not in known and image != stem and is_below(image, below):
-                for file in files:
-                    if PurePosixPath(file).name != "classes.txt":
-                        self._left_out.add(f"{self._beside} without an image", file)
+            near = image != stem or _folder(stem) in folders
+            if stem in others or not (near and (is_below(image, below) or is_below(stem, below))):
+                continue
+            for file in files:
+                if file not in used and not PurePosixPath(file).stem.lower().startswith(_NO_LABELS):
+                    self._left_out.add(f"{self._beside} without an image", file)
+
+    def _found(self, image: str) -> tuple[list[str], bool]:
+        """The files that belong to an image, and whether their names are its own."""
+        keys = self._keys(image)
+        for key in keys:
+            if key in self._labels:
+                return self._labels[key], True
+        if self._images_alike[folded(_stem(image))] == 1:
+            for key in keys:
+                if len(alike := self._alike.get(folded(key), [])) == 1:
+                    return self._labels[alike[0]], False
+        return [], True
+
+    def _keys(self, image: str) -> list[str]:
+        """Where what belongs to an image may lie, the likeliest first, without suffixes."""
+        *folders, name = _stem(image).split("/")
+        keys = [self._twin(image)] if in_images(image) else []
+        keys += [_stem(image)] if self._texts else []
+        places = reversed(range(len(folders) + 1))
+        return keys + ["/".join((*folders[:k], self._beside, *folders[k:], name)) for k in places]
+
+    def _near(self) -> list[str]:
+        """Images of the folders in which any has a label."""
+        folders = {_folder(file) for file in self.images if self._found(file)[0]}
+        return [file for file in self.images if _folder(file) in folders]
 
     def _twin(self, image: str) -> str:
         """The path of what belongs to an image, without a suffix."""
@@ -103,7 +149,10 @@ class Pairs:
 
     def _place(self, file: str) -> str:
         """Which of the two folders a file lies in; of both, the inner one."""
-        return next((name for name in reversed(_folders(file)) if name in ("images", self._beside)), "")
+        return next(
+            (name for name in map(str.lower, reversed(_folders(file))) if name in ("images", self._beside)),
+            "",
+        )
 
     def _usable(self) -> Iterator[str]:
         """Regular files that are not hidden; counts the images among all others."""
@@ -125,7 +174,11 @@ class Pairs:
 
 def in_images(file: str) -> bool:
     """Return whether a file lies below a folder called images."""
-    return "images" in _folders(file)
+    return "images" in map(str.lower, _folders(file))
+
+
+def _folder(file: str) -> str:
+    return str(PurePosixPath(file).parent)
 
 
 def _folders(file: str) -> tuple[str, ...]:
@@ -137,8 +190,9 @@ def _stem(file: str) -> str:
 
 
 def _replaced(file: str, old: str, new: str) -> str:
-    """The path with its last folder of that name replaced; unchanged where there is none."""
+    """The path with its last folder of that name, in any case, replaced; unchanged where there is none."""
     *folders, name = PurePosixPath(file).parts
-    if old in folders:
-        folders[len(folders) - 1 - folders[::-1].index(old)] = new
+    lower = [folder.lower() for folder in folders]
+    if old in lower:
+        folders[len(folders) - 1 - lower[::-1].index(old)] = new
     return "/".join((*folders, name))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from botvision.coco.annotations import NewFile
+from botvision.data.convert.entries import counted
 
 SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
@@ -39,14 +40,16 @@ def splits_of_folders(files: Iterable[str]) -> tuple[dict[str, list[str]], list[
     if len(splits) < 2 or "" not in splits:
         return splits, []
     loose = splits.pop("")
-    note = f"in no folder called train, val or test, so taken for training: {len(loose):,} images"
+    taken = "in no folder called train, val or test, so taken for training"
+    note = f"{taken}: {counted(len(loose), 'image')}"
     return {"train": sorted([*splits.pop("train", []), *loose]), **splits}, [note]
 
 
 def _split_of(folders: tuple[str, ...]) -> str:
     near = folders
-    if "images" in folders:
-        last = len(folders) - 1 - folders[::-1].index("images")
+    lower = tuple(map(str.lower, folders))
+    if "images" in lower:
+        last = len(folders) - 1 - lower[::-1].index("images")
         near = (*folders[last + 1 : last + 2], *folders[max(last - 1, 0) : last])
     names = (folder.lower().rstrip("0123456789_-") for folder in near)
     return next((SPLITS[name] for name in names if name in SPLITS), "")

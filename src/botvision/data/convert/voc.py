@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from botvision.data.cache import Progress
-from botvision.data.convert.entries import Found, clip, counted
+from botvision.data.convert.entries import Found, clip, counted, leave_out_flat
 from botvision.data.convert.labelled import Format, Labelled
 from botvision.data.convert.splits import Labels
 from botvision.data.convert.voc_xml import VocFile, read_voc
-from botvision.io.errors import DataError
 
 _FORMAT = Format("Pascal VOC", ".xml", "<filename>", read_voc)
 
@@ -45,7 +44,8 @@ def _objects(file: VocFile, size: tuple[int, int], changed: Counter[str]) -> Seq
     for each in file.objects:
         left, top, right, bottom = box = clip(each.box, size, each.where, changed)
         if right <= left or bottom <= top:
-            raise DataError(f"{each.where}: the box lies outside its image")
+            leave_out_flat(each.where, changed)
+            continue
         changed["difficult"] += each.difficult
         objects.append(Found(each.name, box, (right - left) * (bottom - top), crowd=each.difficult))
     return objects

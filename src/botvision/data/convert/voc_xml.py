@@ -23,7 +23,7 @@ class VocObject:
 
     Attributes:
         name: of the class.
-        box: left, top, right, bottom as edges of pixels, counted from 0.
+        box: left, top, right, bottom as edges of pixels, counted from 0; they may be swapped.
         difficult: marked as such.
         where: file and object, for messages.
     """
@@ -143,8 +143,6 @@ def _objects(element: ElementTree.Element, where: str) -> list[VocObject]:
 
 def _box(element: ElementTree.Element, where: str) -> list[float]:
     left, top, right, bottom = (_number(element, side, where) for side in _SIDES)
-    if right <= left - 1 or bottom <= top - 1:
-        raise DataError(f"{where}: a box from {left:g}, {top:g} to {right:g}, {bottom:g} (x, y) has no area")
     return [left - 1, top - 1, right, bottom]
 
 

@@ -1,6 +1,7 @@
 """All files of a data set, none of them opened."""
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,11 @@ def walk(root: Path) -> Iterator[tuple[str, str | None]]:
             elif not path.is_file():
                 reason = "no regular file"
             yield file, HIDDEN if unseen else reason
+
+
+def folded(file: str) -> str:
+    """Return a name as systems have it that ignore capitals, or write an accent as a letter of its own."""
+    return unicodedata.normalize("NFC", file).casefold()
 
 
 def is_below(file: str, folder: str) -> bool:

@@ -1,5 +1,7 @@
 """YOLO's labels: `images/a.jpg` and `labels/a.txt`, names and splits in `data.yaml` (or `classes.txt`).
 
+Labels may lie beside the images, too, as LabelImg and CVAT (obj.data, obj.names) write them.
+
 A line is a class number and a box, or the corners of a polygon; with `kpt_shape` in data.yaml a box and key
 points, which are not read. Four corners may be an oriented box: nothing in the file tells, so they are a
 polygon, with its upright box. Read here: hotcoco's own reader drops the files' suffixes and images without
@@ -15,7 +17,8 @@ from pathlib import Path
 from botvision.coco.annotations import OUTSIDE, OUTSIDE_PART, NewFile
 from botvision.coco.masks import polygons_to_rles, rle_areas
 from botvision.data.cache import Progress, reported
-from botvision.data.convert.pairs import Pairs, in_images
+from botvision.data.convert.entries import counted, flat_notes, leave_out_flat
+from botvision.data.convert.pairs import Pairs
 from botvision.data.convert.splits import Labels, splits_of_folders
 from botvision.data.convert.walk import is_below
 from botvision.data.convert.yolo_yaml import Description, describe, read_text_file
@@ -42,7 +45,7 @@ def read(root: Path, part: str, progress: Progress | None) -> Labels:
     splits, notes = _splits(data, pairs, part, left_out)
     labels = pairs.of(sorted({file for files in splits.values() for file in files}))
     pairs.leave_out_alone(part)
-    lines = _Lines(data)
+    lines = _Lines(data, _any_outline(root, labels, data))
     records = {split: NewFile(list(data.names.values())) for split in splits}
     images = [(split, file) for split, files in splits.items() for file in files]
     for split, file in reported(images, "converting", progress):
@@ -51,7 +54,7 @@ def read(root: Path, part: str, progress: Progress | None) -> Labels:
         if (label := labels[file]) is not None:
             lines.read(root / label, (image.height, image.width), records[split])
     notes += _without_labels(root, splits, labels)
-    return Labels(records, [*data.notes, *notes, *lines.notes(), *left_out.notes()])
+    return Labels(records, [*data.notes, *notes, *lines.notes(root), *pairs.alike.notes(), *left_out.notes()])
 
 
 def _splits(
@@ -62,8 +65,8 @@ def _splits(
     wanted = {name: mine for name, all_ in splits.items() if (mine := [f for f in all_ if is_below(f, part)])}
     if wanted:
         listed = {file for mine in wanted.values() for file in mine}
-        for file in pairs.images:
-            if file not in listed and in_images(file) and is_below(file, part):
+        for file in pairs.wanted:
+            if file not in listed and is_below(file, part):
                 left_out.add(f"in no split of {data.file}", file)
         return wanted, notes + _shared(wanted)
     splits, guessed = splits_of_folders(pairs.in_images(part))
@@ -138,7 +141,7 @@ def _shared(splits: Mapping[str, list[str]]) -> list[str]:
     names = list(splits)
     pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :]]
     counts = {pair: len(set(splits[pair[0]]) & set(splits[pair[1]])) for pair in pairs}
-    return [f"both in {a} and in {b}: {count:,} images" for (a, b), count in counts.items() if count]
+    return [f"both in {a} and in {b}: {counted(count, 'image')}" for (a, b), count in counts.items() if count]
 
 
 def _without_labels(
@@ -149,35 +152,46 @@ def _without_labels(
     count = len({file for files in missing.values() for file in files})
     for split, files in missing.items():
         if len(files) == len(splits[split]) and (split != "test" or count == len(labels)):
-            raise DataError(
-                f"{root / files[0]}: nothing of the same name in labels/ ({len(files)} such images)"
-            )
+            such = counted(len(files), "such image")
+            raise DataError(f"{root / files[0]}: nothing of the same name in labels/ ({such})")
     if not count:
         return []
     return [f"without a label file, so taken as without objects: {count:,} of {len(labels):,} images"]
 
 
+def _any_outline(root: Path, labels: Mapping[str, str | None], data: Description) -> bool:
+    """Whether any object is a polygon: the boxes beside it then need an outline, too."""
+    texts = (read_text_file(root / label) for label in labels.values() if label and not data.key_numbers)
+    return any(len(line.split()) > 6 for text in texts for line in text.splitlines())
+
+
 class _Lines:
     """Lines of labels to objects; counts what the user must know of."""
 
-    def __init__(self, data: Description) -> None:
+    def __init__(self, data: Description, outlined: bool) -> None:
+        self._outlined = outlined
         self._places = {number: place for place, number in enumerate(data.names)}
         self._key_numbers = data.key_numbers
         self._counts: Counter[str] = Counter()
 
-    def notes(self) -> list[str]:
+    def notes(self, root: Path) -> list[str]:
         """What was left out, clipped or may be meant otherwise."""
         count = self._counts
         notes = []
         if count["key points"]:
-            notes.append(f"key points are left out, and the boxes kept: {count['key points']:,} objects")
+            notes.append(
+                f"key points are left out, and the boxes kept: {counted(count['key points'], 'object')}"
+            )
         if count["clipped"]:
             reaching = "reaching up to 1 % or 2 pixels outside the image, and clipped"
-            notes.append(f"{reaching}: {count['clipped']:,} objects")
+            notes.append(f"{reaching}: {counted(count['clipped'], 'object')}")
         if count["corners"] and count["corners"] == count["polygons"]:
             boxes = "if they are oriented boxes, the masks show these, not the objects"
             notes.append(f"polygons of four corners alone: {count['corners']:,}; {boxes}")
-        return notes
+        if count["rectangles"]:
+            also = "with a box alone: taken as masks, too, since other objects have outlines"
+            notes.append(counted(count["rectangles"], "object", also))
+        return notes + flat_notes(count, root)
 
     def read(self, path: Path, size: tuple[int, int], records: NewFile) -> None:
         """Add the objects of a file to the latest image, of (height, width) pixels."""
@@ -210,26 +224,32 @@ class _Lines:
             corners = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
             left, top, right, bottom = self._pixels(corners, size, where)
             if right <= left or bottom <= top:
-                raise DataError(f"{where}: a box of width {width:g} and height {height:g} has no area")
-            records.add(place, [left, top, right - left, bottom - top], (right - left) * (bottom - top))
+                leave_out_flat(where, self._counts)
+            elif self._outlined:
+                self._counts["rectangles"] += 1
+                self._add_outline(
+                    place, [left, top, right, top, right, bottom, left, bottom], size, where, records
+                )
+            else:
+                records.add(place, [left, top, right - left, bottom - top], (right - left) * (bottom - top))
         elif len(values) < 6 or len(values) % 2:
             hint = " (the last may be the confidence of a prediction)" if len(values) > 4 else ""
             raise DataError(
                 f"{where}: {len(values)} coordinates, expected 4 (a box) or 3 or more points{hint}"
             )
         else:
-            self._add_polygon(place, values, size, where, records)
+            self._counts["polygons"] += 1
+            self._counts["corners"] += len(values) == 8
+            self._add_outline(place, self._pixels(values, size, where), size, where, records)
 
-    def _add_polygon(
-        self, place: int, values: list[float], size: tuple[int, int], where: str, records: NewFile
+    def _add_outline(
+        self, place: int, scaled: list[float], size: tuple[int, int], where: str, records: NewFile
     ) -> None:
-        scaled = self._pixels(values, size, where)
         x, y = scaled[::2], scaled[1::2]
         area = int(rle_areas(polygons_to_rles([[scaled]], size))[0])
         if area == 0:
-            raise DataError(f"{where}: the polygon has no area")
-        self._counts["polygons"] += 1
-        self._counts["corners"] += len(values) == 8
+            leave_out_flat(where, self._counts)
+            return
         records.add(place, [min(x), min(y), max(x) - min(x), max(y) - min(y)], area, [scaled])
 
     def _pixels(self, values: list[float], size: tuple[int, int], where: str) -> list[float]:

@@ -53,12 +53,12 @@ def read_text_file(path: Path, at_most: int = 64 * _LARGEST) -> str:
 
 
 def describe(root: Path) -> Description:
-    """Read data.yaml or another YAML file with names, or else classes.txt.
+    """Read data.yaml or another YAML file with names, or else classes.txt or obj.names.
 
     Raises:
         DataError: one line, if there is none, or it cannot be used.
     """
-    lists = [path for path in (root / "classes.txt", root / "labels" / "classes.txt") if path.exists()]
+    lists = _lists(root)
     usual = [path for name in _USUAL if (path := root / name).exists()]
     places = [path for pattern in ("*.yaml", "*.yml", "labels/*.yaml") for path in sorted(root.glob(pattern))]
     for path in (*lists, *usual, *places):
@@ -70,15 +70,42 @@ def describe(root: Path) -> Description:
         files = " and ".join(one.file for one in found[:2])
         raise DataError(f"{root}: {files} name other classes; please call the right one data.yaml")
     if not found and not lists:
-        raise DataError(f"{root}: no data.yaml with names: and no classes.txt, so the classes have no names")
+        raise DataError(
+            f"{root}: no data.yaml with names: and no classes.txt or obj.names, so the classes have no names"
+        )
     if not found:
-        return _read_list(lists[0], root)
+        return _of_lists(lists, root)
     for path in lists[:1]:
         with contextlib.suppress(DataError):
             if list(_read_list(path, root).names.values()) == list(found[0].names.values()):
                 continue
         found[0].notes.append(f"{path}: not used, as it names other classes than {found[0].file}")
     return found[0]
+
+
+def _lists(root: Path) -> list[Path]:
+    """Files with a name a line: in the data set, beside labels or images; the outermost first."""
+    patterns = ("classes.txt", "obj.names", "*.names", "[!.]*/classes.txt", "[!.]*/[!.]*/classes.txt")
+    found = dict.fromkeys(path for pattern in patterns for path in sorted(root.glob(pattern)))
+    return [path for path in found if "__MACOSX" not in path.parts]
+
+
+def _of_lists(paths: list[Path], root: Path) -> Description:
+    """What the first list says, and the splits of obj.data. Raises DataError if another disagrees."""
+    found = _read_list(paths[0], root)
+    for path in paths[1:]:
+        if len(path.parts) == len(paths[0].parts) and _read_list(path, root).names != found.names:
+            other = path.relative_to(root)
+            raise DataError(f"{root}: {found.file} and {other} name other classes; data.yaml could say which")
+    for path in sorted(root.glob("*.data"))[:1]:
+        if not is_below(os.path.realpath(path), os.path.realpath(root)):
+            raise DataError(f"{path}: a link out of the folder, so it is not read")
+        for line in read_text_file(path, _LARGEST).splitlines():
+            key, _, value = map(str.strip, line.partition("="))
+            if key.lower() in SPLITS and value:
+                inner = value.removeprefix("data/")  # a folder of CVAT's own, which is not in the archive
+                found.splits[SPLITS[key.lower()]] = [inner if (root / inner).exists() else value]
+    return found
 
 
 def _read_list(path: Path, root: Path) -> Description:
