@@ -78,8 +78,11 @@ def test_a_class_may_be_called_like_a_split(image_folder, name):
     ],
 )
 def test_why_folders_are_no_classes_is_said(image_folder, counts, why):
+    root = image_folder(counts)
     with pytest.raises(DataError, match=why):
-        open_splits(DataConfig(root=str(image_folder(counts))))
+        open_splits(DataConfig(root=str(root)))
+    report = check_data(root)
+    assert why.rpartition("; ")[2] in " ".join([*report.problems, *report.warnings])
 
 
 @pytest.mark.parametrize(
@@ -87,6 +90,7 @@ def test_why_folders_are_no_classes_is_said(image_folder, counts, why):
     [
         ("annotations/instances_train.json", "COCO annotations"),
         ("train/_annotations.coco.json", "COCO annotations"),
+        ("result.json", "COCO annotations"),
         ("labels/train/1.txt", "labels of YOLO"),
         ("Annotations/1.xml", "labels of Pascal VOC"),
     ],
@@ -94,7 +98,7 @@ def test_why_folders_are_no_classes_is_said(image_folder, counts, why):
 def test_a_zip_of_another_kind_of_data_is_named(image_folder, zipped, file, kind):
     root = image_folder({"images/train": 2})
     (root / file).parent.mkdir(parents=True, exist_ok=True)
-    (root / file).write_text("{}")
+    (root / file).write_text('{"images": [], "annotations": []}')
     path = zipped(root, "set/")
     line = f"{path}: holds {kind} ({file}): unpack it, then botvision check FOLDER"
     assert check_data(path).problems == [line]

@@ -14,7 +14,15 @@ from botvision.data.coco_folder import is_detection_data
 from botvision.data.detection_check import check_detection
 from botvision.data.duplicates import Pictures, repeated_pictures
 from botvision.data.images import decode
-from botvision.data.labels import class_of, flat_classes, is_flat, labelled, notes_on_folders, split_folders
+from botvision.data.labels import (
+    class_of,
+    flat_classes,
+    is_flat,
+    labelled,
+    notes_on_folders,
+    split_folders,
+    why_not_flat,
+)
 from botvision.data.left_out import Choices, LeftOut
 from botvision.data.other_labels import convert_hint
 from botvision.data.sources import Listing
@@ -94,6 +102,8 @@ def _check_files(config: DataConfig, listing: Listing, progress: Progress | None
             splits = [""]
         except DataError as error:
             fault = f" ({error})"
+    elif not splits and (why := why_not_flat(listing)):
+        fault = f" ({why})"
     tallies: dict[str, _Tally] = {}
     problems: list[str] = []
     choices, left_out = Choices(), LeftOut()

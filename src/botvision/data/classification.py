@@ -344,11 +344,14 @@ def listed(config: DataConfig, kind: str) -> tuple[Path, Listing]:
     if kind != "zip":
         return root, list_folder(root, config.max_pixels)
     listing = list_zip(root, config.max_pixels)
-    for file in listing.files:
+    for index, file in enumerate(listing.files):
         *folders, name = file.lower().split("/")
         suffix = name.rpartition(".")[2]
         is_coco = suffix == "json" and (
-            "annotations" in folders or name in BESIDE_IMAGES or name.startswith("instances")
+            _mentions_coco(listing, index)
+            or "annotations" in folders
+            or name in BESIDE_IMAGES
+            or name.startswith("instances")
         )
         is_yolo, is_voc = (
             suffix == "txt" and "labels" in folders,
@@ -358,6 +361,17 @@ def listed(config: DataConfig, kind: str) -> tuple[Path, Listing]:
             kind = "COCO annotations" if is_coco else "labels of YOLO" if is_yolo else "labels of Pascal VOC"
             raise DataError(f"{root}: holds {kind} ({file}): unpack it, then botvision check FOLDER")
     return root, listing
+
+
+def _mentions_coco(listing: Listing, index: int) -> bool:
+    """Whether a JSON file at the root of a zip has the keys of COCO's."""
+    if "/" in listing.files[index] or not isinstance(listing.source, ZipSource):
+        return False
+    try:
+        content = listing.source.bytes_of(index)
+    except DataError:
+        return False
+    return b'"annotations"' in content and b'"images"' in content
 
 
 def _dataset(

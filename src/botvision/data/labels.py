@@ -123,10 +123,9 @@ def split_folders(listing: Listing) -> dict[str, str]:
     train = next((listing.named[name] for name in TRAIN_NAMES if name in listing.named), None)
     if train is None:
         found = ", ".join(sorted(listing.top)[:5]) or "no folders"
-        why = _why_not_flat(listing, sorted(flat_classes(listing)[0]))
-        raise DataError(
-            f"{listing.root}: no train/ folder (found {found}{why}), expected train/<class>/<image>"
-        )
+        why = why_not_flat(listing)
+        found += f"; {why}" if why else ""
+        raise DataError(f"{listing.root}: no train/ folder (found {found}), expected train/<class>/<image>")
     val = next((listing.splits[name] for name in VAL_NAMES if name in listing.splits), None)
     return {"train": train, **({} if val is None else {"val": val})}
 
@@ -134,7 +133,7 @@ def split_folders(listing: Listing) -> dict[str, str]:
 def is_flat(listing: Listing) -> bool:
     """Return whether the folders at the root are classes, for all that their names say: cat/, dog/."""
     names = set() if listing.splits else flat_classes(listing)[0]
-    return len(names) > 1 and not _why_not_flat(listing, sorted(names))
+    return len(names) > 1 and not why_not_flat(listing)
 
 
 def flat_classes(listing: Listing) -> tuple[set[str], dict[str, str]]:
@@ -156,8 +155,9 @@ def flat_classes(listing: Listing) -> tuple[set[str], dict[str, str]]:
     return listing.top - set(others), others
 
 
-def _why_not_flat(listing: Listing, names: list[str]) -> str:
-    """Return why these folders are not taken for classes, in half a line that goes on; "" if they are."""
+def why_not_flat(listing: Listing) -> str:
+    """Return what name keeps the folders at the root from being taken for classes; "" if none does."""
+    names = sorted(flat_classes(listing)[0])
     splits = [name for name in names if name.lower() in SPLIT_NAMES]
     like = r"(train|val|test|dev|eval)[^a-z]|.*[^a-z](train|val|test)$"
     splits = [
@@ -167,8 +167,8 @@ def _why_not_flat(listing: Listing, names: list[str]) -> str:
     ]
     others = [name for name in names if name.lower() in _NO_CLASSES]
     if splits:
-        return f"; no classes, as {splits[0]} is called like a split"
-    return f"; no classes, as {others[0]} is called like a part of another data set" if others else ""
+        return f"no classes, as {splits[0]} is called like a split"
+    return f"no classes, as {others[0]} is called like a part of another data set" if others else ""
 
 
 def notes_on_folders(listing: Listing) -> list[str]:
