@@ -110,3 +110,16 @@ def test_a_class_of_which_nothing_is_held_back_is_said(image_folder):
     root = image_folder({"cat": 20, "dog": 1})
     shutil.copy(root / "dog/000.png", root / "dog/again.png")
     assert "nothing of class dog is held back, so their accuracy is not measured" in opened(root).notes
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "photo.jpg", "set.tar.gz"])
+def test_other_files_are_no_data_set(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"other")
+    assert check_data(path).problems == [f"{path}: expected a folder or a zip, got another file"]
+
+
+def test_a_home_folder_is_found(image_folder, monkeypatch):
+    root = image_folder({"train/cat": 9, "train/dog": 9})
+    monkeypatch.setenv("HOME", str(root.parent))
+    assert check_data("~/data").readable == 18

@@ -63,7 +63,7 @@ def check_data(
     if isinstance(data, DetectionDataConfig):
         return check_detection(data, progress)
     if not isinstance(data, DataConfig):
-        root = Path(data).expanduser()
+        data = root = Path(data).expanduser()
         if is_detection_data(root):
             return check_detection(DetectionDataConfig(root=str(root)), progress)
         if hint := convert_hint(root):

@@ -1,6 +1,7 @@
 """Labelled images: a configuration to data sets for training and validation."""
 
 import dataclasses
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -398,4 +399,6 @@ def resolve_source(config: DataConfig) -> str:
     for kind in ("cifar10", "cifar100"):
         if cifar_folder(root, kind) is not None:
             return kind
+    if root.is_file() and root.suffix.lower() != ".zip" and not zipfile.is_zipfile(root):
+        raise DataError(f"{root}: expected a folder or a zip, got another file")
     return "zip" if root.is_file() else "folder"
