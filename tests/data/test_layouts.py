@@ -99,7 +99,7 @@ def test_a_zip_of_another_kind_of_data_is_named(image_folder, zipped, file, kind
     root = image_folder({"images/train": 2})
     (root / file).parent.mkdir(parents=True, exist_ok=True)
     (root / file).write_text('{"images": [], "annotations": []}')
-    path = zipped(root, "set/")
+    path = zipped(root, "" if "/" not in file else "set/")
     line = f"{path}: holds {kind} ({file}): unpack it, then botvision check FOLDER"
     assert check_data(path).problems == [line]
     with pytest.raises(DataError, match="unpack it"):

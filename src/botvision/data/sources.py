@@ -323,7 +323,8 @@ def list_zip(path: Path, max_pixels: int = MAX_PIXELS) -> Listing:
             left_out.add(HIDDEN, info.filename)
     ends = {name for name in keep if name.endswith(("/", "\\"))}
     tops = {parts[0] for name, parts in keep.items() if len(parts) > (name not in ends)}
-    if len(tops) == 1 and not _has_splits(tops):
+    labels = tops == {"images"} and any("/" not in name and name.endswith(".json") for name in keep)
+    if len(tops) == 1 and not _has_splits(tops) and not labels:
         for name in [name for name, parts in keep.items() if len(parts) == 1 and name not in ends]:
             if has_image_suffix(name):
                 left_out.add(NO_CLASS, name)
