@@ -1,5 +1,6 @@
 """Files that are no images: found before training, or left out by whoever reads the data first."""
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from botvision.config.data import DetectionDataConfig
 from botvision.data.coco_folder import is_detection_data
 from botvision.data.detection import open_detection, open_detection_split
 from botvision.data.detection_check import check_detection
+from botvision.data.images import decode
 from botvision.data.loaders import build_loader
 from botvision.data.samples import export_detection_samples
 from botvision.io.errors import DataError
@@ -97,3 +99,34 @@ def test_choices_in_reading_are_told_and_large_images_refused(tmp_path: Path) ->
     assert line in check_detection(config(tmp_path)).warnings
     with pytest.raises(DataError, match=r"a\.png \(image id 500\): 40 x 60 pixels .*, too large"):
         open_detection(config(tmp_path, max_pixels=2399)).train.cache_images()
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_heic_is_told_by_its_content(tmp_path, monkeypatch, brand):
+    monkeypatch.setattr("botvision.data.images._register_heif", lambda: None)
+    content = b"\0\0\0\x18ftyp" + brand + bytes(120)
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content)
+    for source in (path, content, io.BytesIO(content)):
+        with pytest.raises(DataError, match=r"cannot be read \(HEIC, without pillow-heif\)"):
+            decode(source)
+
+
+@pytest.mark.parametrize(
+    ("file", "why"), [("c.heic", r"\(HEIC, without pillow-heif\)"), ("d.dng", "camera raw")]
+)
+def test_a_file_under_another_name_is_known_by_its_path(tmp_path, file, why):
+    path = tmp_path / file
+    path.write_bytes(b"junk" * 40)
+    with pytest.raises(DataError, match=rf"{file} \(image id 2\): .*{why}"):
+        decode(path, f"{path} (image id 2)")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.heic", "a.dng", "a.jxl"])
+def test_empty_files_are_said_to_be_empty(tmp_path, name):
+    path = tmp_path / name
+    path.touch()
+    with path.open("rb") as file:
+        for source in (path, b"", file):
+            with pytest.raises(DataError, match="empty file, expected an image"):
+                decode(source, str(path))

@@ -27,8 +27,14 @@ class Inputs:
         """Return the images that paths name, without those below the folder `skip`.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is none, or a path is a folder of `skip`.
         """
+        for path in map(Path, paths):
+            if path.is_dir() and path.resolve().is_relative_to(Path(skip).resolve()):
+                raise ValueError(
+                    f"{path}: is --out {skip} or lies in it, where results are, not images; "
+                    "--out names another folder"
+                )
         files = find_images(paths, skip, self._left_out)
         if not files:
             raise ValueError("; ".join([f"{paths[0]}: no image found in it", *self._left_out.notes()]))

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import os
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,12 +54,22 @@ def _value(metavar: str | None, text: str, **options: Any) -> dict[str, Any]:  #
     return {"metavar": metavar, "help": text, **options}
 
 
+def _path(metavar: str, text: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401
+    return _value(metavar, text, type=_expanded, **options)
+
+
 def _number(metavar: str, text: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401
     return _value(metavar, text, type=_positive, **options)
 
 
 def _switch(text: str) -> dict[str, Any]:
     return {"action": "store_true", "help": text}
+
+
+def _expanded(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got ''")
+    return os.path.expanduser(text)  # noqa: PTH111  a Path would drop the slash at the end
 
 
 def _positive(text: str) -> int:
@@ -82,14 +93,14 @@ def _fraction(text: str) -> float:
 
 
 DEVICE = _value("NAME", "cpu, cuda, ... (default: a GPU if there is one)", default="auto")
-RUN = _value("RUN", "a run folder, or the model/ folder in it")
+RUN = _path("RUN", "a run folder, or the model/ folder in it")
 
 # fmt: off
 MANUAL: dict[str, Command] = {
     "check": Command(
         "look through a data set before an hour is wasted: counts, sizes, broken files",
         {
-            "data": _value("DATA", "folder with COCO annotations; folder or zip with train/<class>/...; any "
+            "data": _path("DATA", "folder with COCO annotations; folder or zip with train/<class>/...; any "
                 "folder of images"),
         },
         ("--data.key", "a value of the data's configuration, e.g. --data.train_annotations FILE"),
@@ -106,8 +117,8 @@ botvision check holiday/             # any folder of images
         {
             "kind": _value("KIND", "masks, yolo, voc or labelme: what lies beside the images",
                 choices=("masks", "yolo", "voc", "labelme")),
-            "folder": _value("FOLDER", "the data set; the images stay where they are"),
-            "--out": _value("FILE.json", "the JSON to write; of several splits the training set's, beside "
+            "folder": _path("FOLDER", "the data set; the images stay where they are"),
+            "--out": _path("FILE.json", "the JSON to write; of several splits the training set's, beside "
                 "FILE_val.json, ... (default: FOLDER/annotations/instances_train.json, ...)"),
             "--part": _value("SUBFOLDER", "only images below this folder of FOLDER, such as images/train; "
                 "voc: or of a list of ImageSets, such as val",
@@ -129,7 +140,7 @@ botvision convert labelme photos/                # a.jpg, a.json
         {
             "recipe": _value("RECIPE", "a name that botvision recipes lists, or a YAML file; not needed with "
                 "--resume and --out", nargs="?"),
-            "--out": _value("DIR", "run folder (default: runs/RECIPE-sSEED)"),
+            "--out": _path("DIR", "run folder (default: runs/RECIPE-sSEED)"),
             "--resume": _switch("go on from the last checkpoint, exactly, with the run's own config.yaml"),
         },
         ("--any.key", "replaces a value of the recipe, e.g. --train.epochs 3"),
@@ -144,7 +155,7 @@ botvision train --out runs/mine --resume
     "eval": Command(
         "evaluate the weights that a run kept (train.keep: last or best), or a file of COCO results",
         {
-            "run": _value("RUN", "a run folder of botvision train, or a JSON file of COCO results"),
+            "run": _path("RUN", "a run folder of botvision train, or a JSON file of COCO results"),
             "--split": _value(None, "which images of the run's data (default: val)",
                 choices=("val", "test", "train")),
             "--attention": _value("HOW", "replace what attention gives, without retraining: zero; even (all "
@@ -152,9 +163,9 @@ botvision train --out runs/mine --resume
                 "alone); shuffled (every cell gets what another one asked for); as-trained (nothing); all: a "
                 "table of these, and of each block alone", choices=(*ABLATIONS, "all")),
             "--block": _number("K", "replace it in this block alone, numbered from 1 (default: in all)"),
-            "--truth": _value("FILE.json", "COCO instances to hold the results against"),
+            "--truth": _path("FILE.json", "COCO instances to hold the results against"),
             "--max-detections": _number("N", "results of one class in one image that count (default: 100)"),
-            "--out": _value("DIR", "folder for RESULTS-eval.json and RESULTS-pr.png (default: beside the "
+            "--out": _path("DIR", "folder for RESULTS-eval.json and RESULTS-pr.png (default: beside the "
                 "results)"),
         },
         ("--data.key", "replaces a value of the data, e.g. --data.root DIR; of a detector "
@@ -173,15 +184,15 @@ botvision eval results.json --truth instances_val2017.json    # COCO results, wh
         "classify images, or find the objects in them: JSON, and a picture with labels for each",
         {
             "run": RUN,
-            "paths": _value("PATH", "image files, or folders (searched to the bottom); none: images of the "
+            "paths": _path("PATH", "image files, or folders (searched to the bottom); none: images of the "
                 "evaluation", nargs="*"),
             "--samples": _number("N", "number of these, without PATH (default: 16)", default=16),
-            "--out": _value("DIR", "folder for the results (default: predictions)", default="predictions"),
+            "--out": _path("DIR", "folder for the results (default: predictions)", default="predictions"),
             "--topk": _number("K", "classifier: classes for each image (default: 5)"),
             "--score": _value("S", "detector: least score of what is written and drawn (default: the run's, "
                 "and 0.5)", type=_fraction),
             "--max-detections": _number("N", "detector: most objects of an image (default: the run's)"),
-            "--truth": _value("FILE.json", "detector: COCO file that has the images' ids; images that are "
+            "--truth": _path("FILE.json", "detector: COCO file that has the images' ids; images that are "
                 "not in it are left out"),
             "--write": _value("FORMAT", "detector: labelme, what is drawn as LabelMe's JSON in DIR/labelme/, "
                 "to be corrected by hand", choices=("labelme",)),
@@ -204,12 +215,12 @@ botvision predict runs/shapes val2017/ --truth annotations/instances_val2017.jso
         "what attention looks at in images: maps of each head and block, distances, positions",
         {
             "run": RUN,
-            "images": _value("IMAGE", "image files, or folders (searched to the bottom)", nargs="+"),
+            "images": _path("IMAGE", "image files, or folders (searched to the bottom)", nargs="+"),
             "--at": _value("Y,X", "pixel whose cell is the query, height first; several times for several "
                 "queries (default: the middle of what the network sees)", type=_pixel, action="append"),
             "--block": _number("K", "maps of this block alone, numbered from 1 as they run (default: all)"),
             "--head": _number("H", "maps of this head alone, numbered from 1 (default: all, and their mean)"),
-            "--out": _value("DIR", "folder for pictures/, distance.png, position.png, attention.json "
+            "--out": _path("DIR", "folder for pictures/, distance.png, position.png, attention.json "
                 "(default: attention)", default="attention"),
             "--device": DEVICE,
             "--max-pixels": _number("N", "refuse images of more pixels (default: 67108864)"),
@@ -244,9 +255,9 @@ botvision cost botnet50 --size 800 1333 --model.args.c5_blocks "[0, 1, 1]"
     "compare": Command(
         "finished runs as one table: mean and spread over seeds, difference to the first",
         {
-            "runs": _value("RUN", "run folders, or folders that hold some; the first one's group is the "
+            "runs": _path("RUN", "run folders, or folders that hold some; the first one's group is the "
                 "baseline", nargs="+"),
-            "--out": _value("FILE.md", "write the table, and the same as FILE.json"),
+            "--out": _path("FILE.md", "write the table, and the same as FILE.json"),
         },
         examples="""
 botvision compare runs/resnet-s0 runs/botnet-s0
@@ -260,10 +271,10 @@ botvision compare runs/study-cifar-cpu/
             "study": _value("STUDY", "a name that botvision study lists, or a YAML file", nargs="?"),
             "--scale": _value("NAME", "which of its sizes (default: cpu; those that come with botvision have "
                 "paper, too)", default="cpu"),
-            "--out": _value("DIR", "folder for all of it (default: runs/study-STUDY-SCALE)"),
+            "--out": _path("DIR", "folder for all of it (default: runs/study-STUDY-SCALE)"),
             "--jobs": _number("N", "runs at a time (default: one a GPU; on a CPU its processors divided by "
                 "the threads that the study gives a run)"),
-            "--reuse": _value("DIR", "take finished runs of the same configuration and data from below this "
+            "--reuse": _path("DIR", "take finished runs of the same configuration and data from below this "
                 "folder"),
             "--report-only": _switch("report on the runs that are finished, run nothing"),
             "--no-photos": _switch("attention maps without the images below them: where those must not be "

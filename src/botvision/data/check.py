@@ -8,16 +8,24 @@ from typing import Any
 
 from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.data.cache import Progress, reported
-from botvision.data.check_report import CheckReport, digest_of, size_range, some
-from botvision.data.classification import Splits, open_splits, resolve_source
+from botvision.data.check_report import CheckReport, digest_of, size_range
+from botvision.data.classification import Splits, listed, open_splits, resolve_source
 from botvision.data.coco_folder import is_detection_data
 from botvision.data.detection_check import check_detection
 from botvision.data.duplicates import Pictures, repeated_pictures
 from botvision.data.images import decode
-from botvision.data.labels import class_of, is_flat, labelled, some_classes, split_folders
+from botvision.data.labels import (
+    class_of,
+    flat_classes,
+    is_flat,
+    labelled,
+    notes_on_folders,
+    split_folders,
+    why_not_flat,
+)
 from botvision.data.left_out import Choices, LeftOut
 from botvision.data.other_labels import convert_hint
-from botvision.data.sources import Listing, list_folder, list_zip
+from botvision.data.sources import Listing
 from botvision.io.errors import DataError
 
 
@@ -55,7 +63,7 @@ def check_data(
     if isinstance(data, DetectionDataConfig):
         return check_detection(data, progress)
     if not isinstance(data, DataConfig):
-        root = Path(data).expanduser()
+        data = root = Path(data).expanduser()
         if is_detection_data(root):
             return check_detection(DetectionDataConfig(root=str(root)), progress)
         if hint := convert_hint(root):
@@ -65,9 +73,7 @@ def check_data(
     try:
         kind = resolve_source(config)
         if kind in ("folder", "zip"):
-            root = Path(str(config.root))
-            listing = (list_zip if kind == "zip" else list_folder)(root, config.max_pixels)
-            return _check_files(config, listing, progress)
+            return _check_files(config, listed(config, kind)[1], progress)
         return _check_splits(open_splits(config))
     except DataError as error:
         return CheckReport("classification", name, [], [str(error)], [], 0, 0)
@@ -87,18 +93,24 @@ def _check_splits(splits: Splits) -> CheckReport:
 
 
 def _check_files(config: DataConfig, listing: Listing, progress: Progress | None) -> CheckReport:
-    splits, fault = list(listing.splits.values()), ""
+    splits, fault = list((listing.splits or listing.named).values()), ""
+    others: dict[str, str] = {}
     if is_flat(listing):
+        splits, others = [], flat_classes(listing)[1]
         try:
             open_splits(config)
             splits = [""]
         except DataError as error:
             fault = f" ({error})"
+    elif not splits and (why := why_not_flat(listing)):
+        fault = f" ({why})"
     tallies: dict[str, _Tally] = {}
     problems: list[str] = []
     choices, left_out = Choices(), LeftOut()
     for index, file in enumerate(reported(listing.files, "checking", progress)):
         split, class_name = _place(file, splits) if splits else ("images", "")
+        if class_name in others:
+            continue
         reason = None if split is None else listing.unread(index)
         if reason is not None:
             left_out.add(reason, file)
@@ -156,17 +168,11 @@ def _read_one(
 
 def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> list[str]:
     """What training would refuse apart from broken files, and what it would do without being told."""
-    unused = sorted(listing.top - set(listing.splits.values()))
-    if unused and listing.splits:
-        warnings.append(f"folders that training does not use: {some(unused)}")
     try:
         chosen = list(split_folders(listing).values())
+        warnings += notes_on_folders(listing)
     except DataError as error:
         return [str(error)]
-    spare = sorted(set(listing.splits.values()) - set(chosen))
-    if spare:
-        reach = " (botvision eval --split test does use test)" if "test" in spare else ""
-        warnings.append(f"splits that training does not use: {some(spare)}{reach}")
     problems: list[str] = []
     classes: list[str] | None = None
     for folder in chosen:
@@ -177,18 +183,13 @@ def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> lis
             continue
         classes = part.classes
         warnings += part.notes
-        lacking = [name for k, name in enumerate(classes) if not (part.targets == k).any()]
-        if lacking:
-            warnings.append(
-                f"{folder} has no images of {some_classes(lacking)}: their accuracy is not measured"
-            )
     if problems:
         return problems
     try:
         splits = open_splits(config)
     except DataError as error:
         return [str(error)]
-    warnings += splits.notes
+    warnings += [note for note in splits.notes if note not in warnings]
     return []
 
 

@@ -1,6 +1,7 @@
 """Labelled images: a configuration to data sets for training and validation."""
 
 import dataclasses
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from botvision.config.data import SYNTHETIC, DataConfig
 from botvision.data.cache import Progress, fill_cache, reported
+from botvision.data.coco_folder import BESIDE_IMAGES
 from botvision.data.counter_rng import keys, uniform
 from botvision.data.duplicates import SMALLER, same_pictures, seen_together, sides_of
 from botvision.data.images import decode
@@ -21,6 +23,7 @@ from botvision.data.labels import (
     Subset,
     hold_back,
     labelled,
+    notes_on_folders,
     some_classes,
     split_folders,
     spread,
@@ -254,12 +257,12 @@ def open_splits(config: DataConfig, seed: int = 0) -> Splits:
         }
         name = "CIFAR-10" if kind == "cifar10" else "CIFAR-100"
     else:
-        root, listing = _listed(config, kind)
+        root, listing = listed(config, kind)
         name, folders = root.name or str(root), split_folders(listing)
         parts = {"train": labelled(listing, folders["train"])}
         if "val" in folders:
             parts["val"] = labelled(listing, folders["val"], parts["train"].classes)
-        notes = listing.left_out.notes()
+        notes = [*listing.left_out.notes(), *notes_on_folders(listing)]
         if not folders["train"]:
             notes.append(f"no train/ folder: {some_classes(parts['train'].classes)} found at the root")
     held_back = "val" not in parts
@@ -267,7 +270,11 @@ def open_splits(config: DataConfig, seed: int = 0) -> Splits:
         groups, said = _sides(parts["train"], name) if kind in ("folder", "zip") else (None, [])
         parts = hold_back(parts["train"], config.val_fraction, name, groups)
         parts["val"] = dataclasses.replace(parts["val"], notes=[])
+        held = set(parts["val"].targets.flatten().tolist())
+        none = [name for k, name in enumerate(parts["train"].classes) if k not in held]
         notes += said
+        if none and groups is not None:
+            notes.append(f"nothing of {some_classes(none)} is held back, so their accuracy is not measured")
         notes.append(f"no val/ or test/ folder: {config.val_fraction:.0%} of train will be held back")
     train = _dataset(parts["train"], config, f"{name} train", train=True, seed=seed)
     val = _dataset(parts["val"], config, f"{name} val")
@@ -290,7 +297,7 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
     """
     kind = resolve_source(config)
     if kind in ("folder", "zip") and split != "train":
-        root, listing = _listed(config, kind)
+        root, listing = listed(config, kind)
         names = TEST_NAMES if split == "test" else VAL_NAMES
         folder = next((listing.splits[name] for name in names if name in listing.splits), None)
         if folder is not None:
@@ -330,11 +337,42 @@ def _sides(train: Labelled, name: str) -> tuple[npt.NDArray[np.int64], list[str]
     return sides_of(name, same)
 
 
-def _listed(config: DataConfig, kind: str) -> tuple[Path, Listing]:
+def listed(config: DataConfig, kind: str) -> tuple[Path, Listing]:
+    """Return the root, and the files of a folder or zip; DataError for those with labels of other kinds."""
     root = Path(str(config.root))
     if hint := convert_hint(root):
         raise DataError(f"{root}: {hint}")
-    return root, (list_zip if kind == "zip" else list_folder)(root, config.max_pixels)
+    if kind != "zip":
+        return root, list_folder(root, config.max_pixels)
+    listing = list_zip(root, config.max_pixels)
+    for index, file in enumerate(listing.files):
+        *folders, name = file.lower().split("/")
+        suffix = name.rpartition(".")[2]
+        is_coco = suffix == "json" and (
+            _mentions_coco(listing, index)
+            or "annotations" in folders
+            or name in BESIDE_IMAGES
+            or name.startswith("instances")
+        )
+        is_yolo, is_voc = (
+            suffix == "txt" and "labels" in folders,
+            suffix == "xml" and "annotations" in folders,
+        )
+        if is_coco or is_yolo or is_voc:
+            kind = "COCO annotations" if is_coco else "labels of YOLO" if is_yolo else "labels of Pascal VOC"
+            raise DataError(f"{root}: holds {kind} ({file}): unpack it, then botvision check FOLDER")
+    return root, listing
+
+
+def _mentions_coco(listing: Listing, index: int) -> bool:
+    """Whether a JSON file at the root of a zip has the keys of COCO's."""
+    if "/" in listing.files[index] or not isinstance(listing.source, ZipSource):
+        return False
+    try:
+        content = listing.source.bytes_of(index)
+    except DataError:
+        return False
+    return b'"annotations"' in content and b'"images"' in content
 
 
 def _dataset(
@@ -361,4 +399,6 @@ def resolve_source(config: DataConfig) -> str:
     for kind in ("cifar10", "cifar100"):
         if cifar_folder(root, kind) is not None:
             return kind
+    if root.is_file() and root.suffix.lower() != ".zip" and not zipfile.is_zipfile(root):
+        raise DataError(f"{root}: expected a folder or a zip, got another file")
     return "zip" if root.is_file() else "folder"

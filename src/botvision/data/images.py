@@ -27,7 +27,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -52,6 +52,7 @@ _UNREAD = {
     RAW: ".3fr .arw .cr2 .cr3 .dng .nef .nrw .orf .pef .raf .rw2 .srw",  # Pillow reads the thumbnail in some
     "JPEG XL": ".jxl", "AVIF": ".avif", "DICOM": ".dcm", "OpenEXR": ".exr", "SVG": ".svg",
 }  # fmt: skip
+_HEIC_BRANDS = frozenset(b"ftyp" + brand for brand in b"heic heix heim heis hevc hevx mif1 msf1".split())
 _KIND_UNREAD = {suffix: kind for kind, suffixes in _UNREAD.items() for suffix in suffixes.split()}
 _NEEDS_INTERPRETER = frozenset({"EPS", "WMF"})  # reading them starts other programs
 _ORIENTATION_TAG = 0x0112
@@ -139,7 +140,8 @@ def decode(
             raise DataError(f"{name}: is a folder, expected an image file")
         require_regular(source, name)
     name = "image" if name is None else name
-    if kind_unread(name) == RAW:
+    called = source if isinstance(source, (str, os.PathLike)) else name
+    if kind_unread(called) == RAW and not _is_empty(source):
         raise DataError(f"{name}: {RAW}, which cannot be read, expected a developed picture")
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     _allow(max_pixels)
@@ -166,7 +168,7 @@ def decode(
     except DataError:
         raise
     except Exception as error:  # decoders raise nearly every type: OSError, SyntaxError, struct.error, ...
-        raise DataError(f"{name}: {_reason(error, source, name)}") from error
+        raise DataError(f"{name}: {_reason(error, source, called)}") from error
 
 
 def write_png(pixels: Tensor, path: Path) -> None:
@@ -264,7 +266,7 @@ def _load(image: Image.Image) -> None:
             os.close(terminal)
 
 
-def _reason(error: Exception, source: ImageFile, name: str) -> str:
+def _reason(error: Exception, source: ImageFile, called: str | os.PathLike[str]) -> str:
     """One line for people: no addresses of Python objects, no file name twice."""
     if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR):
         return "no such file"
@@ -273,7 +275,7 @@ def _reason(error: Exception, source: ImageFile, name: str) -> str:
     if isinstance(error, UnidentifiedImageError):
         if _is_empty(source):
             return "empty file, expected an image"
-        kind = kind_unread(name)
+        kind = HEIC if _beginning(source)[4:] in _HEIC_BRANDS else kind_unread(called)
         return f"cannot be read ({kind})" if kind else "not an image in any known format"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"{str(error).partition(' exceeds')[0]}: too large to be decoded safely {_MORE_PIXELS}"
@@ -283,9 +285,21 @@ def _reason(error: Exception, source: ImageFile, name: str) -> str:
 
 
 def _is_empty(source: ImageFile) -> bool:
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        return path.is_file() and path.stat().st_size == 0
+    return not _beginning(source)
+
+
+def _beginning(source: ImageFile) -> bytes:
+    """The first 12 bytes, with which a file says what it is; a binary file is left at its start."""
     if isinstance(source, bytes):
-        return not source
-    return isinstance(source, (str, os.PathLike)) and Path(source).stat().st_size == 0
+        return source[:12]
+    with Path(source).open("rb") if isinstance(source, (str, os.PathLike)) else nullcontext(source) as file:
+        file.seek(0)
+        found = file.read(12)
+        file.seek(0)
+        return found
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

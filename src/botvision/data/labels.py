@@ -9,14 +9,31 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from botvision.data.check_report import some
 from botvision.data.counter_rng import uniform
 from botvision.data.left_out import LeftOut
-from botvision.data.sources import NO_CLASS, TRAIN_NAMES, VAL_NAMES, ImageSource, Listing
+from botvision.data.sources import (
+    NO_CLASS,
+    SPLIT_NAMES,
+    TEST_NAMES,
+    TRAIN_NAMES,
+    VAL_NAMES,
+    ImageSource,
+    Listing,
+)
 from botvision.io.errors import DataError
 
 # Folders of other kinds of data sets, which are no classes though there are images in them.
 _OTHERS = "annotations data gt imagesets images img imgs jpegimages labels masks segmentationclass"
 _NO_CLASSES = frozenset((*_OTHERS.split(), "segmentationobject"))
+_RESULTS = (
+    "attention.json",
+    "config.yaml",
+    "predictions.json",
+    "results.json",
+    "summary.json",
+)  # of botvision
+_NEVER_CLASSES = frozenset({"val", "validation", *TEST_NAMES})  # while a class may be called train or valid
 
 
 class Subset:
@@ -101,11 +118,13 @@ def split_folders(listing: Listing) -> dict[str, str]:
     Raises:
         DataError: one line, if there is no `train`, and the folders are no classes either.
     """
-    train = next((listing.splits[name] for name in TRAIN_NAMES if name in listing.splits), None)
-    if train is None and is_flat(listing):
+    if is_flat(listing):
         return {"train": ""}
+    train = next((listing.named[name] for name in TRAIN_NAMES if name in listing.named), None)
     if train is None:
         found = ", ".join(sorted(listing.top)[:5]) or "no folders"
+        why = why_not_flat(listing)
+        found += f"; {why}" if why else ""
         raise DataError(f"{listing.root}: no train/ folder (found {found}), expected train/<class>/<image>")
     val = next((listing.splits[name] for name in VAL_NAMES if name in listing.splits), None)
     return {"train": train, **({} if val is None else {"val": val})}
@@ -113,11 +132,65 @@ def split_folders(listing: Listing) -> dict[str, str]:
 
 def is_flat(listing: Listing) -> bool:
     """Return whether the folders at the root are classes, for all that their names say: cat/, dog/."""
-    names = {name.lower() for name in listing.top}
-    like_splits = any(
-        re.match(r"(train|val|test|dev|eval)[^a-z]|.*[^a-z](train|val|test)$", n) for n in names
-    )
-    return len(names) > 1 and not (listing.splits or like_splits or names & _NO_CLASSES)
+    names = set() if listing.splits else flat_classes(listing)[0]
+    return len(names) > 1 and not why_not_flat(listing)
+
+
+def flat_classes(listing: Listing) -> tuple[set[str], dict[str, str]]:
+    """Return the folders at the root that may be classes, and the others with the reason why they are none.
+
+    Those without images count where fewer than two others are left: they may be classes to be filled.
+    """
+    others: dict[str, str] = {}
+    with_images: set[str] = set()
+    for index, file in enumerate(listing.files):
+        top, _, rest = file.partition("/")
+        if rest and rest.rsplit("/", 1)[-1] in _RESULTS:
+            others[top] = "results of botvision"
+        elif rest and top not in with_images and listing.unread(index) != "no image":
+            with_images.add(top)
+    others |= {name: "a split by its name" for name in listing.top if name.lower() in _NEVER_CLASSES}
+    if len(with_images - set(others)) > 1:
+        others |= dict.fromkeys(listing.top - with_images - set(others), "no image in it")
+    return listing.top - set(others), others
+
+
+def why_not_flat(listing: Listing) -> str:
+    """Return what name keeps the folders at the root from being taken for classes; "" if none does."""
+    names = sorted(flat_classes(listing)[0])
+    splits = [name for name in names if name.lower() in SPLIT_NAMES]
+    like = r"(train|val|test|dev|eval)[^a-z]|.*[^a-z](train|val|test)$"
+    splits = [
+        *(splits if len(splits) > 1 or len(splits) == len(names) else []),
+        *(name for name in names if re.match(like, name.lower())),
+        *listing.splits.values(),
+    ]
+    others = [name for name in names if name.lower() in _NO_CLASSES]
+    if splits:
+        return f"no classes, as {splits[0]} is called like a split"
+    return f"no classes, as {others[0]} is called like a part of another data set" if others else ""
+
+
+def notes_on_folders(listing: Listing) -> list[str]:
+    """Return lines on the folders at the root that training does not use, or not as their names say.
+
+    Raises:
+        DataError: as `split_folders`.
+    """
+    chosen = split_folders(listing)
+    if not chosen["train"]:
+        return [f"left out: {name}/, {why}" for name, why in sorted(flat_classes(listing)[1].items())]
+    unused = sorted(listing.top - set(listing.named.values()))
+    notes = [f"folders that training does not use: {some(unused)}"] if unused else []
+    bare = sorted(set(listing.named.values()) - set(listing.splits.values()) - {chosen["train"]})
+    notes += [f"left out: {name}/, no split, for it has no folders of classes" for name in bare]
+    spare = sorted(set(listing.splits.values()) - set(chosen.values()))
+    if spare:
+        reach = " (botvision eval --split test does use test)" if "test" in spare else ""
+        notes.append(f"splits that training does not use: {some(spare)}{reach}")
+    if chosen.get("val", "").lower() in TEST_NAMES:
+        notes.append(f"no val/ folder: {chosen['val']}/ is used to choose the best epoch")
+    return notes
 
 
 def class_of(file: str, folder: str) -> str | None:
@@ -143,7 +216,8 @@ def labelled(listing: Listing, folder: str, classes: list[str] | None = None) ->
     Raises:
         DataError: one line, if there are no classes or images, a class is empty, or one is none of `classes`.
     """
-    found = sorted({name for each in listing.folders if (name := class_of(f"{each}/", folder))})
+    found = {name for each in listing.folders if (name := class_of(f"{each}/", folder))}
+    found = sorted(found if folder else flat_classes(listing)[0])
     where = f"{listing.root}{':' if folder and listing.root.is_file() else '/'}{folder}".rstrip("/")
     if not found:
         raise DataError(f"{where}: no classes, expected a folder for each")
@@ -157,6 +231,8 @@ def labelled(listing: Listing, folder: str, classes: list[str] | None = None) ->
     indices, targets, left_out = [], [], LeftOut()
     for index, file in enumerate(listing.files):
         class_name = class_of(file, folder)
+        if class_name is not None and class_name not in number:
+            continue
         if class_name is None and file.rpartition("/")[0] not in (folder, "" if classes is found else folder):
             continue
         reason = reason_left_out(listing, index, class_name is not None)
@@ -172,6 +248,9 @@ def labelled(listing: Listing, folder: str, classes: list[str] | None = None) ->
     if (counts == 0).any() and not may_lack:
         empty = [classes[k] for k in np.flatnonzero(counts == 0)]
         raise DataError("; ".join([f"{where}: no images in {some_classes(empty)}", *notes]))
+    lacking = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if lacking:
+        notes.append(f"{folder} has no images of {some_classes(lacking)}: their accuracy is not measured")
     if len(classes) == 1 and not may_lack:
         notes.append(_of_one_class(listing, f"{folder}/{classes[0]}".lstrip("/"), where))
     images = torch.tensor(targets, dtype=torch.int64)

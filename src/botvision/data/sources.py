@@ -216,9 +216,15 @@ class Listing:
         return {folder for folder in self.folders if "/" not in folder}
 
     @property
-    def splits(self) -> dict[str, str]:
+    def named(self) -> dict[str, str]:
         """Folders at the root that are called like a split, by that name in lower case."""
         return {name.lower(): name for name in sorted(self.top) if name.lower() in SPLIT_NAMES}
+
+    @property
+    def splits(self) -> dict[str, str]:
+        """Those of them that have folders, which can be classes."""
+        deep = {folder.partition("/")[0] for folder in self.folders if "/" in folder}
+        return {key: name for key, name in self.named.items() if name in deep}
 
     def unread(self, index: int) -> str | None:
         """Return why a file is not to be read as an image, by its name or else its content; None if it is."""
@@ -247,8 +253,9 @@ def list_folder(root: Path, max_pixels: int = MAX_PIXELS, *, as_data_set: bool =
         raise DataError(f"{root}: {'not a folder' if root.exists() else 'no such file or folder'}")
     base, left_out = root, LeftOut()
     inside = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    if as_data_set and len(inside) == 1 and _has_splits(path.name for path in inside[0].iterdir()):
-        base = root if _has_splits([inside[0].name]) else inside[0]
+    if as_data_set and len(inside) == 1 and not _has_splits([inside[0].name]):
+        below = [path.name for path in inside[0].iterdir() if path.is_dir() and not _is_junk(path.name)]
+        base = inside[0] if len(below) > 1 or _has_splits(below) else root
     if base != root:
         for path in sorted(root.iterdir()):
             if has_image_suffix(path) and not path.is_dir():
@@ -316,7 +323,8 @@ def list_zip(path: Path, max_pixels: int = MAX_PIXELS) -> Listing:
             left_out.add(HIDDEN, info.filename)
     ends = {name for name in keep if name.endswith(("/", "\\"))}
     tops = {parts[0] for name, parts in keep.items() if len(parts) > (name not in ends)}
-    if len(tops) == 1 and not _has_splits(tops):
+    labels = tops == {"images"} and any("/" not in name and name.endswith(".json") for name in keep)
+    if len(tops) == 1 and not _has_splits(tops) and not labels:
         for name in [name for name, parts in keep.items() if len(parts) == 1 and name not in ends]:
             if has_image_suffix(name):
                 left_out.add(NO_CLASS, name)
