@@ -180,6 +180,7 @@ def test_images_nowhere_to_be_found_are_one_line(data: Path) -> None:
     (line,) = report.problems
     assert "none of its 6 images is in the usual folders or others of" in line
     assert report.broken == 6
+    assert "other problem" not in report.summary
 
 
 def test_equal_problems_are_capped(data: Path) -> None:
@@ -187,8 +188,10 @@ def test_equal_problems_are_capped(data: Path) -> None:
         content["annotations"] += [{**first(content), "id": 900 + k, "category_id": 77} for k in range(30)]
 
     edit(data, change)
-    problems = refused(data).problems
+    report = refused(data)
+    problems = report.problems
     assert [len(problems), problems[-1]] == [21, "train: 10 more problems with category"]
+    assert "30 other problems" in report.summary
 
 
 def test_images_that_no_annotation_names_are_counted(data: Path) -> None:

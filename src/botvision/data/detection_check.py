@@ -163,9 +163,11 @@ def _report(
     problems: list[str],
     progress: Progress | None,
 ) -> CheckReport:
-    warnings = []
+    warnings, uncounted = [], 0
     for split in splits.values():
         split.read_images(progress)
+        if not config.skip_broken:  # of many equal ones a few are listed
+            uncounted += sum(p.fatal and p.kind != "file" for p in split.problems) - len(split.refused)
         (warnings if config.skip_broken else problems).extend(split.refused)
         images = len(split.file.images)
         if not images:
@@ -198,6 +200,7 @@ def _report(
         broken=sum(split.broken for split in splits.values()),
         categories=_categories(splits),
         keys={"data.flip": "false"} if mirrored else {},
+        other=len(problems) + uncounted,
     )
 
 
