@@ -41,7 +41,7 @@ def test_boxes_that_are_missing_are_those_around_the_masks() -> None:
     ("segmentation", "words"),
     [
         (None, "bbox is None, expected four finite numbers"),
-        ([[1, 2, 3, 4]], "bbox is None, and its mask gives none: a polygon has 2 points"),
+        ([[1, 2, 3, 4]], "bbox is None, and its mask gives none: its polygons have fewer than 3 points"),
         ({"size": [9, 9], "counts": [81]}, "bbox is None, and its mask gives none: mask of size [9, 9]"),
         ("mask.png", "bbox is None, expected four finite numbers"),
     ],

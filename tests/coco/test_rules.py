@@ -51,7 +51,7 @@ EVERYWHERE: list[Change] = [
     {"bbox": [[0], [0], [5], [5]]}, {"bbox": np.zeros(4)},
 ]  # fmt: skip
 MASKS: list[Any] = [
-    None, [], {}, "", [[]], [[0, 0, 1, 1]], [[0, 0, 5, 0, 5]], [[0, 0, 5, 0, 5, 5, 1]],
+    "", [[0, 0, 5, 0, 5]], [[0, 0, 5, 0, 5, 5, 1]],
     [[0, 0, 5, 0, 5, "5"]],
     [[0, 0, 5, 0, 5, math.inf]], [[0, 0, math.inf, 0, 5, -math.inf]], [[0, 0, 5, 0, 5, 10**400]],
     [[0, 0, 5, 0, 5, None]], [[[0, 0], [5, 0], [5, 5]]],
@@ -100,6 +100,43 @@ def test_a_broken_annotation_is_broken_for_all(change: Change):
     assert read_truth(content).no_masks is None
     assert parse_coco(content, "x.json").problems == []
     refused(change)
+
+
+@pytest.mark.parametrize("ring", [[], [1, 1], [0, 0, 1, 1]])
+def test_a_polygon_too_short_is_left_out_beside_another(ring: list[float]):
+    square = ANNOTATION["segmentation"]
+    file = parse_coco(file_of({**ANNOTATION, "segmentation": [ring, *square]}), "x.json")
+    line = "x.json: polygons of fewer than 3 points are left out, beside others of their object (1 of them)"
+    assert [(found.kind, found.line, found.fatal) for found in file.problems] == [("note", line, False)]
+    assert file.annotations.segmentations() == [square]
+    truth = read_truth(file_of({**ANNOTATION, "segmentation": [ring, *square]}))
+    assert truth.no_masks is None
+    assert truth.notes == [line.replace("x.json", "ground truth")]
+
+
+def test_an_object_of_polygons_too_short_has_no_area():
+    content = file_of(ANNOTATION, {**ANNOTATION, "segmentation": [[0, 0, 5, 4], [1, 1]]})
+    file = parse_coco(content, "x.json")
+    assert file.annotations.degenerate.tolist() == [False, True]
+    assert {found.kind for found in file.problems} == {"degenerate", "note"}
+    assert not any(found.fatal for found in file.problems)
+    assert read_truth(content).no_masks is None
+    metrics = evaluate_coco(content, [RESULT], "segm")
+    assert metrics.instances == 2
+
+
+@pytest.mark.parametrize("mask", [None, [], {}])
+def test_few_objects_without_a_mask_are_not_trained_on_and_most_are_refused(mask: Any):
+    bare = {**ANNOTATION, "segmentation": mask}
+    file = parse_coco(file_of(ANNOTATION, bare, ANNOTATION), "x.json")
+    assert file.annotations.objects.tolist() == [True, False, True]
+    (line,) = [p.line for p in file.problems if "no segmentation" in p.line]
+    assert line.startswith("x.json: 1 of 3 objects have no segmentation, unlike others (annotation 2 of im")
+    assert not any(found.fatal for found in file.problems)
+    assert len(file.to_dict()["annotations"]) == 3
+    assert "no segmentation" in str(read_truth(file_of(ANNOTATION, bare)).no_masks)
+    refused = [p for p in parse_coco(file_of(bare, bare, ANNOTATION), "x.json").problems if p.fatal]
+    assert [p.line.split(": ", 2)[2] for p in refused] == ["no segmentation, unlike others"] * 2
 
 
 @pytest.mark.parametrize("area", ["20", math.inf, math.nan, True, [20]])

@@ -235,3 +235,23 @@ def test_images_of_classes_are_no_labels_of_another_tool(tmp_path: Path) -> None
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
     assert not any("botvision convert" in problem for problem in check_data(tmp_path).problems)
+
+
+@pytest.mark.parametrize(("named", "there"), [("café.png", "cafe\u0301.png"), ("B.PNG", "b.png")])
+@pytest.mark.parametrize("folder", ["", "shots/"])
+def test_names_that_differ_in_case_or_unicode_form_are_found(
+    tmp_path: Path, named: str, there: str, folder: str
+) -> None:
+    content = scene()
+    content["images"][1]["file_name"] = folder.upper() + named
+    write_scene(tmp_path, content)
+    (tmp_path / "train2017" / folder).mkdir(exist_ok=True)
+    (tmp_path / "train2017" / "b.png").rename(tmp_path / "train2017" / folder / there)
+    train = open_detection(config(tmp_path, val_is_train=True)).train
+    assert train.source.file.images[1].file == folder + there
+    assert train.source.load(1).shape == (3, 50, 30)
+    (line,) = [note for note in train.notes if "differ" in note]
+    assert "in case or Unicode form alone are read as those (1 images, " in line
+    (tmp_path / "train2017" / folder / there.upper().replace(".PNG", ".Png")).write_bytes(b"")
+    with pytest.raises(DataError, match="no such file"):
+        open_detection(config(tmp_path, val_is_train=True))

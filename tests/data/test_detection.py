@@ -135,7 +135,7 @@ def test_a_val_file_of_its_own_is_read_against_the_training_categories(tmp_path:
     assert alone.instances(0)["labels"].tolist() == [3]
     train = open_detection_split(config(tmp_path, val_is_train=False), "train")
     assert torch.equal(train[0][0], train.load(0))
-    with pytest.raises(DataError, match="no split 'test'"):
+    with pytest.raises(DataError, match="no test annotations such as"):
         open_detection_split(config(tmp_path), "test")
     with pytest.raises(DataError, match="categories that are not the network's 1"):
         open_detection_split(config(tmp_path), "train", categories=splits.categories[:1])
@@ -188,7 +188,7 @@ def test_limits_take_annotated_images_spread_over_the_file(tmp_path: Path) -> No
 
 def test_broken_data_are_refused_or_left_out(tmp_path: Path) -> None:
     content = scene()
-    content["annotations"][1]["segmentation"] = [[1, 2, 3, 4]]
+    content["annotations"][1]["segmentation"] = [[1, 2, 3, 4, 5]]
     content["annotations"][0]["category_id"] = 999
     content["annotations"][2]["bbox"] = [1, 1, 0, 1]
     write_scene(tmp_path, content)
@@ -265,9 +265,13 @@ def test_files_are_looked_for_in_the_usual_places(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         open_detection(config(tmp_path / "none"))
     write_scene(tmp_path / "a")
-    (tmp_path / "a" / "train2017").rename(tmp_path / "a" / "pictures")
-    with pytest.raises(DataError, match="no such file"):
+    deep = tmp_path / "a" / "of" / "my" / "holiday"
+    deep.parent.mkdir(parents=True)
+    (tmp_path / "a" / "train2017").rename(deep)
+    with pytest.raises(DataError, match=r"none of its 3 images is in the usual .* data\.train_images"):
         open_detection(config(tmp_path / "a"))
+    deep.rename(tmp_path / "a" / "pictures")
+    assert len(open_detection(config(tmp_path / "a")).train) == 3
     assert len(open_detection(config(tmp_path / "a", train_images="pictures")).train) == 3
     with pytest.raises(DataError, match=r"no such folder.*data\.train_images"):
         open_detection(config(tmp_path / "a", train_images="photos"))

@@ -16,7 +16,7 @@ from botvision.cli import main as cli
 from botvision.config.data import DetectionDataConfig
 from botvision.config.recipes import recipe_names
 from botvision.data.check import CheckReport, check_data
-from botvision.data.detection import open_detection
+from botvision.data.detection import open_detection, open_detection_split
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError
 
@@ -115,7 +115,6 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "image": (_set("annotations", image_id=77), "annotation 1 of image 77: there is no image"),
     "double annotation": (_set("annotations", id=2), "annotation 2 of image 1: the id occurs twice"),
     "double image": (_set("images", id=2), "image 2: the id occurs twice"),
-    "two points": (_set("annotations", segmentation=[[1, 1, 9, 9]]), "annotation 1 of image 1: .* 2 points"),
     "odd polygon": (_set("annotations", segmentation=[[1, 1, 9, 9, 1, 9, 3]]), "1 of image 1: .* 7 numbers"),
     "nan polygon": (
         _set("annotations", segmentation=[[1, 1, 9, float("nan"), 1, 9]]),
@@ -133,7 +132,6 @@ FAULTS: dict[str, tuple[Change, str]] = {
         _set("annotations", segmentation={"size": [*SIZE], "counts": "~~~~~"}),
         "annotation 1 of image 1: mask: ",
     ),
-    "no segmentation": (lambda c: first(c).pop("segmentation"), "annotation 1 of image 1: no segmentation"),
     "crowd": (_set("annotations", iscrowd=3), "annotation 1 of image 1: iscrowd is 3"),
     "size": (_set("images", height=41), r"000000.png \(image id 1\): 40 x 60 .* say 41 x 60"),
     "no size": (_set("images", height=None), "image 1: height x width is None x 60"),
@@ -164,7 +162,7 @@ def test_all_faults_at_once_are_all_named(data: Path) -> None:
         one, two, three, *_ = content["annotations"]
         one["category_id"] = 9
         two["bbox"] = [200, 200, 5, 5]
-        three["segmentation"] = [[1, 2, 3, 4]]
+        three["segmentation"] = [[1, 2, 3, 4, 5]]
 
     content = edit(data, change)
     ids = [(a["id"], a["image_id"]) for a in content["annotations"][:3]]
@@ -174,6 +172,46 @@ def test_all_faults_at_once_are_all_named(data: Path) -> None:
         assert sum(f"annotation {number} of image {image}: " in line for line in report.problems) == 1
     assert len([line for line in report.problems if "gone.png (image id 1)" in line]) == 1
     assert report.broken == 1
+
+
+def test_images_nowhere_to_be_found_are_one_line(data: Path) -> None:
+    edit(data, lambda content: [image.update(file_name=f"x{image['id']}.png") for image in content["images"]])
+    report = refused(data)
+    (line,) = report.problems
+    assert "none of its 6 images is in the usual folders or others of" in line
+    assert report.broken == 6
+    assert "other problem" not in report.summary
+
+
+def test_equal_problems_are_capped(data: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["annotations"] += [{**first(content), "id": 900 + k, "category_id": 77} for k in range(30)]
+
+    edit(data, change)
+    report = refused(data)
+    problems = report.problems
+    assert [len(problems), problems[-1]] == [21, "train: 10 more problems with category"]
+    assert "30 other problems" in report.summary
+
+
+def test_images_that_no_annotation_names_are_counted(data: Path) -> None:
+    folder = next(data.rglob("*.png")).parent
+    Image.new("RGB", (9, 9)).save(folder / "more.png")
+    line = f"left out: 1 file, not in the annotations ({folder / 'more.png'})"
+    assert line in check_data(data).warnings
+    assert line in open_detection(DetectionDataConfig(root=str(data))).train.notes
+
+
+def test_a_test_split_alone_is_checked_and_opened(data: Path) -> None:
+    annotations, val = data / "annotations", open_detection(DetectionDataConfig(root=str(data))).val
+    (annotations / "instances_train.json").unlink()
+    (annotations / "instances_val.json").rename(annotations / "instances_test.json")
+    report = check_data(data)
+    assert [(row["split"], row["images"]) for row in report.rows] == [("test", 3)]
+    assert report.ok
+    config = DetectionDataConfig(root=str(data))
+    opened = open_detection_split(config, "test", categories=val.categories)
+    assert opened.ground_truth() == val.ground_truth()
 
 
 def test_zero_area_is_a_note_with_ids_and_training_leaves_it_out(data: Path) -> None:

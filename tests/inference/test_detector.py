@@ -214,6 +214,32 @@ def test_names_of_a_truth_may_have_backslashes(tmp_path):
     assert [(file, image.id) for file, image in found.items()] == [(files[0], 4), (files[1], 3)]
 
 
+def test_names_of_a_truth_may_differ_in_case_and_unicode_form(tmp_path):
+    names = ["caf\u00e9.png", "B.PNG", "c.png", "C.png"]
+    images = [{"id": k, "file_name": name} for k, name in enumerate(names)]
+    (tmp_path / "t.json").write_text(
+        json.dumps({"images": images, "categories": [{"id": 1, "name": "disc"}]})
+    )
+    files = [tmp_path / name for name in ("cafe\u0301.png", "b.png", "C.PNG", "c.png")]
+    found = Truth.read(tmp_path / "t.json").find(files)
+    assert [(file, image.id) for file, image in found.items()] == [
+        (files[0], 0),
+        (files[1], 1),
+        (files[3], 2),
+    ]
+
+
+def test_images_of_the_truth_that_are_not_given_are_counted(capsys, tmp_path, run, photos):
+    folder, truth = photos
+    one = json.loads(truth.read_text())["images"][0]["file_name"]
+    words = ["predict", str(run), str(folder / one), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert cli.main([*words, "--truth", str(truth), "--no-pictures"]) == 0
+    line = f"2 of 3 images of {truth} are not among the files (first: "
+    err = capsys.readouterr().err
+    assert line in err
+    assert "their objects will count as missed" in err
+
+
 @pytest.mark.parametrize(
     "text",
     [

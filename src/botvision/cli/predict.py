@@ -195,6 +195,11 @@ def _images(args: argparse.Namespace, predictor: "DetectionPredictor", inputs: "
         for file in strangers:
             warn(f"{file}: no image of {args.truth}, left out")
     ids = {file: image.id for file, image in images.items()}
+    seen, all_images = set(ids.values()), {image.id: name for name, image in truth.images.items()}
+    unseen = [name for number, name in all_images.items() if number not in seen]
+    if unseen:
+        which = f"{len(unseen)} of {len(all_images)} images of {args.truth} are not among the files"
+        warn(f"{which} (first: {unseen[0]}): their objects will count as missed")
     return _Images(list(ids), reader_of(images, **inputs.options), ids)
 
 

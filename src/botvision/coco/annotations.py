@@ -49,8 +49,8 @@ class CocoAnnotations:
             sees exactly the file's numbers).
         areas: float64 (A), in pixels.
         crowd: bool (A), whether it stands for a crowd of instances.
-        degenerate: bool (A), whether its box or mask has no area: it counts in evaluation, as the file has
-            it, and is never trained on.
+        degenerate: bool (A), whether its box or mask has no area, or it lacks the mask that others have: it
+            counts in evaluation, as the file has it, and is never trained on.
         first: int64 (N + 1), annotations of image i are first[i]..first[i + 1] - 1.
         polygons: int64 (A + 1), polygons of annotation a are polygons[a]..polygons[a + 1] - 1.
         points: int64 (P + 1), coordinates of polygon p are points[p]..points[p + 1] - 1.

@@ -223,6 +223,31 @@ def _rle(value: Any, size: list[int]) -> Rle:  # noqa: ANN401
     return {"size": size, "counts": _text(counts)}
 
 
+def sound_polygons(
+    outlines: Mapping[int, Any], sizes: npt.NDArray[np.int64]
+) -> tuple[dict[int, Any], dict[int, str], dict[int, int]]:
+    """Leave out rings of fewer than three points, and see what is wrong with the others.
+
+    Args:
+        outlines: at some places.
+        sizes: as for `read_rles`.
+
+    Returns:
+        The polygons, none at all where every ring is too short; what is wrong with them, as
+        `polygon_faults`; and how many rings were left out, at the places where some were.
+    """
+    faults = polygon_faults(outlines, sizes)
+    kept = {k: [ring for ring in outlines[k] if not _too_short(ring)] for k in faults}
+    kept = {k: rings for k, rings in kept.items() if len(rings) < len(outlines[k])}
+    faults = {k: text for k, text in faults.items() if k not in kept} | polygon_faults(kept, sizes)
+    return {**outlines, **kept}, faults, {k: len(outlines[k]) - len(rings) for k, rings in kept.items()}
+
+
+def _too_short(ring: Any) -> bool:  # noqa: ANN401
+    pairs = isinstance(ring, list | tuple) and len(ring) in (0, 2, 4)
+    return pairs and not np.isnan(numbers(ring)).any()
+
+
 def polygon_faults(outlines: Mapping[int, Any], sizes: npt.NDArray[np.int64]) -> dict[int, str]:
     """Return what is wrong with polygons, at the places where something is; arguments as for `read_rles`."""
     reach = sizes.max(axis=1) + FAR_OUTSIDE

@@ -30,7 +30,7 @@ from botvision.coco.doubts import (
     root_categories,
     same_file_twice,
 )
-from botvision.coco.masks import polygon_faults, polygons_to_rles, read_rles, rle_areas, rle_boxes
+from botvision.coco.masks import polygons_to_rles, read_rles, rle_areas, rle_boxes, sound_polygons
 from botvision.coco.problems import (
     NONE,
     Label,
@@ -327,7 +327,9 @@ class Annotations:
             }
             outlines = {k: mask for k, mask in masks.items() if isinstance(mask, list | tuple)}
             rles, _, wrong = read_rles({k: m for k, m in masks.items() if isinstance(m, Mapping)}, self.sizes)
-            wrong |= polygon_faults(outlines, self.sizes)
+            kept, bad, _ = sound_polygons(outlines, self.sizes)
+            wrong |= bad | {k: "its polygons have fewer than 3 points" for k in kept if not kept[k]}
+            outlines = kept
             wrong |= {k: "masks need height and width of the image" for k in masks if not self.sizes[k].all()}
             for k, box in zip(rles, rle_boxes([*rles.values()]), strict=True):
                 self.boxes[k] = box
@@ -386,7 +388,13 @@ class Annotations:
                 faults[place] = f"segmentation is {short(value)}, expected polygons or run lengths"
         rles, areas, more = read_rles(runs, self.sizes)
         self.empty[[*rles]] = areas == 0
-        faults |= more | polygon_faults(outlines, self.sizes)
+        outlines, wrong, short_rings = sound_polygons(outlines, self.sizes)
+        faults |= more | wrong
+        lines = [k for k in outlines if not outlines[k]]  # without area, as a flat box
+        self.empty[lines] = self.bare[lines] = True
+        rings = sum(number for k, number in short_rings.items() if outlines[k] and k not in faults)
+        self.file.count("polygons of fewer than 3 points are left out, beside others of their object", rings)
+        self.file.count("objects of which all polygons have fewer than 3 points have no area", len(lines))
         broken = np.zeros(len(self.images), dtype=bool)
         broken[[*faults]] = True
         self.bare |= broken & self.flat  # there is nothing to be seen of it, but its box counts
@@ -394,7 +402,7 @@ class Annotations:
         found = {k: mask for k, mask in (outlines | rles).items() if k not in faults}
         self.covered[[*rles]] = areas
         for k in (np.flatnonzero(~(self.areas[start:stop] > 0)) + start).tolist():
-            if k in outlines and k in found:
+            if outlines.get(k) and k in found:
                 self.covered[k] = rle_areas(polygons_to_rles([outlines[k]], self.sizes[k].tolist()))[0]
         return [found.get(k) for k in range(start, start + len(values))]
 
@@ -415,10 +423,7 @@ class Annotations:
         stated = np.array([value is not None for value in self._given["area"]], dtype=bool)
         odd = stated & ~(self.areas > 0) & ~degenerate
         records.note(odd, "area", self._odd_area)
-        if (records.sound & ~self.bare).any():  # a box among masks would be learnt as a full rectangle
-            records.refuse(
-                self.bare & ~degenerate, "segmentation", lambda _: "no segmentation, unlike others"
-            )
+        degenerate |= self._without_masks(records.sound & ~degenerate)
         order = np.flatnonzero(records.sound)
         return CocoAnnotations(
             ids=self.ids,
@@ -435,6 +440,25 @@ class Annotations:
             runs=bounds_of(runs),
             counts=counts,
         ).select(order[np.argsort(self.images[order], kind="stable")])
+
+    def _without_masks(self, among: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return which lack the masks that others have: as boxes they would be learnt as full rectangles.
+
+        Where they are more than the others they are refused.
+        """
+        bare, masked = among & self.bare, among & ~self.bare
+        if not bare.any() or not masked.any():
+            return np.zeros_like(bare)
+        if bare.sum() > masked.sum():
+            self.records.refuse(bare, "segmentation", lambda _: "no segmentation, unlike others")
+            return np.zeros_like(bare)
+        k = int(np.flatnonzero(bare)[0])
+        first = f"annotation {self.ids[k]} of image {self.image_ids[self.images[k]]}"
+        self.file.note(
+            f"{bare.sum()} of {among.sum()} objects have no segmentation, unlike others ({first} the first): "
+            "not trained on; measured by their boxes, and as missed by any mask"
+        )
+        return bare
 
     def _odd_area(self, k: int) -> str:
         if np.isnan(self.areas[k]):

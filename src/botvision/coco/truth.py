@@ -29,7 +29,6 @@ class CocoTruth:
         places: int64 (2, A), of the image and of the category of each annotation.
         boxes: float64 (A, 4), x, y, width, height.
         crowd: bool (A).
-        notes: lines on what was taken otherwise than the file says it, such as ids that are text.
     """
 
     def __init__(self, annotations: Annotations, categories: list[Category]) -> None:
@@ -37,8 +36,12 @@ class CocoTruth:
         self.sizes = annotations.image_sizes
         self.places = np.stack([annotations.images, annotations.categories])
         self.boxes, self.crowd = annotations.boxes, annotations.crowd
-        self.notes = annotations.file.notes()
         self._annotations = annotations
+
+    @property
+    def notes(self) -> list[str]:
+        """What was taken otherwise than the file says it, such as ids that are text; of masks once read."""
+        return self._annotations.file.notes()
 
     def counts(self) -> npt.NDArray[np.int64]:
         """Return how many objects of each category each image has, int64 (K, I), crowds aside."""
@@ -52,7 +55,7 @@ class CocoTruth:
         """Why masks cannot be evaluated, one line; None if they can."""
         self._masks  # noqa: B018  their faults are what is asked for
         own = self._annotations
-        own.records.refuse(own.bare & ~own.flat, "segmentation", lambda _: "no segmentation")
+        own.records.refuse(own.bare & ~(own.flat | own.empty), "segmentation", lambda _: "no segmentation")
         lines = [problem.line for problem in own.records.problems]
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         return f"{lines[0]}{more}" if lines else None

@@ -20,6 +20,7 @@ class CheckReport:
         broken: files that could not be.
         categories: detection data: id, name, and the number of objects in each split.
         keys: configuration keys, and their values, that a training on these data should be given.
+        other: number of problems besides broken files; None: all lines but those.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class CheckReport:
     broken: int
     categories: list[dict[str, Any]] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
+    other: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -40,7 +42,7 @@ class CheckReport:
     @property
     def summary(self) -> str:
         """One closing line."""
-        other = len(self.problems) - self.broken
+        other = len(self.problems) - self.broken if self.other is None else self.other
         counts = [(self.readable, "readable image"), (self.broken, "broken file")]
         counts += [(n, word) for n, word in ((other, "other problem"), (len(self.warnings), "note")) if n]
         return f"{self.name}: {', '.join(f'{n} {word}' + 's' * (n != 1) for n, word in counts)}"

@@ -2,15 +2,17 @@
 
 import mmap
 import re
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from botvision.coco.annotations import Category, CocoFile
 from botvision.coco.problems import Problem
 from botvision.coco.read import read_coco
 from botvision.config.data import DetectionDataConfig
+from botvision.data.images import has_image_suffix
 from botvision.data.left_out import LeftOut
 from botvision.data.other_labels import convert_hint, subfolders
 from botvision.io.errors import DataError
@@ -28,6 +30,20 @@ class SplitFiles:
     annotations: Path
     images: Path | None
     """None: to be found beside the annotations."""
+
+
+def find_test_files(config: DetectionDataConfig) -> SplitFiles | None:
+    """Return the annotations that are of a test split by their name, instances_test.json say, or None.
+
+    Raises:
+        DataError: one line, if several files could be meant.
+    """
+    root = Path(str(config.root))
+    if not root.is_dir():
+        return None
+    mine = lambda words: "test" in words and not words & (TRAIN_WORDS | VAL_WORDS)  # noqa: E731
+    path = _found(root, _tiers(root), "val_annotations", mine)
+    return None if path is None else SplitFiles(path, None)
 
 
 def find_split_files(config: DetectionDataConfig, *, need_train: bool = True) -> dict[str, SplitFiles]:
@@ -125,15 +141,73 @@ def image_folder(file: CocoFile, files: SplitFiles, root: Path) -> tuple[Path, i
     stem = re.sub("(?i)^instances_", "", files.annotations.stem)
     plain = stem.rstrip("0123456789_-")
     words = words_of(stem)
-    alike = VAL_WORDS if words & VAL_WORDS else TRAIN_WORDS if words & TRAIN_WORDS else frozenset()
+    kinds = (VAL_WORDS, TRAIN_WORDS, frozenset({"test"}))
+    alike: frozenset[str] = next((kind for kind in kinds if words & kind), frozenset())
     beside, names = files.annotations.parent, dict.fromkeys([stem, plain, *sorted(alike)])
     images = _in_any_case([root / "images", beside / "images"])
     folders = [place / name for place in (root, images[0], beside) for name in names]
     folders += [*images, beside, root]
     folders = [files.images] if files.images is not None else _in_any_case(folders)
-    sample = file.images[:: max(1, len(file.images) // 8)]
-    counts = [sum(_is(Path.is_file, folder / image.file) for image in sample) for folder in folders]
-    return folders[counts.index(max(counts))], max(counts)
+    sample, names_there = file.images[:: max(1, len(file.images) // 8)], FileNames()
+
+    def best(folders: Sequence[Path], find: Callable[[Path, str], object]) -> tuple[Path, int]:
+        counts = [sum(bool(find(folder, image.file)) for image in sample) for folder in folders]
+        return folders[counts.index(max(counts))], max(counts)
+
+    below = (
+        each for top in (subfolders(root) if files.images is None else []) for each in _with_folders(top)
+    )
+    exact = lambda folder, name: _is(Path.is_file, folder / name)  # noqa: E731
+    found = folders[0], 0
+    for tried in (folders, [*below]):
+        for find in (exact, names_there.find):
+            if tried and not found[1] and (now := best(tried, find))[1]:
+                found = now
+    return found
+
+
+def _with_folders(folder: Path) -> Iterator[Path]:
+    yield folder
+    yield from subfolders(folder)
+
+
+class FileNames:
+    """The names in folders, each of which is listed once."""
+
+    def __init__(self) -> None:
+        self._there: dict[Path, set[str]] = {}
+        self._alike: dict[Path, dict[str, list[str]]] = {}
+
+    def __contains__(self, path: Path) -> bool:
+        return path.name in self._listed(path.parent)
+
+    def find(self, folder: Path, name: str) -> str | None:
+        """Return the only path in a folder that differs from `name` at most in case and Unicode form."""
+        found: list[str] = []
+        for part in PurePosixPath(name).parts:
+            place = folder.joinpath(*found)
+            if part not in self._listed(place):
+                if place not in self._alike:
+                    alike = self._alike[place] = {}
+                    for entry in self._there[place]:
+                        alike.setdefault(same_name(entry), []).append(entry)
+                others = self._alike[place].get(same_name(part), [])
+                if len(others) != 1:
+                    return None
+                part = others[0]
+            found.append(part)
+        return "/".join(found)
+
+    def _listed(self, folder: Path) -> set[str]:
+        if folder not in self._there:
+            there = _is(Path.is_dir, folder)
+            self._there[folder] = {entry.name for entry in folder.iterdir()} if there else set()
+        return self._there[folder]
+
+
+def same_name(name: str) -> str:
+    """Return a form in which names are equal that differ in case or Unicode form (of accents) alone."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def read_split(
@@ -163,21 +237,55 @@ def read_split(
             file, folder = other, other_folder
             line = f"{file.name}: backslashes in file names are read as slashes ({changed} images)"
             file.problems.append(Problem("note", line, fatal=False))
-    return file, folder, [*file.problems, *missing_files(file, folder)]
+    names, where = FileNames(), f"{folder}" if files.images else f"the usual folders or others of {root}"
+    file = _as_on_disk(file, folder, names)
+    return file, folder, [*file.problems, *_missing(file, folder, where, names)]
 
 
-def missing_files(file: CocoFile, folder: Path) -> list[Problem]:
-    """Return a problem for every image whose file is not there (asked folder by folder, not file by file)."""
-    listed: dict[Path, set[str]] = {}
-    problems = []
-    for image in file.images:
-        path = folder / image.file
-        if path.parent not in listed:
-            there = _is(Path.is_dir, path.parent)
-            listed[path.parent] = {entry.name for entry in path.parent.iterdir()} if there else set()
-        if path.name not in listed[path.parent]:
-            problems.append(Problem("file", f"{path} (image id {image.id}): no such file", image.id))
+def _as_on_disk(file: CocoFile, folder: Path, names: FileNames) -> CocoFile:
+    """Take files whose names differ in case or Unicode form alone; images of a name that is there stay."""
+    taken = {image.file for image in file.images}
+    images, changed = [*file.images], list[str]()
+    for place, image in enumerate(file.images):
+        if folder / image.file not in names:
+            found = names.find(folder, image.file)
+            if found is not None and found not in taken:
+                images[place] = image._replace(file=found)
+                changed.append(image.file)
+    if changed:
+        line = (
+            f"{file.name}: file names that differ from those on disk in case or Unicode form alone are read "
+        )
+        line += f"as those ({len(changed)} images, {changed[0]} the first)"
+        file.problems.append(Problem("note", line, fatal=False))
+    return replace(file, images=images)
+
+
+def _missing(file: CocoFile, folder: Path, where: str, names: FileNames) -> list[Problem]:
+    """A problem for every image whose file is not there; one for all, where none is."""
+    paths = [(folder / image.file, image.id) for image in file.images]
+    lacking = [(path, number) for path, number in paths if path not in names]
+    problems = [Problem("file", f"{path} (image id {n}): no such file", n) for path, n in lacking]
+    if len(problems) > 1 and len(lacking) == len(paths):
+        line = f"{file.name}: none of its {len(paths)} images is in {where} (first: {file.images[0].file}); "
+        line += "data.train_images or data.val_images names their folder"
+        problems = [Problem("file", line, paths[0][1]), *(replace(p, fatal=False) for p in problems[1:])]
     return problems
+
+
+def unnamed_images(parts: Sequence[tuple[CocoFile, Path]]) -> LeftOut:
+    """Count the images that lie beside those of annotations files, and that none of these names.
+
+    Args:
+        parts: files, and the folders of their images.
+    """
+    named = {folder / image.file for file, folder in parts for image in file.images}
+    left_out = LeftOut()
+    for folder in dict.fromkeys(path.parent for path in named):
+        for path in sorted(folder.iterdir()) if _is(Path.is_dir, folder) else []:
+            if path not in named and has_image_suffix(path.name) and not path.name.startswith("."):
+                left_out.add("not in the annotations", path)
+    return left_out
 
 
 def _mentions(path: Path, word: bytes) -> bool:

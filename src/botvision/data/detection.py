@@ -17,7 +17,13 @@ from botvision.coco.problems import Problem
 from botvision.coco.sides import side_twins
 from botvision.config.data import DetectionDataConfig
 from botvision.data.cache import Progress, fill_cache, reported
-from botvision.data.coco_folder import SplitFiles, find_split_files, read_split
+from botvision.data.coco_folder import (
+    SplitFiles,
+    find_split_files,
+    find_test_files,
+    read_split,
+    unnamed_images,
+)
 from botvision.data.counter_rng import keys, uniform
 from botvision.data.detection_sources import CocoSource, ShapesInstances, Target
 from botvision.data.detection_transforms import DRAWS, choose_window, jitter_colors
@@ -238,6 +244,9 @@ def open_detection(config: DetectionDataConfig, seed: int = 0) -> DetectionSplit
     train = DetectionDataset(train_source, chosen, config, train=True, seed=seed, name=f"{name} train")
     _tell(train, skipped)
     notes += [*crowd_notes(train_source.file), *_shared_files(train_source, opened.get("val"), held_back)]
+    if config.source != "generated":
+        parts = {id(source): (source.file, source.folder) for source, *_ in opened.values()}
+        notes += unnamed_images([*parts.values()]).notes()
     train.notes += [*notes, *filter(None, [mirror_note(train.classes, config)])]
     return DetectionSplits(train, val, train.categories, train.classes, name, held_back)
 
@@ -253,7 +262,7 @@ def open_detection_split(
 
     Args:
         config: source and treatment.
-        split: "train" or "val".
+        split: "train", "val", or "test", the annotations of that name.
         seed: as for `open_detection`.
         categories: of the network, where they are known: they decide about labels, and validation data with
             annotations of their own are read without the training data.
@@ -262,8 +271,10 @@ def open_detection_split(
     Raises:
         DataError: as for `open_detection`; no such split, categories other than the network's.
     """
-    if split not in ("train", "val"):
-        raise DataError(f"detection data have no split {split!r}, expected train or val")
+    if split not in ("train", "val", "test"):
+        raise DataError(f"detection data have no split {split!r}, expected train, val or test")
+    if split == "test":
+        return _without_broken(_test(config, categories), progress)
     if categories is not None and split == "val" and not config.val_is_train and config.source != "generated":
         found = find_split_files(config, need_train=False)
         if "val" in found:
@@ -280,6 +291,16 @@ def open_detection_split(
     dataset = DetectionDataset(train.source, train.indices, config, train=False, name=train.name)
     dataset.skipped, dataset.notes = train.skipped, train.notes
     return _without_broken(dataset, progress)
+
+
+def _test(config: DetectionDataConfig, categories: Sequence[Category] | None) -> DetectionDataset:
+    found = None if config.source == "generated" else find_test_files(config)
+    if found is None:
+        other = "data.val_annotations names another file to measure on"
+        raise DataError(f"{_name_of(config)}: no test annotations such as instances_test.json; {other}")
+    if categories is None:
+        categories = _coco(config)["train"][0].file.categories
+    return _val(*_opened(config, "test", found, categories), config, "test")
 
 
 def _without_broken(data: DetectionDataset, progress: Progress | None) -> DetectionDataset:
@@ -318,16 +339,17 @@ def _opened(
     gone = {problem.image_id for problem in problems if problem.kind == "file"}
     chosen = [index for index, image in enumerate(file.images) if image.id not in gone]
     source = CocoSource(file, folder, config.max_pixels)
-    if split == "val" and chosen and not source.annotated[chosen].any():
+    if split != "train" and chosen and not source.annotated[chosen].any():
         other = "data.val_is_train true measures on the training images"
         raise DataError(f"{file.name}: none of the {len(chosen)} images has objects to measure on; {other}")
     return source, chosen, problems
 
 
 def _val(
-    source: CocoSource, chosen: list[int], problems: list[Problem], config: DetectionDataConfig
-) -> DetectionDataset:
-    name = f"{_name_of(config)} val"
+    source: CocoSource, chosen: list[int], problems: list[Problem], config: DetectionDataConfig,
+    split: str = "val",
+) -> DetectionDataset:  # fmt: skip
+    name = f"{_name_of(config)} {split}"
     chosen = _limited(source, chosen, config.limit_val)
     if not chosen:
         raise DataError(f"{name}: no images")

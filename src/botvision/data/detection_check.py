@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ from botvision.coco.problems import Problem
 from botvision.config.data import DetectionDataConfig
 from botvision.data.cache import Progress, reported
 from botvision.data.check_report import CheckReport, digest, size_range, some
-from botvision.data.coco_folder import find_split_files, read_split, unused_annotations
+from botvision.data.coco_folder import (
+    find_split_files,
+    find_test_files,
+    read_split,
+    unnamed_images,
+    unused_annotations,
+)
 from botvision.data.detection import crowd_notes, mirror_note, nothing_usable, open_generated
 from botvision.data.detection_sources import CocoSource
 from botvision.data.duplicates import Pictures, repeated_pictures
@@ -43,7 +50,13 @@ def check_detection(config: DetectionDataConfig, progress: Progress | None = Non
     try:
         files = find_split_files(config, need_train=False)
     except DataError as error:
-        return CheckReport("detection", name, [], [str(error)], [], 0, 0)
+        try:
+            test = find_test_files(config)
+        except DataError:
+            test = None
+        if test is None:
+            return CheckReport("detection", name, [], [str(error)], [], 0, 0)
+        files = {"test": test}
     splits: dict[str, _Split] = {}
     problems: list[str] = []
     for split, parts in files.items():
@@ -56,6 +69,8 @@ def check_detection(config: DetectionDataConfig, progress: Progress | None = Non
         splits[split] = _Split(split, CocoSource(file, folder, config.max_pixels), found)
     report = _report(config, name, splits, problems, progress)
     report.warnings.extend(unused_annotations(Path(str(config.root)), files).notes())
+    read = [(split.file, split.source.folder) for split in splits.values()]
+    report.warnings.extend(unnamed_images(read).notes())
     return report
 
 
@@ -101,25 +116,25 @@ class _Split:
 
     @property
     def refused(self) -> list[str]:
-        """Lines of what training refuses."""
-        return [problem.line for problem in self.problems if problem.fatal]
+        """Lines of what training refuses: the first of each kind, and how many more."""
+        found = [(problem.kind, problem.line) for problem in self.problems if problem.fatal]
+        return self._first(found, "problems with")
 
     @property
     def notes(self) -> list[str]:
         """Lines of what training leaves out or mends: the first of each kind, and how many more."""
-        seen: Counter[str] = Counter()
-        lines = []
-        for problem in self.problems:
-            if problem.fatal:
-                continue
-            seen[problem.kind] += 1
-            if seen[problem.kind] <= SHOWN:
-                left_out = "; not trained on" if problem.kind == "degenerate" else ""
-                lines.append(f"{problem.line}{left_out}")
-        more = {kind: count - SHOWN for kind, count in seen.items() if count > SHOWN}
-        return lines + [
-            f"{self.name}: {count} more notes on {_KINDS.get(kind, kind)}" for kind, count in more.items()
-        ]
+        noted = [p for p in self.problems if not p.fatal and p.kind != "file"]  # one line is of all files
+        ends = {"degenerate": "; not trained on"}
+        return self._first([(p.kind, f"{p.line}{ends.get(p.kind, '')}") for p in noted], "notes on")
+
+    def _first(self, lines: Sequence[tuple[str, str]], what: str) -> list[str]:
+        seen, first = Counter[str](), list[str]()
+        for kind, line in lines:
+            seen[kind] += 1
+            if seen[kind] <= SHOWN:
+                first.append(line)
+        more = {_KINDS.get(kind, kind): count - SHOWN for kind, count in seen.items() if count > SHOWN}
+        return first + [f"{self.name}: {count} more {what} {kind}" for kind, count in more.items()]
 
     def objects(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
         """Number of objects of every image, without crowds and what has no area, (N)."""
@@ -138,7 +153,7 @@ class _Split:
         return np.bincount(annotations.categories[annotations.objects], minlength=len(self.file.categories))
 
 
-_KINDS = {"degenerate": "objects without area", "area": "stated areas", "image": "images"}
+_KINDS = {"degenerate": "objects without area", "area": "stated areas", "image": "images", "file": "files"}
 
 
 def _report(
@@ -148,9 +163,11 @@ def _report(
     problems: list[str],
     progress: Progress | None,
 ) -> CheckReport:
-    warnings = []
+    warnings, uncounted = [], 0
     for split in splits.values():
         split.read_images(progress)
+        if not config.skip_broken:  # of many equal ones a few are listed
+            uncounted += sum(p.fatal and p.kind != "file" for p in split.problems) - len(split.refused)
         (warnings if config.skip_broken else problems).extend(split.refused)
         images = len(split.file.images)
         if not images:
@@ -183,6 +200,7 @@ def _report(
         broken=sum(split.broken for split in splits.values()),
         categories=_categories(splits),
         keys={"data.flip": "false"} if mirrored else {},
+        other=len(problems) + uncounted,
     )
 
 

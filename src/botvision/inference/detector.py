@@ -18,6 +18,7 @@ from botvision.coco.doubts import plain
 from botvision.coco.instances import Instances
 from botvision.coco.masks import encode
 from botvision.coco.read import read_images
+from botvision.data.coco_folder import same_name
 from botvision.data.detection_sources import read_annotated
 from botvision.data.images import read_image
 from botvision.data.sources import to_tensor
@@ -228,6 +229,8 @@ class Truth:
     def find(self, files: Sequence[Path]) -> dict[Path, ImageRecord]:
         """Find the images of files: by the longest end of the path that is a name in the truth.
 
+        Where none is exactly that, case and Unicode form play no part, if just one image is meant then.
+
         Returns:
             Those that are there.
 
@@ -236,10 +239,16 @@ class Truth:
         """
         found: dict[Path, ImageRecord] = {}
         owners: dict[int, Path] = {}
+        alike: dict[str, dict[int, ImageRecord]] = {}
+        for name, image in self.images.items():
+            alike.setdefault(same_name(name), {})[image.id] = image
+        alone = {name: next(iter(images.values())) for name, images in alike.items() if len(images) == 1}
         for file in files:
             parts = file.absolute().parts
-            ends = (Path(*parts[start:]).as_posix() for start in range(len(parts)))
+            ends = [Path(*parts[start:]).as_posix() for start in range(len(parts))]
             image = next((self.images[end] for end in ends if end in self.images), None)
+            if image is None:
+                image = next((alone[end] for end in map(same_name, ends) if end in alone), None)
             if image is None:
                 continue
             if image.id in owners:
