@@ -34,7 +34,7 @@ class Evaluation:
 
     Args:
         folder: of the run.
-        split: "val", "test" (classification), or "train" (without augmentation).
+        split: "val", "test", or "train" (without augmentation).
         overrides: dotted keys under `data`, or `train.batch_size`, `train.device`; of a detector
             `model.detector.detections`, `.score_threshold` and `.nms`, too.
 
