@@ -20,6 +20,22 @@ from botvision.io.errors import DataError
 from tests.data.convert.files import SIZE, picture
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+def test_label_maps_stored_as_floating_point(tmp_path: Path) -> None:
+    """As ImageJ writes them: whole numbers are objects, others and what is no number are refused."""
+    values = np.zeros(SIZE, dtype=np.float32)
+    values[2:9, 3:8], values[12:20, 3:8] = 1, 700
+    picture(tmp_path / "images" / "a.png")
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(values).save(tmp_path / "masks" / "a.tif")
+    assert to_coco("masks", tmp_path, tmp_path / "all.json").annotations == 2
+    for wrong in (0.5, float("nan"), 1e30):
+        values[0, 0] = wrong
+        Image.fromarray(values).save(tmp_path / "masks" / "a.tif")
+        with pytest.raises(DataError, match="expected one whole number for each pixel"):
+            to_coco("masks", tmp_path, tmp_path / "other.json")
+
+
 def test_instance_masks(tmp_path: Path) -> None:
     """16-bit values, several separate parts, palette masks; the masks come back as they were."""
     source = ShapesSource(seed=1, split="train", count=6, num_classes=3, size=SIZE)
