@@ -20,7 +20,7 @@ from botvision.io.errors import DataError
 from tests.data.convert.files import SIZE, picture
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+@pytest.mark.filterwarnings("error")
 def test_label_maps_stored_as_floating_point(tmp_path: Path) -> None:
     """As ImageJ writes them: whole numbers are objects, others and what is no number are refused."""
     values = np.zeros(SIZE, dtype=np.float32)

@@ -195,12 +195,10 @@ def _mask_pixels(path: Path, upright: tuple[int, int]) -> Pixels:
         raise DataError(f"{path}: cannot be read as an image ({text_of(error)})") from error
     if pixels.ndim == 3 and mode in ("RGB", "RGBA", "LA"):
         return _one_number(pixels, mode, path)
-    if (
-        pixels.ndim == 2
-        and np.issubdtype(pixels.dtype, np.floating)
-        and (pixels == pixels.astype(np.int32)).all()
-    ):
-        pixels = pixels.astype(np.int32)  # as ImageJ stores label maps
+    if np.issubdtype(pixels.dtype, np.floating):  # as ImageJ stores label maps
+        with np.errstate(invalid="ignore"):
+            whole = pixels.astype(np.int32)
+        pixels = whole if (whole == pixels).all() else pixels
     if pixels.ndim != 2 or not (np.issubdtype(pixels.dtype, np.integer) or pixels.dtype == bool):
         shape = " x ".join(map(str, pixels.shape))
         raise DataError(f"{path}: {shape} {pixels.dtype}, expected one whole number for each pixel")
