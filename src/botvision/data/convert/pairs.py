@@ -14,13 +14,10 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from botvision.data.convert.walk import HIDDEN, folded, is_below, walk
-from botvision.data.images import has_image_suffix
+from botvision.data.images import has_image_suffix, kind_unread
 from botvision.data.left_out import Choices, LeftOut
 from botvision.io.errors import DataError
 
-# Pictures that has_image_suffix does not know: of phones, of cameras, drawings.
-_OTHERS = ".heic .heif .hif .jxl .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .svg .eps"
-_OTHER_FORMATS = frozenset(_OTHERS.split())
 _NO_LABELS = ("classes", "train", "val", "valid", "test", "readme")
 
 
@@ -104,9 +101,9 @@ class Pairs:
         """Count images of other formats, and labels without an image, that lie (or would) below a folder."""
         others = {self._twin(file): file for file in self._others}
         for twin, file in others.items():
-            suffix = PurePosixPath(file).suffix.lower()
-            if is_below(file, below) and (twin in self._labels or suffix in _OTHER_FORMATS):
-                self._left_out.add(f"of a format that is not read ({suffix})", file)
+            kind, suffix = kind_unread(file), PurePosixPath(file).suffix.lower()
+            if is_below(file, below) and (twin in self._labels or kind):
+                self._left_out.add(f"cannot be read ({kind or suffix})", file)
         used = {label for image in self.images for label in self._found(image)[0]}
         folders = {_folder(label) for label in used}
         for stem, files in self._labels.items():
