@@ -60,6 +60,14 @@ COMMANDS = [command for stage in gpu.STAGES for command in (*stage.commands, *st
 SCRIPTS = [command[1:] for command in COMMANDS if "{out}" in command]
 
 
+def test_training_without_photos_is_left_out(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("sys.argv", ["gpu.py", "--out", str(tmp_path), "--stages", "training"])
+    with pytest.raises(SystemExit) as stop:
+        gpu.main()
+    (found,) = json.loads((tmp_path / "gpu.json").read_text())
+    assert (stop.value.code, found["how"]) == (1, "left out: needs --data and --weights, or --packed")
+
+
 @pytest.mark.parametrize("words", SCRIPTS, ids=" ".join)
 def test_benchmarks_take_the_words_of_the_stages(words: list[str], monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
