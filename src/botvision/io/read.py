@@ -29,13 +29,23 @@ def read_text(path: str | Path, at_most: int = LARGEST_TEXT) -> str:
         OSError: the file cannot be read.
         ValueError: no regular file, one that is larger than so many bytes, or no text.
     """
-    size = check_regular(path)
-    if size > at_most:
-        raise ValueError(f"{path}: {size:,} bytes, expected at most {at_most:,}")
+    _check_size(path, at_most)
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def read_bytes(path: str | Path, at_most: int = LARGEST_TEXT) -> bytes:
+    """Return the content of a file. Raises OSError and ValueError as `read_text`."""
+    _check_size(path, at_most)
+    return Path(path).read_bytes()
+
+
+def _check_size(path: str | Path, at_most: int) -> None:
+    size = check_regular(path)
+    if size > at_most:
+        raise ValueError(f"{path}: {size:,} bytes, expected at most {at_most:,}")
 
 
 def read_object(path: str | Path) -> dict[str, Any]:

@@ -369,7 +369,7 @@ def test_lists_that_do_not_fit(listed: Path) -> None:
     ):
         convert(listed)
     (main / "test.txt").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(DataError, match=r"test\.txt: cannot be read as UTF-8"):
+    with pytest.raises(DataError, match=r"test\.txt: not a text file in UTF-8"):
         convert(listed)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from botvision.data.convert.entries import counted
 from botvision.data.convert.image_index import ImageIndex
+from botvision.data.convert.label_files import text_in
 from botvision.data.convert.splits import SPLITS
 from botvision.data.convert.walk import is_below
 from botvision.data.left_out import LeftOut
@@ -34,10 +35,7 @@ def image_sets(
         if split is None or folder.name != "ImageSets":
             continue
         known = _by_name([each for each in files if is_below(each, str(folder.parent))])
-        try:
-            lines = (root / file).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeError) as error:
-            raise DataError(f"{root / file}: cannot be read as UTF-8 text") from error
+        lines = text_in(root / file).splitlines()
         members = lists.setdefault(split, {})
         for number, line in enumerate(filter(None, map(str.strip, lines)), 1):
             name = _name(line, known)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from botvision.coco.problems import short
+from botvision.data.convert.label_files import bytes_in
 from botvision.data.convert.labelled import OtherFileError
 from botvision.io.errors import DataError
 
@@ -85,14 +86,7 @@ def read_labelme(path: Path) -> LabelMeFile:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise DataError(
-                f"{path}: more than {_MOST_BYTES >> 20} MiB, too large for the labels of one image"
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    content = bytes_in(path, _MOST_BYTES)
     if content.startswith(b"{") and b'"shapes"' not in content:  # COCO's, say, which takes long to read
         raise OtherFileError(f"{path}: no shapes, expected LabelMe's JSON")
     try:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from botvision.data.convert.label_files import bytes_in
 from botvision.data.convert.labelled import OtherFileError
 from botvision.io.errors import DataError
 
 _DEEPEST = 100  # elements within one another; VOC has five
-_MOST_BYTES = 64 << 20
 _ENCODING = re.compile(rb"""<\?xml[^>]*?\bencoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _YES, _NO = {"1", "true", "yes"}, {"", "0", "false", "no", "unspecified"}
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -95,16 +95,11 @@ class _Tree(ElementTree.TreeBuilder):
 
 
 def _tree(path: Path) -> ElementTree.Element:
+    content = bytes_in(path)
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise DataError(
-                f"{path}: more than {_MOST_BYTES >> 20} MiB, too large for the labels of one image"
-            )
         parser = ElementTree.XMLParser(target=_Tree())
-        parser.feed(_content(path.read_bytes()))
+        parser.feed(_content(content))
         return parser.close()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (DataError, ElementTree.ParseError, ValueError, LookupError) as error:
         raise DataError(
             f"{path}: {'' if isinstance(error, DataError) else 'not valid XML: '}{error}"

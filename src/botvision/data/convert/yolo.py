@@ -18,10 +18,11 @@ from botvision.coco.annotations import OUTSIDE, OUTSIDE_PART, NewFile
 from botvision.coco.masks import polygons_to_rles, rle_areas
 from botvision.data.cache import Progress, reported
 from botvision.data.convert.entries import counted, flat_notes, leave_out_flat
+from botvision.data.convert.label_files import text_in
 from botvision.data.convert.pairs import Pairs
 from botvision.data.convert.splits import Labels, splits_of_folders
 from botvision.data.convert.walk import is_below
-from botvision.data.convert.yolo_yaml import Description, describe, read_text_file
+from botvision.data.convert.yolo_yaml import Description, describe
 from botvision.data.images import read_image
 from botvision.data.left_out import LeftOut
 from botvision.io.errors import DataError
@@ -100,7 +101,7 @@ def _listed(data: Description, pairs: Pairs, left_out: LeftOut) -> tuple[dict[st
 
 def _of_list(file: str, root: Path, base: str, images: set[str], left_out: LeftOut) -> Iterator[str]:
     """The images that the lines of a file name."""
-    for line in read_text_file(root / file).splitlines():
+    for line in text_in(root / file).splitlines():
         if line.strip():
             place, _ = _resolve(line.strip(), (posixpath.dirname(file), base, ""), images)
             if place is None:
@@ -161,7 +162,7 @@ def _without_labels(
 
 def _any_outline(root: Path, labels: Mapping[str, str | None], data: Description) -> bool:
     """Whether any object is a polygon: the boxes beside it then need an outline, too."""
-    texts = (read_text_file(root / label) for label in labels.values() if label and not data.key_numbers)
+    texts = (text_in(root / label) for label in labels.values() if label and not data.key_numbers)
     return any(len(line.split()) > 6 for text in texts for line in text.splitlines())
 
 
@@ -195,7 +196,7 @@ class _Lines:
 
     def read(self, path: Path, size: tuple[int, int], records: NewFile) -> None:
         """Add the objects of a file to the latest image, of (height, width) pixels."""
-        for number, line in enumerate(read_text_file(path).splitlines(), 1):
+        for number, line in enumerate(text_in(path).splitlines(), 1):
             if words := line.split():
                 self._add(words, size, f"{path}: line {number}", records)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import yaml
 
+from botvision.data.convert.label_files import text_in
 from botvision.data.convert.splits import SPLITS
 from botvision.data.convert.walk import is_below
 from botvision.io.errors import DataError, text_of
-from botvision.io.read import read_text
 
 _USUAL = ("data.yaml", "data.yml", "dataset.yaml")
 _LARGEST = 1024**2  # bytes; the names of 10,000 classes have 200 kB
@@ -40,16 +40,6 @@ class Description:
     splits: dict[str, list[str]] = field(default_factory=dict)
     key_numbers: int = 0
     notes: list[str] = field(default_factory=list)
-
-
-def read_text_file(path: Path, at_most: int = 64 * _LARGEST) -> str:
-    """Return the text of a file. Raises DataError, one line with its name."""
-    try:
-        return read_text(path, at_most)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise DataError(text_of(error)) from error
 
 
 def describe(root: Path) -> Description:
@@ -100,7 +90,7 @@ def _of_lists(paths: list[Path], root: Path) -> Description:
     for path in sorted(root.glob("*.data"))[:1]:
         if not is_below(os.path.realpath(path), os.path.realpath(root)):
             raise DataError(f"{path}: a link out of the folder, so it is not read")
-        for line in read_text_file(path, _LARGEST).splitlines():
+        for line in text_in(path, _LARGEST).splitlines():
             key, _, value = map(str.strip, line.partition("="))
             if key.lower() in SPLITS and value:
                 inner = value.removeprefix("data/")  # a folder of CVAT's own, which is not in the archive
@@ -109,7 +99,7 @@ def _of_lists(paths: list[Path], root: Path) -> Description:
 
 
 def _read_list(path: Path, root: Path) -> Description:
-    names = [line.strip() for line in read_text_file(path, _LARGEST).rstrip().splitlines()]
+    names = [line.strip() for line in text_in(path, _LARGEST).rstrip().splitlines()]
     if "" in names or not names:
         line = names.index("") + 1 if names else 1
         raise DataError(f"{path}: line {line} is empty, expected the name of class {line - 1}")
@@ -144,7 +134,7 @@ def _read_yaml(path: Path, root: Path) -> Description | None:
 
 def _mapping(path: Path) -> dict[str, yaml.Node]:
     """The keys and nodes of a YAML file; none if it holds something else."""
-    text = read_text_file(path, _LARGEST)
+    text = text_in(path, _LARGEST)
     try:
         root = yaml.compose(text, yaml.SafeLoader)
     except RecursionError:
