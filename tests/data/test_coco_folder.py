@@ -62,6 +62,7 @@ NAMES: list[tuple[str | None, str | None, list[str]]] = [
     ("train/annotations.json", "val/annotations.json", []),
     (None, "annotations/instances_val.json", []),
     (None, "annotations/instances_val.json", ["annotations/instances_test.json"]),
+    (None, "annotations/instances_val.json", ["annotations/instances_Testing.json"]),
 ]
 
 

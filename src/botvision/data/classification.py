@@ -31,8 +31,6 @@ from botvision.data.labels import (
 from botvision.data.loaders import VERIFIED, BatchedDataset
 from botvision.data.other_labels import convert_hint
 from botvision.data.sources import (
-    TEST_NAMES,
-    VAL_NAMES,
     FileSource,
     Listing,
     ZipSource,
@@ -41,6 +39,7 @@ from botvision.data.sources import (
     list_zip,
     open_cifar,
 )
+from botvision.data.split_names import HELD_NAMES, TEST_NAMES
 from botvision.data.synthetic import open_synthetic
 from botvision.data.transforms import (
     PlacedImages,
@@ -298,7 +297,7 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
     kind = resolve_source(config)
     if kind in ("folder", "zip") and split != "train":
         root, listing = listed(config, kind)
-        names = TEST_NAMES if split == "test" else VAL_NAMES
+        names = TEST_NAMES if split == "test" else HELD_NAMES
         folder = next((listing.splits[name] for name in names if name in listing.splits), None)
         if folder is not None:
             part = labelled(listing, folder, classes)

@@ -15,11 +15,13 @@ from botvision.config.data import DetectionDataConfig
 from botvision.data.images import has_image_suffix
 from botvision.data.left_out import LeftOut
 from botvision.data.other_labels import convert_hint, subfolders
+from botvision.data.split_names import TEST_NAMES, TRAIN_NAMES, VAL_NAMES
 from botvision.io.errors import DataError
 
-TRAIN_WORDS = frozenset({"train", "training", "trainval", "trainset"})
-VAL_WORDS = frozenset({"val", "valid", "validation", "valset", "minival"})
-HELD_WORDS = VAL_WORDS | {"test"}
+TRAIN_WORDS = frozenset({*TRAIN_NAMES, "trainval", "trainset"})
+VAL_WORDS = frozenset({*VAL_NAMES, "valset", "minival"})
+TEST_WORDS = frozenset(TEST_NAMES)
+HELD_WORDS = VAL_WORDS | TEST_WORDS
 BESIDE_IMAGES = ("_annotations.coco.json", "annotations.json", "labels.json")
 
 
@@ -41,7 +43,7 @@ def find_test_files(config: DetectionDataConfig) -> SplitFiles | None:
     root = Path(str(config.root))
     if not root.is_dir():
         return None
-    mine = lambda words: "test" in words and not words & (TRAIN_WORDS | VAL_WORDS)  # noqa: E731
+    mine = lambda words: bool(words & TEST_WORDS) and not words & (TRAIN_WORDS | VAL_WORDS)  # noqa: E731
     path = _found(root, _tiers(root), "val_annotations", mine)
     return None if path is None else SplitFiles(path, None)
 
@@ -141,7 +143,7 @@ def image_folder(file: CocoFile, files: SplitFiles, root: Path) -> tuple[Path, i
     stem = re.sub("(?i)^instances_", "", files.annotations.stem)
     plain = stem.rstrip("0123456789_-")
     words = words_of(stem)
-    kinds = (VAL_WORDS, TRAIN_WORDS, frozenset({"test"}))
+    kinds = (VAL_WORDS, TRAIN_WORDS, TEST_WORDS)
     alike: frozenset[str] = next((kind for kind in kinds if words & kind), frozenset())
     beside, names = files.annotations.parent, dict.fromkeys([stem, plain, *sorted(alike)])
     images = _in_any_case([root / "images", beside / "images"])

@@ -14,13 +14,10 @@ from botvision.data.counter_rng import uniform
 from botvision.data.left_out import LeftOut
 from botvision.data.sources import (
     NO_CLASS,
-    SPLIT_NAMES,
-    TEST_NAMES,
-    TRAIN_NAMES,
-    VAL_NAMES,
     ImageSource,
     Listing,
 )
+from botvision.data.split_names import HELD_NAMES, SPLIT_NAMES, TEST_NAMES, TRAIN_NAMES
 from botvision.io.errors import DataError
 
 # Folders of other kinds of data sets, which are no classes though there are images in them.
@@ -126,7 +123,7 @@ def split_folders(listing: Listing) -> dict[str, str]:
         why = why_not_flat(listing)
         found += f"; {why}" if why else ""
         raise DataError(f"{listing.root}: no train/ folder (found {found}), expected train/<class>/<image>")
-    val = next((listing.splits[name] for name in VAL_NAMES if name in listing.splits), None)
+    val = next((listing.splits[name] for name in HELD_NAMES if name in listing.splits), None)
     return {"train": train, **({} if val is None else {"val": val})}
 
 

@@ -20,13 +20,10 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from botvision.config.data import MAX_PIXELS
 from botvision.data.images import RAW, has_image_suffix, is_image, kind_unread, read_image
 from botvision.data.left_out import Choices, LeftOut
+from botvision.data.split_names import SPLIT_NAMES
 from botvision.io.errors import DataError
 from botvision.io.files import require_regular
 
-TRAIN_NAMES = ("train", "training")
-TEST_NAMES = ("test", "testing")
-VAL_NAMES = ("val", "valid", "validation", *TEST_NAMES)
-SPLIT_NAMES = (*TRAIN_NAMES, *VAL_NAMES)
 HIDDEN, NO_CLASS = "hidden", "in no class's folder"
 _JUNK = ("__MACOSX",)
 _LINKED = 100  # times that one folder is listed under the names which links give it

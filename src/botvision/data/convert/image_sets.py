@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 from botvision.data.convert.entries import counted
 from botvision.data.convert.image_index import ImageIndex
 from botvision.data.convert.label_files import text_in
-from botvision.data.convert.splits import SPLITS
 from botvision.data.convert.walk import is_below
 from botvision.data.left_out import LeftOut
+from botvision.data.split_names import SPLITS
 from botvision.io.errors import DataError
 
 

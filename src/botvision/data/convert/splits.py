@@ -6,12 +6,7 @@ from pathlib import PurePosixPath
 
 from botvision.coco.annotations import NewFile
 from botvision.data.convert.entries import counted
-
-SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-    "testing": "test",
-}  # fmt: skip
-"""What folders of splits are called, and what we call the splits."""
+from botvision.data.split_names import SPLITS
 
 
 @dataclass

@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 
 from botvision.data.convert.label_files import text_in
-from botvision.data.convert.splits import SPLITS
 from botvision.data.convert.walk import is_below
+from botvision.data.split_names import SPLITS
 from botvision.io.errors import DataError, text_of
 
 _USUAL = ("data.yaml", "data.yml", "dataset.yaml")
