@@ -143,7 +143,7 @@ def groups(network: nn.Module, setting: Setting, decay: float) -> list[dict[str,
 
 def train(task: Task, setting: Setting, seed: int) -> dict[str, object]:
     """One run: a plain loop, so that anything can be changed."""
-    config, batch = task.config, task.config.train.batch_size
+    config, batch = task.config, task.config.train.batch
     torch.manual_seed(seed)
     # keys of the paper's size: what begins with smaller ones says so in its name
     args = {"key_init": 1.0} | dict(config.model.args) | dict(setting.model)
@@ -251,7 +251,7 @@ def main() -> None:
                 file.write(json.dumps(run) + "\n")
     found = {name: [run for run in done if run["setting"] == name] for name in names}
     config = recipe(args.smoke)
-    head = HEAD.format(steps=steps_of(args.smoke), batch=config.train.batch_size, lr=config.optim.lr)
+    head = HEAD.format(steps=steps_of(args.smoke), batch=config.train.batch, lr=config.optim.lr)
     if not done:
         parser.error(f"{log}: no finished runs to report on")
     made |= {key: ", ".join(sorted({run[key] for run in done})) for key in MADE}  # the runs, not this table

@@ -51,7 +51,7 @@ def test_on_a_gpu_one_arm_comes_after_the_other(tmp_path, monkeypatch):
         return lambda: calls.append(task.config.model.name) or 0.001
 
     monkeypatch.setattr("botvision.training.loop.Stepper", stepper)
-    monkeypatch.setattr("botvision.training.task.resolve_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr("botvision.training.loop.resolve_device", lambda _: torch.device("cuda"))
     monkeypatch.setattr("botvision.training.provenance.hardware", lambda _: "a GPU")
     monkeypatch.setattr(timing, "ROUNDS", 2)
     plan = run_all(plan_of(tmp_path, TWO_SEEDS))

@@ -29,6 +29,7 @@ from botvision.cli.parser import (
     parse,
     split_overrides,
 )
+from botvision.io.errors import lacks_memory
 from botvision.io.text import printable_output
 
 if TYPE_CHECKING:
@@ -127,14 +128,6 @@ def lost_worker(error: Exception) -> bool:
     """Return whether a loader process has gone, or had no room in shared memory, as torch says it."""
     words = ("DataLoader worker", "shared memory", "</torch_")
     return isinstance(error, RuntimeError) and any(text in str(error) for text in words)
-
-
-def lacks_memory(error: Exception) -> bool:
-    """Return whether memory ran out: as numpy and Python say it, CUDA, or torch on a CPU."""
-    words = ("out of memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in words)
-    )
 
 
 def _dispatch(words: list[str]) -> int:

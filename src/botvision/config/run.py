@@ -1,6 +1,7 @@
 """What a run can be told: frozen dataclasses, one for each section of a recipe."""
 
 import dataclasses
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from botvision.config.data import DataConfig, DetectionDataConfig
@@ -99,13 +100,16 @@ class TrainConfig(Section):
     """How long, in what portions, in what precision.
 
     Attributes:
-        batch_size: images a forward pass; `accumulate` of them make one optimiser step.
+        batch_size: images a forward pass; `accumulate` of them make one optimiser step. "auto" on a GPU: as
+            many as fit, tried by whole steps, with 16 batches an epoch or more; config.yaml has the number.
         ema_decay: decay a step of the averaged copy of the weights that is then evaluated and kept; 0
             switches it off. In the first steps t the decay is (1 + t) / (10 + t) where that is smaller.
         seed: of weights, order, augmentation and dropout; below 2**32.
         keep: which weights become the run's result: those of the "last" epoch, or of the "best" by the task's
             score on the validation images (top-1; mask AP, box AP without masks). The best of many epochs on
             the images it is then measured on flatters; the last does not.
+        device: auto (a GPU of CUDA if there is one, else the CPU), cpu, cuda, cuda:1, ... or mps (Apple's
+            GPUs, where it has not been tried).
         early_stop: epochs without a better score after which the run ends; 0 means never.
         eval_every: epochs between two evaluations; the last epoch is evaluated in any case.
         checkpoint_every: optimiser steps between checkpoints inside an epoch; 0 means at the ends of epochs
@@ -116,11 +120,13 @@ class TrainConfig(Section):
 
     dotted: ClassVar[str] = "train"
     epochs: Positive = 10
-    batch_size: Positive = 128
+    batch_size: Positive | Literal["auto"] = 128
     accumulate: Positive = 1
     seed: Annotated[int, Rule("0 <= seed < 2**32", lambda seed: 0 <= seed < 2**32)] = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Annotated[
+        str, Rule("auto, cpu, cuda, cuda:1, ... or mps", re.compile(r"auto|cpu|mps|cuda(:\d+)?").fullmatch)
+    ] = "auto"
     label_smoothing: Fraction = 0.0
     ema_decay: Fraction = 0.0
     keep: Literal["best", "last"] = "last"
@@ -130,6 +136,13 @@ class TrainConfig(Section):
     checkpoint_every: Count = 0
     log_every: Positive = 10
     max_steps: Positive | None = None
+
+    @property
+    def batch(self) -> int:
+        """Images a forward pass. Raises ConfigError for "auto", which a run has replaced by a number."""
+        if self.batch_size == "auto":
+            raise ConfigError("train.batch_size: auto is for training on a GPU, expected a number")
+        return self.batch_size
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from botvision.backbones.device import pick_device
 from botvision.coco.annotations import Category, ImageRecord
 from botvision.coco.doubts import plain
 from botvision.coco.instances import Instances
@@ -30,7 +31,6 @@ from botvision.inference.predictor import (
     ImageLike,
     find_model,
     fuse_norms,
-    pick_device,
     place,
     run_on_files,
     to_rgb,

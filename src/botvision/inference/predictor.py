@@ -18,6 +18,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from botvision.backbones.device import pick_device
 from botvision.backbones.fuse import fold_batch_norm
 from botvision.backbones.probe import probe_input
 from botvision.backbones.weights import DESCRIPTION_FILE, load_model
@@ -289,22 +290,6 @@ def _input_of(
         return (height, width), mean, std, float(description.get("crop", 1.0))
     except (TypeError, ValueError):
         raise ValueError(f"{where}: image_size, mean, std or crop is not made of numbers") from None
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is a GPU if there is one.
-
-    Raises:
-        ValueError: it is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):  # builds without CUDA assert
-        raise ValueError(f"device {name!r} is not available here") from None
-    return device
 
 
 def place(model: M, device: torch.device) -> M:

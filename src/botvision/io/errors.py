@@ -14,6 +14,14 @@ class DataError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether memory ran out: as numpy and Python say it, a GPU, or torch on a CPU."""
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in words)
+    )
+
+
 def text_of(error: BaseException) -> str:
     """Return what an error says, on one line; the name of its type where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

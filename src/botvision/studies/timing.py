@@ -60,9 +60,8 @@ def measure_steps(plan: Plan, show: Callable[[int, str], None] | None = None) ->
     import torch
 
     from botvision.training import provenance
-    from botvision.training.loop import Stepper
+    from botvision.training.loop import Stepper, resolve_device
     from botvision.training.run import task_of
-    from botvision.training.task import resolve_device
 
     configs = {arm: plan.of_arm(arm)[0].config for arm in plan.study.arms}
     devices = {arm: resolve_device(config.train.device) for arm, config in configs.items()}

@@ -117,7 +117,7 @@ class Classification(Task[RunConfig, Splits, ClassificationDataset, Answers]):
     @torch.no_grad()
     def probe(self, model: nn.Module, splits: Splits) -> None:
         name, black = self.config.model.name, torch.zeros(1, 3, *self.config.data.size)
-        if self.config.train.batch_size == 1:
+        if self.config.train.batch == 1:
             check_batch_of_one(model, self.config.data.size)
         logits: Tensor = outputs_of(model, black, name)
         if logits.shape != (1, len(splits.classes)):

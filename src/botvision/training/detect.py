@@ -231,8 +231,8 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset, Resu
     @torch.no_grad()
     def probe(self, model: nn.Module, splits: DetectionSplits) -> None:
         height, width = self.config.data.size
-        left = len(splits.train) % self.config.train.batch_size
-        if 1 in (self.config.train.batch_size, left):
+        left = len(splits.train) % self.config.train.batch
+        if 1 in (self.config.train.batch, left):
             low = self.config.data.scale_jitter[0] if self.config.data.augment == "jitter" else 1.0
             sides = [32 * math.ceil(low * side / 32) for side in (height, width)]
             check_batch_of_one(model.get_submodule("backbone"), sides, ", or model.detector.norm group")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from botvision.backbones.device import pick_device
 from botvision.config.run import AnyRunConfig
 from botvision.config.schema import ConfigError
 from botvision.data.counter_rng import keys
@@ -26,13 +27,21 @@ from botvision.io.progress import CountBar
 from botvision.training.checkpoint import CHECKPOINTS, RunState, newest_checkpoint, restore, save_checkpoint
 from botvision.training.log import History, epoch_line
 from botvision.training.optim import Schedule, build_optimizer, build_schedule, update_average
-from botvision.training.task import ADVICE, AnyTask, DivergedError, Outcome, Splits, resolve_device
+from botvision.training.task import ADVICE, AnyTask, DivergedError, Outcome, Splits
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 NAMED_IMAGES = 3  # as many of a bad batch are named in the error
 STEP_TIMES_KEPT = 200
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of `train.device`. Raises ConfigError if it is not there."""
+    try:
+        return pick_device(name, "train.device")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def open_fabric(device: str) -> "Fabric":
@@ -47,7 +56,7 @@ def open_fabric(device: str) -> "Fabric":
         raise ConfigError(f"WORLD_SIZE is {processes}: a run takes one process and one device as yet")
     from lightning.fabric import Fabric
 
-    fabric = Fabric(accelerator=found.type, devices=1)
+    fabric = Fabric(accelerator=found.type, devices=[found.index] if found.index else 1)
     fabric.launch()
     return fabric
 
@@ -93,7 +102,7 @@ def assemble(task: AnyTask, fabric: "Fabric", splits: Splits, model: nn.Module) 
     loaders = task.loader(splits.train, True, fabric), task.loader(splits.val, False, fabric)
     steps = math.ceil(len(loaders[0]) / train.accumulate)
     total = min(steps * train.epochs, train.max_steps or math.inf)
-    images = train.batch_size * train.accumulate * fabric.world_size
+    images = train.batch * train.accumulate * fabric.world_size
     model = task.place(model, fabric.device)
     torch.backends.cudnn.benchmark = fabric.device.type == "cuda" and task.same_sizes
     return Job(
@@ -347,13 +356,14 @@ class Stepper:
 
     Args:
         task: of the run.
+        splits: its data, where they are open already.
 
     Raises:
         ValueError: the data cannot be opened, or the network cannot be built.
     """
 
-    def __init__(self, task: AnyTask) -> None:
-        splits, fabric = task.open(), open_fabric(task.config.train.device)
+    def __init__(self, task: AnyTask, splits: Splits | None = None) -> None:
+        splits, fabric = splits or task.open(), open_fabric(task.config.train.device)
         torch.manual_seed(task.config.train.seed)
         job = assemble(task, fabric, splits, task.build(splits).train())
         # the same work at each step, however many there are

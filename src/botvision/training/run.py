@@ -8,7 +8,9 @@ import json
 import logging
 import resource
 import sys
+import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,12 @@ from botvision.config.recipes import (
 )
 from botvision.config.run import AnyRunConfig, DetectionRunConfig
 from botvision.config.schema import ConfigError
-from botvision.io.errors import text_of
+from botvision.io.errors import lacks_memory, text_of
 from botvision.io.files import remove_leftovers, write_json, write_text
 from botvision.io.lock import locked
 from botvision.io.progress import CountBar
 from botvision.io.read import read_object, read_text
-from botvision.training import provenance
+from botvision.training import memory, provenance
 from botvision.training.checkpoint import (
     CHECKPOINTS,
     RunState,
@@ -43,7 +45,7 @@ from botvision.training.checkpoint import (
     checkpoint_to_use,
     read_checkpoint,
 )
-from botvision.training.loop import Job, assemble, fit, open_fabric
+from botvision.training.loop import Job, Stepper, assemble, fit, open_fabric
 from botvision.training.task import AnyTask, Outcome, Splits
 
 # What says of a folder that its run is finished.
@@ -117,24 +119,94 @@ def _train(config: AnyRunConfig, folder: Path, resume: bool, bar: CountBar) -> N
         bar.say(f"{folder}: nothing to do, the run is finished ({epochs}); {more}")
         return
     fabric = open_fabric(config.train.device)
-    with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
-        job, warm_start = _open_and_build(config, fabric, fresh=state is None, bar=bar)
-        state = _opened(folder, job, state, warm_start)
-        if state.step and not state.finished:
-            bar.say(f"{folder}: going on after step {state.step} (epoch {state.epoch + 1})")
-        elif resume and not state.step:
-            bar.say(f"{folder}: no checkpoint yet, starting at the first step")
-        if warm_start is not None:
-            bar.say(f"weights from {config.model.weights}:\n{warm_start}")
-        if not state.finished:
-            images, held = len(job.splits.train), len(job.splits.val)
-            bar.say(
-                f"{folder}: {images} images to train on, {held} to measure on, "
-                f"{job.steps} step{'s' * (job.steps != 1)} an epoch, {config.train.epochs} epochs"
-            )
-            fit(folder, job, state, bar)
-        outcome = _finish(folder, job, state)
-    bar.say(f"{folder}: {outcome.headline()} (weights of the {config.train.keep} epoch)")
+    on_gpu = fabric.device.type == "cuda"
+    with torch.random.fork_rng([fabric.device] if on_gpu else []):
+        if config.train.batch_size == "auto":
+            config = _with_largest_batch(config, fabric.device, bar)
+        try:
+            outcome = _open_and_fit(config, folder, state, fabric, bar)
+        except RuntimeError as error:
+            if not on_gpu or not lacks_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold the network, whose room the trials need
+            failed = error.with_traceback(None)
+        else:
+            bar.say(f"{folder}: {outcome.headline()} (weights of the {config.train.keep} epoch)")
+            return
+        memory.release()
+        raise _too_large(config, fabric.device, bar) or failed
+
+
+def _open_and_fit(
+    config: AnyRunConfig,
+    folder: Path,
+    state: RunState | None,
+    fabric: Any,  # noqa: ANN401
+    bar: CountBar,
+) -> Outcome:
+    resume = (folder / "config.yaml").is_file()
+    job, warm_start = _open_and_build(config, fabric, fresh=state is None, bar=bar)
+    state = _opened(folder, job, state, warm_start)
+    if state.step and not state.finished:
+        bar.say(f"{folder}: going on after step {state.step} (epoch {state.epoch + 1})")
+    elif resume and not state.step:
+        bar.say(f"{folder}: no checkpoint yet, starting at the first step")
+    if warm_start is not None:
+        bar.say(f"weights from {config.model.weights}:\n{warm_start}")
+    if not state.finished:
+        images, held = len(job.splits.train), len(job.splits.val)
+        bar.say(
+            f"{folder}: {images} images to train on, {held} to measure on, "
+            f"{job.steps} step{'s' * (job.steps != 1)} an epoch, {config.train.epochs} epochs"
+        )
+        fit(folder, job, state, bar)
+    return _finish(folder, job, state)
+
+
+def _with_largest_batch(config: AnyRunConfig, device: torch.device, bar: CountBar) -> AnyRunConfig:
+    """Return the configuration with a number in the place of `train.batch_size` auto."""
+    if device.type != "cuda":
+        raise ConfigError(
+            f"train.batch_size: auto needs a GPU of CUDA, this run is on {device.type}: expected a number"
+        )
+    images = _largest_batch(config, bar)
+    if not images:
+        raise memory.BatchTooLargeError(f"out of memory ({memory.describe(device)}): not even one image fits")
+    config = _of_batch(config, images)
+    train = config.train
+    step = f"{train.batch * train.accumulate} images an optimiser step"
+    rate = "" if config.optim.lr_batch else f"; optim.lr {config.optim.lr:g} is taken as it is"
+    bar.say(f"train.batch_size auto: {train.batch} ({memory.describe(device)}), {step}{rate}")
+    return config
+
+
+def _too_large(config: AnyRunConfig, device: torch.device, bar: CountBar) -> Exception | None:
+    """Return what to say of a batch that did not fit, with the largest that does; None if it does fit."""
+    train, found = config.train, memory.describe(device)
+    fitting = _largest_batch(config, bar)
+    if fitting >= train.batch:
+        return None
+    advice = "not even one does: smaller images need less"
+    if fitting:
+        advice = f"{fitting} do: {memory.advice(train.batch, train.accumulate, fitting)}"
+    return memory.BatchTooLargeError(f"out of memory ({found}): {train.batch} images do not fit, {advice}")
+
+
+def _largest_batch(config: AnyRunConfig, bar: CountBar) -> int:
+    """Return the largest batch that fits; with 0 for none."""
+    task = task_of(config)
+    splits = task.open()
+
+    def trial(images: int) -> Stepper:
+        bar("trying a batch", images, most)
+        return Stepper(task_of(_of_batch(config, images)), splits)
+
+    most = memory.most_images(len(splits.train))
+    return memory.largest_batch(trial, most)
+
+
+def _of_batch(config: AnyRunConfig, images: int) -> AnyRunConfig:
+    return replace(config, train=replace(config.train, batch_size=images))
 
 
 def export_unfinished(run: Path, out: Path, task: AnyTask | None = None) -> str:
@@ -192,7 +264,7 @@ def _open_and_build(
             first = split.skipped[0].line
             bar.say(f"{split.name}: {len(split.skipped)} problems passed over, the first: {first}")
     job = assemble(task, fabric, splits, model)
-    waiting = len(splits.train) - len(job.train_loader) * config.train.batch_size * fabric.world_size
+    waiting = len(splits.train) - len(job.train_loader) * config.train.batch * fabric.world_size
     if waiting > 0.1 * len(splits.train):
         bar.say(
             f"{waiting} of {len(splits.train)} training images fill no whole batch and sit out each epoch "
@@ -281,7 +353,7 @@ def _finish(folder: Path, job: Job, state: RunState) -> Outcome:
         "train_images": len(splits.train), "val_images": len(splits.val),
         "train_seconds": round(state.seconds, 3), "step_ms": state.step_ms,
         "peak_memory_mb": _peak_memory_mb(device),
-        "batch_size": config.train.batch_size * config.train.accumulate,
+        "batch_size": config.train.batch * config.train.accumulate,
         **_made_with(job),
     }  # fmt: skip
     kept = read_checkpoint(folder / CHECKPOINTS / f"{config.train.keep}.ckpt")

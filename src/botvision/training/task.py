@@ -170,7 +170,7 @@ class Task(ABC, Generic[C, S, D, M]):
         """
         return build_loader(
             data,
-            self.config.train.batch_size,
+            self.config.train.batch,
             train=train,
             seed=self.config.train.seed,
             num_workers=self.config.data.num_workers,
@@ -249,11 +249,3 @@ def fit_indices(images: int, size: tuple[int, int]) -> list[int]:
     """Return which of so many training images of (height, width) pixels a warm start is fitted to."""
     most = min(FIT_IMAGES, max(LEAST_FIT_IMAGES, FIT_IMAGES * FIT_PIXELS // (size[0] * size[1])), images)
     return [number * images // most for number in range(most)]
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device of a run. Raises ConfigError if there is none of that kind."""
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise ConfigError("train.device: cuda was asked for, but torch sees no GPU; use auto or cpu")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
