@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from botvision.data.convert.walk import OUTSIDE, folded, is_below, walk
-from botvision.data.images import has_image_suffix
+from botvision.data.images import has_image_suffix, kind_unread
 from botvision.data.left_out import LeftOut
 from botvision.io.errors import DataError
 
@@ -45,17 +45,27 @@ class ImageIndex:
             for name in {path.stem, path.name}:
                 self._named[str(path.parent), name].append(file)
             self._folders.update(map(str, path.parents))
+        self._unread = {
+            (str(path.parent), path.stem): file for file in self._others if kind_unread(file)
+            for path in [PurePosixPath(file)]
+        }  # fmt: skip
+        self.passed_over: dict[str, str] = {}
         self._holding = {str(PurePosixPath(file).parent) for file in self.files}
 
     def others(self, suffix: str) -> list[str]:
         """Return the files of a suffix, in order."""
         return [file for file in self._others if file.lower().endswith(suffix)]
 
+    def unread(self, label: str, folders: Sequence[str]) -> str | None:
+        """Return the image of a label file's own name, of a format that cannot be read."""
+        return next((self._unread[f, label] for f in folders if (f, label) in self._unread), None)
+
     def find(self, label: str, folders: Sequence[str], named: str) -> str | None:
         """Return the image that a label file describes.
 
         That is the image of the label file's own name, as tools write them; images and labels renamed
         together keep an old name inside. Only where there is none, or several, the name inside is looked at.
+        `passed_over` then gets the others, each with the image that is taken.
 
         Args:
             label: of the label file, without its suffix.
@@ -75,17 +85,19 @@ class ImageIndex:
             raise DataError(
                 f"{self._root / found[0]}: {label} may as well describe {found[1]}; which is meant?"
             )
+        self.passed_over.update({file: own[0] for file in found if file != own[0]})
         without_suffix = [each for f in folders for each in self._named.get((f, base), [])]
         exact = next(iter([*own, *meant, *without_suffix]), None)
-        return exact or self._find_alike(label, folders)
+        return exact or self._find_alike(label, folders) or self._find_alike(base, folders)
 
-    def _find_alike(self, label: str, folders: Sequence[str]) -> str | None:
+    def _find_alike(self, name: str, folders: Sequence[str]) -> str | None:
         """The only image whose name differs in capital letters or the encoding of accents alone."""
         if not self._alike:
             for file in self.files:
                 path = PurePosixPath(file)
-                self._alike[str(path.parent), folded(path.stem)].append(file)
-        found = [each for f in folders for each in self._alike.get((f, folded(label)), [])]
+                for each in {folded(path.stem), folded(path.name)}:
+                    self._alike[str(path.parent), each].append(file)
+        found = [each for f in folders for each in self._alike.get((f, folded(name)), [])]
         return found[0] if len(set(found)) == 1 else None
 
     def base_of(self, labels: str) -> tuple[str, str]:

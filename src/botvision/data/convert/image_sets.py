@@ -33,6 +33,8 @@ def image_sets(
         folder = path.parent.parent if path.parent.name == "Main" else path.parent
         split = {**SPLITS, "trainval": "trainval"}.get(path.stem.lower())
         if split is None or folder.name != "ImageSets":
+            if "ImageSets" in path.parts[:-1]:
+                left_out.add("other lists of ImageSets than train, val, test and trainval", file)
             continue
         known = _by_name([each for each in files if is_below(each, str(folder.parent))])
         lines = text_in(root / file).splitlines()

@@ -14,7 +14,7 @@ from botvision.data.convert.image_sets import image_sets, splits_of_lists
 from botvision.data.convert.splits import Labels, splits_of_folders
 from botvision.data.convert.walk import folded, is_below
 from botvision.data.detection_sources import read_annotated
-from botvision.data.images import decode
+from botvision.data.images import decode, kind_unread
 from botvision.data.left_out import LeftOut
 from botvision.io.errors import DataError
 
@@ -85,15 +85,10 @@ class Labelled(Generic[F]):
             found = self._read(label)
             if found is None:
                 continue
-            image = self._index.find(PurePosixPath(label).stem, self._places(label), found.image)
-            if image is None:
-                self.left_out.add(f"without an image of the same name, or of that in {form.field}", label)
-            elif image in self.described:
-                raise DataError(f"{root / label}: describes {image}, but so does {self.described[image][0]}")
-            else:
-                self.described[image] = label, found
-                own, stem = PurePosixPath(image).stem, PurePosixPath(label).stem
-                self.changed["alike"] += own != stem and folded(own) == folded(stem)
+            self._take(label, found)
+        for file, taken in self._index.passed_over.items():
+            if file not in self.described:
+                self.left_out.add(f"of one name with another image, which {form.field} names", file, taken)
         if not self.described:
             notes = "; ".join(self.left_out.notes())
             raise DataError(f"{root}: none of its {form.suffix} files can be used; {notes}")
@@ -124,6 +119,26 @@ class Labelled(Generic[F]):
         said += flat_notes(self.changed, self.root)
         return Labels(coco_files(entries, splits, names), said + self.left_out.notes())
 
+    def images_in(self, folder: str) -> int:
+        """Return the number of images in folders of this name."""
+        return sum(PurePosixPath(file).parent.name == folder for file in self._index.files)
+
+    def _take(self, label: str, found: F) -> None:
+        """Find the image of a label file."""
+        stem, places = PurePosixPath(label).stem, self._places(label)
+        image = self._index.find(stem, places, found.image)
+        if image is None and (unread := self._index.unread(stem, places)):
+            self.left_out.add(f"cannot be read ({kind_unread(unread)})", unread)
+        elif image is None:
+            self.left_out.add(f"without an image of the same name, or of that in {self._form.field}", label)
+        elif image in self.described:
+            raise DataError(f"{self.root / label}: describes {image}, but so does {self.described[image][0]}")
+        else:
+            self.described[image] = label, found
+            names = {stem, _base(found.image)}
+            own = {PurePosixPath(image).stem, PurePosixPath(image).name}
+            self.changed["alike"] += not names & own and bool(set(map(folded, names)) & set(map(folded, own)))
+
     def _read(self, label: str) -> F | None:
         try:
             return self._form.read(self.root / label)
@@ -144,7 +159,8 @@ class Labelled(Generic[F]):
         folders = {str(PurePosixPath(label).parent) for label, _ in self.described.values()}
         bases = {base: base != folder for folder in folders for base in [self._index.base_of(folder)[0]]}
         bases |= {str(PurePosixPath(file).parent): False for file in self.described} | bases
-        return set().union(*(self._index.below(*each) for each in bases.items())) - self.described.keys()
+        images = set().union(*(self._index.below(*each) for each in bases.items()))
+        return images - self.described.keys() - self._index.passed_over.keys()
 
     def _entry(
         self, file: str, objects: Callable[[F, tuple[int, int], Counter[str]], Sequence[Found]]
@@ -159,8 +175,9 @@ class Labelled(Generic[F]):
         else:
             size = found.size
             read_annotated(path, size, f"{path} ({label})", _SMALLEST)
-        named = found.image.replace("\\", "/").rpartition("/")[2]
-        self.changed["renamed"] += named not in ("", PurePosixPath(file).name)
+        path = PurePosixPath(file)
+        names = "", folded(path.name), folded(path.stem)
+        self.changed["renamed"] += folded(_base(found.image)) not in names
         return Entry(file, size, objects(found, size, self.changed))
 
     def _splits(self, part: str, without: set[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -185,6 +202,11 @@ class Labelled(Generic[F]):
         images = str(PurePosixPath(*self._index.base_of(folder)))
         label, _ = self.described.get(file, (file, None))
         return is_below(file, folder) or is_below(file, images) or is_below(label, folder)
+
+
+def _base(named: str) -> str:
+    """The name of a file without its folders, as any system writes them."""
+    return named.replace("\\", "/").rpartition("/")[2]
 
 
 def _notes(changed: Counter[str], field: str) -> list[str]:
