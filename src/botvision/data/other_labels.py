@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from botvision.data.images import IMAGE_SUFFIXES, has_image_suffix
+from botvision.data.split_names import SPLITS
 
 LOOKED_AT = 200  # folders, and files of each
 _NAMES = ("classes.txt", "obj.names", "data.yaml")  # of YOLO's classes
@@ -62,8 +63,9 @@ def _voc(folder: Path, root: Path) -> bool:
     return near and any(b"<annotation" in _beginning(path) for path in _files(folder, ".xml"))
 
 
-def _labelme(folder: Path, _: Path) -> bool:
-    return any(b'"shapes"' in _beginning(path) for path in _files(folder, ".json"))
+def _labelme(folder: Path, root: Path) -> bool:
+    near = folder in (root, root / folder.name) or folder.parent.name.lower() not in SPLITS
+    return near and any(b'"shapes"' in _beginning(path) for path in _files(folder, ".json"))
 
 
 def _masks(folder: Path, root: Path) -> bool:

@@ -114,7 +114,10 @@ def test_splits_without_labels(tmp_path: Path) -> None:
     write(tmp_path / "classes.txt", "cat")
     done = to_coco("yolo", tmp_path)
     assert (list(done.files), done.annotations) == (["train", "test"], 1)
-    assert done.notes == ["without a label file, so taken as without objects: 1 of 2 images"]
+    assert done.notes == [
+        "without a label file, so taken as without objects: 1 of 2 images",
+        "no object in test (1 image)",
+    ]
     picture(tmp_path / "images" / "val" / "v.png")
     with pytest.raises(DataError, match=r"val/v.png: nothing of the same name in labels/ \(1 such image\)"):
         to_coco("yolo", tmp_path)

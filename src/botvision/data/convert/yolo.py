@@ -172,7 +172,7 @@ class _Lines:
     def __init__(self, data: Description, outlined: bool) -> None:
         self._outlined = outlined
         self._places = {number: place for place, number in enumerate(data.names)}
-        self._key_numbers = data.key_numbers
+        self._key_numbers, self._file = data.key_numbers, data.file
         self._counts: Counter[str] = Counter()
 
     def notes(self, root: Path) -> list[str]:
@@ -210,8 +210,13 @@ class _Lines:
             raise DataError(f"{where}: {shown!r} holds what is no finite number")
         if category not in self._places:
             numbers = list(self._places)
-            known = f"0..{numbers[-1]}" if len(numbers) > numbers[-1] else ", ".join(map(str, numbers[:20]))
-            raise DataError(f"{where}: class {category:g}, expected {known}")
+            known = (
+                f"0 to {numbers[-1]}"
+                if len(numbers) > max(1, numbers[-1])
+                else ", ".join(map(str, numbers[:20]))
+            )
+            named = f"{self._file} names {len(numbers):,} class{'es' * (len(numbers) > 1)} ({known})"
+            raise DataError(f"{where}: class {category:g}, but {named}")
         place = self._places[int(category)]
         if self._key_numbers and len(values) == 4 + self._key_numbers:
             self._counts["key points"] += 1
