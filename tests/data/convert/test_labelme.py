@@ -243,9 +243,40 @@ def test_images_are_found_by_their_path(tmp_path: Path) -> None:
     assert done.notes == [
         "1 image without a label file: taken as images without objects",
         "left out: 1 file, hidden (notes/._one.json)",
-        "left out: 1 file, without an image of the same name, or of that in imagePath (notes/gone.json)",
         "left out: 1 file, not LabelMe's (notes/list.json)",
+        "left out: 1 file, without an image of the same name, or of that in imagePath (notes/gone.json)",
+        "left out: 1 file, in a folder without label files (notes/shown/one.png)",
     ]
+
+
+def test_images_in_another_folder_are_found_if_there_is_one_of_their_name(tmp_path: Path) -> None:
+    """But not for a second file, such as a copy, nor across splits."""
+    for name in (
+        "photos/a.jpg",
+        "photos/b.jpg",
+        "train/pics/c.jpg",
+        "val/pics/d.jpg",
+        "one/e.jpg",
+        "two/e.jpg",
+    ):
+        picture(tmp_path / name)
+    for name in ("jsons/a", "photos/b", "old/b", "train/notes/c", "train/notes/d", "jsons/e"):
+        write(tmp_path / f"{name}.json", labels(shape(), imagePath=f"{name[-1]}.jpg"))
+    done = convert(tmp_path)
+    content = json.loads(done.files["train"].read_text())
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    found = sorted(names[each["image_id"]] for each in content["annotations"])
+    assert found == ["photos/a.jpg", "photos/b.jpg", "train/pics/c.jpg"]
+    assert done.notes == [
+        "in no folder called train, val or test, so taken for training: 2 images",
+        "2 label files whose image lies in another folder, the only one of that name",
+        "left out: 3 files, without an image of the same name, or of that in imagePath (jsons/e.json, "
+        "old/b.json, train/notes/d.json)",
+        "left out: 3 files, in a folder without label files (one/e.jpg, two/e.jpg, val/pics/d.jpg)",
+    ]
+    write(tmp_path / "more" / "a.json", labels(shape()))
+    with pytest.raises(DataError, match=r"more/a\.json: describes photos/a\.jpg, but so does jsons/a\.json"):
+        convert(tmp_path)
 
 
 def test_folders_called_train_and_val_are_splits(tmp_path: Path) -> None:

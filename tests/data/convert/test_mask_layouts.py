@@ -41,7 +41,7 @@ def objects(path: Path) -> dict[str, list[list[float]]]:
     return {name: sorted(boxes) for name, boxes in found.items()}
 
 
-def expected(*boxes: tuple[int, int, int, int]) -> list[list[float]]:
+def expected(*boxes: tuple[float, float, float, float]) -> list[list[float]]:
     return sorted([left, top, right - left, bottom - top] for top, left, bottom, right in boxes)
 
 

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from botvision.data.convert.splits import split_of
 from botvision.data.convert.walk import OUTSIDE, folded, is_below, walk
 from botvision.data.images import has_image_suffix, kind_unread
 from botvision.data.left_out import LeftOut
@@ -37,6 +38,7 @@ class ImageIndex:
                 left_out.add(reason, file)
         self.files, self._others = images, files
         self._named: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self._anywhere: dict[str, list[str]] = defaultdict(list)
         self._folders: set[str] = set()
         self._alike: dict[tuple[str, str], list[str]] = defaultdict(list)
         self._bases: dict[str, tuple[str, str]] = {}
@@ -44,6 +46,7 @@ class ImageIndex:
             path = PurePosixPath(file)
             for name in {path.stem, path.name}:
                 self._named[str(path.parent), name].append(file)
+                self._anywhere[name].append(file)
             self._folders.update(map(str, path.parents))
         self._unread = {
             (str(path.parent), path.stem): file for file in self._others if kind_unread(file)
@@ -89,6 +92,19 @@ class ImageIndex:
         without_suffix = [each for f in folders for each in self._named.get((f, base), [])]
         exact = next(iter([*own, *meant, *without_suffix]), None)
         return exact or self._find_alike(label, folders) or self._find_alike(base, folders)
+
+    def find_far(self, label: str, named: str, folder: str) -> str | None:
+        """Return the only image of a label file's name, or of that in it, in any folder of the data set.
+
+        Args:
+            label: of the label file, without its suffix.
+            named: what the label file says.
+            folder: of the label file; if it is that of a split, the image must be, too.
+        """
+        names = {label, posixpath.basename(named.replace("\\", "/"))}
+        found = {file for name in names for file in self._anywhere.get(name, ())}
+        images = [file for file in found if split_of(f"{folder}/x") in ("", split_of(file))]
+        return images[0] if len(found) == len(images) == 1 else None
 
     def _find_alike(self, name: str, folders: Sequence[str]) -> str | None:
         """The only image whose name differs in capital letters or the encoding of accents alone."""

@@ -18,6 +18,7 @@ from botvision.data.images import decode, kind_unread
 from botvision.data.left_out import LeftOut
 from botvision.io.errors import DataError
 
+MASKS = ("SegmentationObject", "SegmentationClass")  # folders of Pascal VOC
 _SMALLEST = 8  # at a fraction of its sides a JPEG is decoded faster
 
 
@@ -81,11 +82,14 @@ class Labelled(Generic[F]):
             kind = form.suffix.removeprefix(".").upper()
             raise DataError(f"{root}: no {kind} file in it or below it, expected those of {form.name}")
         self.described: dict[str, tuple[str, F]] = {}
+        lost = dict[str, F]()
         for label in reported(labels, "reading labels", progress):
             found = self._read(label)
             if found is None:
                 continue
-            self._take(label, found)
+            if not self._take(label, found):
+                lost[label] = found
+        self._take_far(lost)
         for file, taken in self._index.passed_over.items():
             if file not in self.described:
                 self.left_out.add(f"of one name with another image, which {form.field} names", file, taken)
@@ -112,6 +116,11 @@ class Labelled(Generic[F]):
         """
         without = self._without()
         splits, said = self._splits(part, without)
+        for file in sorted(
+            self._index.files - self.described.keys() - without - self._index.passed_over.keys()
+        ):
+            if not part and PurePosixPath(file).parent.name not in MASKS:
+                self.left_out.add("in a folder without label files", file)
         chosen = sorted(set().union(*splits.values()))
         self.changed["without"] = len(without.intersection(chosen))
         entries = [self._entry(file, objects) for file in reported(chosen, "converting", progress)]
@@ -123,21 +132,37 @@ class Labelled(Generic[F]):
         """Return the number of images in folders of this name."""
         return sum(PurePosixPath(file).parent.name == folder for file in self._index.files)
 
-    def _take(self, label: str, found: F) -> None:
-        """Find the image of a label file."""
+    def _take(self, label: str, found: F) -> bool:
+        """Find the image of a label file near it; say whether there is one."""
         stem, places = PurePosixPath(label).stem, self._places(label)
         image = self._index.find(stem, places, found.image)
         if image is None and (unread := self._index.unread(stem, places)):
             self.left_out.add(f"cannot be read ({kind_unread(unread)})", unread)
-        elif image is None:
-            self.left_out.add(f"without an image of the same name, or of that in {self._form.field}", label)
-        elif image in self.described:
+            return True
+        if image is None:
+            return False
+        self._describe(image, label, found)
+        own = {PurePosixPath(image).stem, PurePosixPath(image).name}
+        self.changed["alike"] += own.isdisjoint((stem, _base(found.image)))
+        return True
+
+    def _take_far(self, lost: dict[str, F]) -> None:
+        """Find images in other folders, of those that have no label file near them."""
+        near = {*self.described}
+        for label, found in lost.items():
+            path = PurePosixPath(label)
+            image = self._index.find_far(path.stem, found.image, str(path.parent))
+            if image is None or image in near:
+                reason = f"without an image of the same name, or of that in {self._form.field}"
+                self.left_out.add(reason, label)
+            else:
+                self._describe(image, label, found)
+                self.changed["far"] += 1
+
+    def _describe(self, image: str, label: str, found: F) -> None:
+        if image in self.described:
             raise DataError(f"{self.root / label}: describes {image}, but so does {self.described[image][0]}")
-        else:
-            self.described[image] = label, found
-            names = {stem, _base(found.image)}
-            own = {PurePosixPath(image).stem, PurePosixPath(image).name}
-            self.changed["alike"] += not names & own and bool(set(map(folded, names)) & set(map(folded, own)))
+        self.described[image] = label, found
 
     def _read(self, label: str) -> F | None:
         try:
@@ -213,6 +238,7 @@ def _notes(changed: Counter[str], field: str) -> list[str]:
     texts = {
         "without": ("image", "without a label file: taken as images without objects"),
         "alike": ("label file", "whose name is its image's but for capital letters or encoded accents"),
+        "far": ("label file", "whose image lies in another folder, the only one of that name"),
         "renamed": ("label file", f"naming another image in {field}: that of the file's own name is taken"),
         "clipped": ("object", "reaching up to 2 pixels or 1 % beyond the image: cut off there"),
     }
