@@ -103,6 +103,7 @@ def test_circles(root: Path) -> None:
     assert cut["bbox"] == pytest.approx([0, 0, 10, 10], abs=0.1)
     assert cut["area"] == pytest.approx(math.pi * 10**2 / 4, rel=0.15)
     y, x = np.mgrid[:40, :60] + 0.5
+    assert convert(root).notes == ["1 circle reaching beyond the image: cut off there"]
     pixels = decode_one(whole)
     assert (pixels != ((x - 30) ** 2 + (y - 20) ** 2 < 12**2)).mean() < 0.01
 
@@ -146,6 +147,8 @@ def test_group_ids_join_shapes_of_one_label(root: Path) -> None:
     assert convert(root).notes == ["2 objects of several shapes with one group_id"]
     (box,) = found(root, *(shape(points=[p[0], p[2]], kind="rectangle", group_id="a") for p in (one, two)))
     assert (box["bbox"], box["area"], "segmentation" in box) == ([0, 0, 30, 30], 900, False)
+    assert len(found(root, *(shape(points=each, group_id="") for each in (one, two)))) == 2
+    assert len(found(root, *(shape(points=each, group_id=1.0) for each in (one, two)))) == 1
 
 
 def test_what_labelme_does_not_fill_is_left_out(root: Path) -> None:

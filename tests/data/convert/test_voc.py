@@ -353,6 +353,21 @@ def test_lists_of_image_sets_are_splits(listed: Path) -> None:
         to_coco("voc", listed, listed / "part.json", part="nothing")
 
 
+def test_folders_of_lists_in_small_letters_and_lists_elsewhere(listed: Path) -> None:
+    (listed / "ImageSets" / "Main").rename(listed / "ImageSets" / "main")
+    (listed / "ImageSets").rename(listed / "imagesets")
+    assert [names(path) for path in convert(listed).files.values()] == [["a", "b"], ["c", "d d"]]
+    (listed / "imagesets" / "main").rename(listed / "lists")
+    write(listed / "train_list.txt", "JPEGImages/a.jpg Annotations/a.xml")
+    write(listed / "trainer.txt", "a")
+    done = convert(listed)
+    assert names(done.files[""]) == ["a", "b", "c", "d d", "e", "f"]
+    assert (
+        "left out: 5 files, not in ImageSets, so not read as lists of a split (lists/cat_train.txt, "
+        in str(done.notes)
+    )
+
+
 def test_lists_that_do_not_fit(listed: Path) -> None:
     main = listed / "ImageSets" / "Main"
     for name in ("train", "val"):

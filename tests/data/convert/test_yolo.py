@@ -250,7 +250,7 @@ def test_key_points_are_no_polygon(yolo: Path, numbers: int) -> None:
 
 
 def test_four_corners_may_be_oriented_boxes(yolo: Path) -> None:
-    note = "polygons of four corners alone: 1; if they are oriented boxes"
+    note = "all polygons have 4 corners: 1; if they are oriented boxes"
     assert any(line.startswith(note) for line in to_coco("yolo", yolo).notes)
     write(yolo / "labels" / "train" / "a.txt", "0 0.1 0.1 0.5 0.1 0.5 0.5")
     assert not any("corners" in line for line in to_coco("yolo", yolo).notes)
@@ -341,7 +341,7 @@ def test_boxes_beside_polygons_get_an_outline(yolo: Path) -> None:
     assert box["area"] == 120
     note = "2 objects with a box alone: taken as masks, too, since other objects have outlines"
     assert note in done.notes
-    assert not any("four corners alone: 3" in each for each in done.notes)
+    assert not any("have 4 corners: 3" in each for each in done.notes)
     write(yolo / "labels" / "train" / "b.txt", "0 0.5 0.5 0.2 0.2")
     boxes = json.loads(to_coco("yolo", yolo).files["train"].read_text())["annotations"]
     assert not any("segmentation" in each for each in boxes)

@@ -51,7 +51,7 @@ def read(
     pairs = Pairs(root, "masks", _SUFFIXES, left_out)
     splits, notes = splits_of_folders(pairs.in_images(part))
     masks = pairs.of(sorted(file for files in splits.values() for file in files))
-    pairs.leave_out_alone(part)
+    pairs.leave_out_alone(part, masks)
     files = {file: [str(mask)] if mask else pairs.pieces_of(file) for file, mask in masks.items()}
     missing = [file for file, found in files.items() if not found]
     if missing:

@@ -114,13 +114,22 @@ class Pairs:
                 raise DataError(f"{self.root / file}: {self._unusable[file]}, so it is not read")
         return files
 
-    def leave_out_alone(self, below: str) -> None:
-        """Count images of other formats, and labels without an image, that lie (or would) below a folder."""
+    def leave_out_alone(self, below: str, taken: Collection[str]) -> None:
+        """Count images of other formats or places, and labels without an image, that are (or would be) below.
+
+        Args:
+            below: a folder.
+            taken: the images that are used.
+        """
         others = {self._twin(file): file for file in self._others}
         for twin, file in others.items():
             kind, suffix = kind_unread(file), PurePosixPath(file).suffix.lower()
             if is_below(file, below) and (twin in self._labels or kind):
                 self._left_out.add(f"cannot be read ({kind or suffix})", file)
+        places = {*self.wanted, *taken}
+        for file in self.images:
+            if file not in places and is_below(file, below):
+                self._left_out.add(f"in no folder called images, nor near {self._beside}", file)
         used = {
             label for image in self.images for label in self._found(image)[0] or self._pieces.get(image, [])
         }
