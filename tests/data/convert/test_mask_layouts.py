@@ -100,6 +100,11 @@ def test_masks_of_another_name_are_not_guessed(tmp_path: Path) -> None:
         save(root / folder / "masks" / "b.png", BOXES[0])
         with pytest.raises(DataError, match=r"a\.png: nothing of the same name in masks/"):
             to_coco("masks", root)
+    picture(tmp_path / "xtrain" / "test" / "images" / "t.png")
+    save(tmp_path / "xtrain" / "train" / "masks" / "a.png", BOXES[0])
+    with pytest.raises(DataError, match=r"t\.png: nothing .*\(1 such image\); --part takes a folder"):
+        to_coco("masks", tmp_path / "xtrain")
+    assert to_coco("masks", tmp_path / "xtrain", part="train").annotations == 1
     picture(tmp_path / "photos" / "a.png")
     with pytest.raises(DataError, match=r"near masks, expected images/a\.jpg and masks/a\.png"):
         to_coco("masks", tmp_path / "photos")

@@ -222,3 +222,13 @@ def test_images_in_other_places_are_counted(tmp_path: Path) -> None:
         f"left out: 2 files, {why} (shots/b.png, shots/c.png)",
         "no object in test (1 image)",
     ]
+
+
+def test_names_one_folder_deeper_are_pointed_at(tmp_path: Path) -> None:
+    labelled(tmp_path / "my cars", "images/a.png")
+    write(tmp_path / "my cars" / "data.yaml", "names: [cat]\n")
+    with pytest.raises(
+        DataError, match=r"no data\.yaml with .*; .*my cars/data\.yaml is of the folder .*my cars$"
+    ):
+        to_coco("yolo", tmp_path)
+    assert to_coco("yolo", tmp_path / "my cars").annotations == 1

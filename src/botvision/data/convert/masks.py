@@ -55,9 +55,9 @@ def read(
     files = {file: [str(mask)] if mask else pairs.pieces_of(file) for file, mask in masks.items()}
     missing = [file for file, found in files.items() if not found]
     if missing:
-        raise DataError(
-            f"{root / missing[0]}: nothing of the same name in masks/ ({counted(len(missing), 'such image')})"
-        )
+        such = counted(len(missing), "such image")
+        more = "" if len(missing) == len(files) else "; --part takes a folder of the data set alone"
+        raise DataError(f"{root / missing[0]}: nothing of the same name in masks/ ({such}){more}")
     reader = _Masks(split_parts)
     records = {split: NewFile([category]) for split in splits}
     images = [(split, file) for split, files in splits.items() for file in files]
