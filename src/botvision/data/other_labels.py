@@ -1,6 +1,7 @@
 """Labels of other tools, told from COCO's by the files that lie there, and the command that converts them."""
 
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from itertools import islice
@@ -69,12 +70,14 @@ def _labelme(folder: Path, root: Path) -> bool:
 
 
 def _masks(folder: Path, root: Path) -> bool:
-    """Whether a mask has the name of an image, or the folder around several has it."""
+    """Whether a mask, its name up to some point, or the folder around several has the name of an image."""
     if folder.name.lower() != "masks" or folder == root:
         return False
     places = [folder.parent, *(p for p in subfolders(folder.parent) if p.name.lower() == "images")]
     masks = [path for path in islice(folder.iterdir(), LOOKED_AT) if has_image_suffix(path)]
+    beginnings = (mask.stem[: cut.start()] for mask in masks for cut in re.finditer(r"[_\-. ]", mask.stem))
     names = [mask.stem for mask in masks] + ([folder.parent.name] if len(masks) > 1 else [])
+    names = dict.fromkeys([*names, *beginnings, *(each.name for each in subfolders(folder)[:LOOKED_AT])])
     return any(_has_image(place, name) for name in names for place in places)
 
 

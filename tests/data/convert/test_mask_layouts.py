@@ -67,7 +67,7 @@ def test_a_mask_for_each_object(tmp_path: Path, image: str, mask: str) -> None:
     save(tmp_path / mask.format("a_1", "x0"), *BOXES, values=(1, 2, 3))
     hint = convert_hint(tmp_path)
     assert hint is None or "botvision convert masks" in hint
-    assert hint or "{0}/images/{0}" not in image
+    assert hint or image in ("{0}/images/photo.jpg", "{0}/image.png", "images/train/{0}.jpg")
     done = to_coco("masks", tmp_path)
     assert done.notes == ["with several masks, of one object each: 2 images"]
     assert objects(next(iter(done.files.values()))) == {
@@ -130,6 +130,10 @@ def test_255_is_an_object_beside_large_values_and_alone(tmp_path: Path) -> None:
         save(tmp_path / "masks" / f"{name}.png", *BOXES[: len(values)], values=values)
     done = to_coco("masks", tmp_path)
     assert (done.annotations, done.notes) == (5, [])
+    numbers = np.arange(600) * (np.arange(600) < 256)
+    full = np.kron(numbers.reshape(20, 30), np.ones((2, 2))).astype(np.uint8)  # 255 objects
+    Image.fromarray(full).save(tmp_path / "masks" / "c.png")
+    assert to_coco("masks", tmp_path).annotations == 4 + 255
 
 
 def test_masks_of_classes_are_refused(tmp_path: Path) -> None:

@@ -253,6 +253,27 @@ def test_one_image_has_one_file(root: Path) -> None:
         convert(root)
 
 
+def test_of_two_images_the_one_named_in_other_capitals_is_meant(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png"):
+        picture(tmp_path / name)
+    write(tmp_path / "a.xml", xml(thing(), file="C:\\x\\A.PNG"))
+    done = convert(tmp_path)
+    assert names(done.files[""]) == ["a"]
+    assert "which <filename> names (a.jpg: a.png)" in done.notes[0]
+
+
+def test_pipes_are_never_waited_for(root: Path) -> None:
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    os.mkfifo(root / "ImageSets" / "Main" / "train.txt")
+    assert convert(root).notes == ["left out: 1 file, no regular file (ImageSets/Main/train.txt)"]
+    (root / "Annotations" / "a.xml").unlink()
+    os.mkfifo(root / "Annotations" / "a.xml")
+    with pytest.raises(
+        DataError, match=r"no XML file in .*; left out: 2 files, no regular file \(Annotations/a"
+    ):
+        convert(root)
+
+
 def test_images_without_xml_are_without_objects(root: Path) -> None:
     picture(root / "JPEGImages" / "empty" / "b.jpg")
     picture(root / "JPEGImages" / "c.png")

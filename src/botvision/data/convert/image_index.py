@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from botvision.data.convert.splits import split_of
-from botvision.data.convert.walk import OUTSIDE, folded, is_below, walk
+from botvision.data.convert.walk import HIDDEN, OUTSIDE, folded, is_below, walk
 from botvision.data.images import has_image_suffix, kind_unread
 from botvision.data.left_out import LeftOut
 from botvision.io.errors import DataError
@@ -34,7 +34,12 @@ class ImageIndex:
         for file, reason in sorted(walk(root), key=lambda each: each[0]):
             if reason is None:
                 (images.add if has_image_suffix(file) else files.append)(file)
-            elif has_image_suffix(file) or file.lower().endswith(suffix) or reason == OUTSIDE:
+            elif (
+                has_image_suffix(file)
+                or file.lower().endswith(suffix)
+                or reason == OUTSIDE
+                or ("imagesets/" in file.lower() and reason != HIDDEN)
+            ):
                 left_out.add(reason, file)
         self.files, self._others = images, files
         self._named: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -84,9 +89,10 @@ class ImageIndex:
         meant = [place for place in places if place in self.files]
         found = next((each for f in folders if (each := self._named.get((f, label)))), [])
         own = found if len(found) == 1 else [file for file in found if file in meant]
+        own = own or [file for file in found if folded(file) in map(folded, places)]
         if found and not own:
             raise DataError(
-                f"{self._root / found[0]}: {label} may as well describe {found[1]}; which is meant?"
+                f"{self._root / found[0]}: labels called {label} may be its or {found[1]}'s; which is meant?"
             )
         self.passed_over.update({file: own[0] for file in found if file != own[0]})
         without_suffix = [each for f in folders for each in self._named.get((f, base), [])]

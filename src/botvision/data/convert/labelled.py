@@ -80,7 +80,8 @@ class Labelled(Generic[F]):
         labels = self._index.others(form.suffix)
         if not labels:
             kind = form.suffix.removeprefix(".").upper()
-            raise DataError(f"{root}: no {kind} file in it or below it, expected those of {form.name}")
+            notes = "; ".join(["", *self.left_out.notes()])
+            raise DataError(f"{root}: no {kind} file in it or below it, expected those of {form.name}{notes}")
         self.described: dict[str, tuple[str, F]] = {}
         lost = dict[str, F]()
         for label in reported(labels, "reading labels", progress):

@@ -36,7 +36,7 @@ def without_border(pixels: Pixels, voc_palette: bool) -> Pixels:
         void = _VOID_COLOUR if _VOID_COLOUR in values else 0
     elif values[-1] == VOID:
         others = values[(values != 0) & (values != VOID)]
-        counting = len(others) and (others[-1] == len(others) or others[-1] < _FEW)
+        counting = len(others) and (others[-1] == len(others) < VOID - 1 or others[-1] < _FEW)
         void = VOID if voc_palette or counting else 0
     else:
         void = 0

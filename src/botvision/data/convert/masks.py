@@ -114,7 +114,7 @@ def _notes(counts: Counter[str]) -> list[str]:
     if counts["several"]:
         notes.append(
             f"of several separate parts: {counts['several']:,} of {counts['objects']:,} objects, since each "
-            "value of a mask is one object; --split-parts makes each part one"
+            "value of a mask is one object, not a class; --split-parts makes each part one"
         )
     if counts["empty"]:
         notes.append(f"masks of ground alone, so without objects: {counts['empty']:,} of {counts['masks']:,}")
