@@ -128,7 +128,11 @@ def test_train_eval_predict_compare(capsys, tmp_path, recipe):
     assert len(json.loads((out / "predictions.json").read_text())["predictions"]) == 1
     assert (out / "pictures" / "red.jpg").is_file()
 
-    assert cli.main(["predict", str(run), str(photos / "broken.png"), "--out", str(out)]) == 2
+    assert "holds predictions.json and pictures already" in complaint(
+        capsys, "predict", str(run), str(photos), "--out", str(out)
+    )
+    nothing = str(tmp_path / "nothing")
+    assert cli.main(["predict", str(run), str(photos / "broken.png"), "--out", nothing]) == 2
     capsys.readouterr()
     assert "name the images to use" in complaint(capsys, "predict", str(run / "model"))
 

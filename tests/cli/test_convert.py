@@ -52,9 +52,8 @@ def test_a_file_elsewhere_is_named_to_the_check(cells: Path, capsys: pytest.Capt
         ("annotations/mine.json", "", "botvision check {0}"),
         ("mine.json", "", "botvision check {0}"),
         ("sub/mine.json", "", "botvision check {0} --data.train_annotations {1}"),
-        ("annotations/instances_val.json", "", "convert the training images, then botvision check {0}"),
-        ("sub/mine.json", "images/val", "convert the training images, then botvision check {0} "
-         "--data.val_annotations {1}"),
+        ("annotations/instances_val.json", "", "botvision check {0}"),
+        ("sub/mine.json", "images/val", "botvision check {0} --data.val_annotations {1}"),
     ],
 )  # fmt: skip
 def test_the_hint_names_no_key_that_is_not_needed(
@@ -65,7 +64,9 @@ def test_the_hint_names_no_key_that_is_not_needed(
         (cells / folder / "2.png").rename(cells / folder / "val" / "2.png")
     words = ["convert", "masks", str(cells), "--out", str(cells / out), "--part", part]
     assert cli.main(words) == 0
-    assert f"next: {hint.format(cells, cells / out)}\n" in capsys.readouterr().out
+    hint = hint.format(cells, cells / out)
+    assert f"next: {hint}\n" in capsys.readouterr().out
+    assert cli.main(hint.split()[1:]) == 0
 
 
 def test_a_val_file_goes_with_the_training_file(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,6 +149,58 @@ def test_a_test_split_is_named_only_where_there_is_no_other(
     name = "a_val" if "valid" in splits else "a_test"
     keys = f"train_annotations {tmp_path}/sub/a.json --data.val_annotations {tmp_path}/sub/{name}.json"
     assert f"next: botvision check {tmp_path} --data.{keys}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("others", ["", "train", "valid", "train valid"])
+def test_the_hint_of_a_test_part_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], others: str
+) -> None:
+    """It takes nobody's place, and can be checked."""
+    for split in ("test", *others.split()):
+        for name in "ab":
+            picture(tmp_path / split / "images" / f"{split}{name}.png")
+            write(tmp_path / split / "labels" / f"{split}{name}.txt", "0 0.5 0.5 0.4 0.4\n")
+    write(tmp_path / "data.yaml", "names: [cat]\n")
+    for split in (*others.split(), "test"):
+        capsys.readouterr()
+        assert cli.main(["convert", "yolo", str(tmp_path), "--part", split]) == 0
+    key = f" --data.val_annotations {tmp_path}/annotations/instances_test.json" if others == "train" else ""
+    hint = capsys.readouterr().out.partition("next: ")[2].strip()
+    assert hint == f"botvision check {tmp_path}{key}"
+    assert cli.main(hint.split()[1:]) == 0
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc", "labelme", "masks"])
+def test_labels_without_any_object_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """All in one folder, of no object, or of none that is read."""
+    for name in "ab":
+        picture(tmp_path / ("images" if kind == "masks" else "") / f"{name}.png")
+    if kind == "yolo":
+        write(tmp_path / "a.txt", "")
+        write(tmp_path / "b.txt", "0 0.5 0.5 0 0.5\n")
+        write(tmp_path / "classes.txt", "cat\n")
+    elif kind == "voc":
+        write(tmp_path / "a.xml", "<annotation/>")
+        write(tmp_path / "b.xml", "<annotation/>")
+    elif kind == "labelme":
+        point = '{"label": "cat", "shape_type": "point", "points": [[3, 4]]}'
+        write(tmp_path / "a.json", '{"shapes": [' + point + "]}")
+    else:
+        for name in "ab":
+            (tmp_path / "masks").mkdir(exist_ok=True)
+            Image.fromarray(np.zeros((40, 60), dtype=np.uint8)).save(tmp_path / "masks" / f"{name}.png")
+    why = {
+        "yolo": "left out: 1 object without area (b.txt: line 1)",
+        "voc": "the label files are without any",
+        "labelme": "1 image without a label file: taken as images without objects; "
+        "left out: 1 shape of type point, which is not read",
+        "masks": "masks of ground alone, so without objects: 2 of 2",
+    }[kind]
+    said = complaint(capsys, "convert", kind, str(tmp_path))
+    assert said == f"{tmp_path}: no object in 2 images, so nothing is written ({why})"
+    assert not (tmp_path / "annotations").exists()
 
 
 def test_one_of_each_is_said_in_the_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -205,6 +205,8 @@ LINE = "0 0.5 0.5 0.2 0.2\n"
         ({"train/images/a.png": "", "train/labels/a.txt": LINE}, "yolo"),
         ({"JPEGImages/a.jpg": "", "Annotations/a.xml": "<annotation></annotation>"}, "voc"),
         ({"VOC2012/JPEGImages/a.jpg": "", "VOC2012/Annotations/a.xml": "<annotation/>"}, "voc"),
+        ({"VOCdevkit/VOC2012/Annotations/a.xml": "<annotation/>"}, "voc"),
+        ({"project/batch/a.json": '{"shapes": []}'}, "labelme"),
         ({"train/a.jpg": "", "train/a.xml": '<?xml version="1.0"?><annotation>'}, "voc"),
         ({"a.png": "", "a.json": '{"shapes": [], "imagePath": "a.png"}'}, "labelme"),
         ({"annotations/a.json": '{"shapes": []}', "annotations/b.json": '{"shapes": []}'}, "labelme"),

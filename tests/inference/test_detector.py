@@ -264,6 +264,12 @@ def test_the_command(capsys, tmp_path, run, photos):
     assert captured.err.count("\n") == 1
     assert "broken.png" in captured.err
     assert len(list((out / "pictures").glob("*.jpg"))) == 3
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    said = complaint(capsys, *words)
+    assert said == f"{out}: holds predictions.json and results.json already; --out names another folder"
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    out = tmp_path / "others"
+    words[4] = str(out)
     assert cli.main([*words, "--truth", str(truth), "--no-pictures", "--max-detections", "2"]) == 0
     captured = capsys.readouterr()
     assert "broken.png: no image of" in captured.err
@@ -314,6 +320,9 @@ data: {source: generated, image_size: 64, num_images: 4, num_val_images: 4, num_
     assert "sheet.png" in capsys.readouterr().out
     assert Image.open(out / "sheet.png").width > 700
     assert len(list((out / "images").glob("*.png"))) == 3
+    for name in ("predictions.json", "results.json", "results-images.json", "sheet.png"):
+        (out / name).unlink()
+    assert "holds pictures and images already" in complaint(capsys, *words)
 
 
 def test_mistakes_are_one_line(capsys, tmp_path, run, photos):

@@ -217,14 +217,13 @@ def _convert(args: argparse.Namespace, _: Overrides) -> int:
 
 
 def _check_command(folder: str, part: str, files: Mapping[str, Path]) -> str:
-    """The command that checks converted labels, and what must be done before."""
+    """The command that checks converted labels."""
     from botvision.data.coco_folder import naming_key
 
     shown = [path for split, path in files.items() if split != "test" or "val" not in files]
-    keys = [(*naming_key(Path(folder), path, part), path) for path in shown]
-    named = {key: f" --data.{key} {shlex.quote(str(path.resolve()))}" for key, _, path in keys if key}
-    first = "" if any(trainable for _, trainable, _ in keys) else "convert the training images, then "
-    return f"{first}botvision check {shlex.quote(folder)}{''.join(named.values())}"
+    keys = {naming_key(Path(folder), path, part): path for path in shown}
+    named = [f" --data.{key} {shlex.quote(str(path.resolve()))}" for key, path in keys.items() if key]
+    return f"botvision check {shlex.quote(folder)}{''.join(named)}"
 
 
 def _train(args: argparse.Namespace, overrides: Overrides) -> int:

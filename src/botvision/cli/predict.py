@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LISTED = 50  # more files than this get a bar instead of a line each
 CLASSIFIER_BATCH, DETECTOR_BATCH = 32, 4
 DEFAULT_TOPK = 5
+SAMPLES = "images"
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -39,7 +40,21 @@ def predict(args: argparse.Namespace) -> int:
         if getattr(args, name) is not None:
             kind = "a detector" if task == "detect" else "a classifier"
             raise ValueError(f"--{name.replace('_', '-')}: {args.run} is {kind}, which has no such choice")
+    _check_new(Path(args.out))
     return _detect(args) if task == "detect" else _classify(args)
+
+
+def _check_new(out: Path) -> None:
+    """Refuse a folder with the results of other images, which would be taken for those of these."""
+    from botvision.inference import labelme
+    from botvision.inference.writers import PICTURES, PREDICTIONS, RESULTS, RESULTS_IMAGES, SHEET
+
+    names = (PREDICTIONS, RESULTS, RESULTS_IMAGES, SHEET, PICTURES, labelme.FOLDER, SAMPLES)
+    there = [
+        name for name in names if (path := out / name).is_file() or (path.is_dir() and any(path.iterdir()))
+    ]
+    if there:
+        raise ValueError(f"{out}: holds {' and '.join(there[:2])} already; --out names another folder")
 
 
 def _classify(args: argparse.Namespace) -> int:
@@ -79,7 +94,7 @@ def _samples(args: argparse.Namespace) -> list[Path]:
 
     config = _config(args.run)
     val = open_splits(config.data, config.train.seed).val
-    return export_samples(val, args.samples, Path(args.out) / "images")
+    return export_samples(val, args.samples, Path(args.out) / SAMPLES)
 
 
 @dataclass(frozen=True)
@@ -216,7 +231,7 @@ def _detection_samples(
     config = _config(args.run)
     with CountBar() as bar:
         data = open_detection_split(config.data, "val", config.train.seed, predictor.categories, bar)
-    samples = export_detection_samples(data, args.samples, Path(args.out) / "images")
+    samples = export_detection_samples(data, args.samples, Path(args.out) / SAMPLES)
     files, places = [path for path, _ in samples], [index for _, index in samples]
     ids = {path: data.image_id(index) for path, index in samples}
     return _Images(files, inputs.read, ids, data, places)

@@ -85,8 +85,8 @@ def find_split_files(config: DetectionDataConfig, *, need_train: bool = True) ->
     return files
 
 
-def naming_key(root: Path, annotations: Path, part: str = "") -> tuple[str | None, bool]:
-    """Return how training and `check` come to know of an annotations file.
+def naming_key(root: Path, annotations: Path, part: str = "") -> str | None:
+    """Return the key by which `check` must be told of an annotations file.
 
     Args:
         root: of the data set.
@@ -94,18 +94,20 @@ def naming_key(root: Path, annotations: Path, part: str = "") -> tuple[str | Non
         part: of the data set that it describes, such as "images/val".
 
     Returns:
-        The key that must name it, "train_annotations" or "val_annotations", or None where it is found
-        without; and whether there are training annotations then.
+        "train_annotations" or "val_annotations"; None where it is found without, or is of a test split beside
+        validation data, which it must not replace.
     """
+    config = DetectionDataConfig(root=str(root))
+    words = words_of(f"{part} {annotations.stem}")
+    test = bool(words & TEST_WORDS) and not words & (TRAIN_WORDS | VAL_WORDS)
     try:
-        found = find_split_files(DetectionDataConfig(root=str(root)), need_train=False)
+        found = find_split_files(config, need_train=False)
     except DataError:  # none, or several that could be meant
         found = {}
-    here = annotations.resolve()
-    if any(files.annotations.resolve() == here for files in found.values()):
-        return None, "train" in found
-    key = "val_annotations" if words_of(f"{part} {annotations.stem}") & HELD_WORDS else "train_annotations"
-    return key, key == "train_annotations" or "train" in found
+    files = [*found.values(), *filter(None, [None if found else find_test_files(config)])]
+    if annotations.resolve() in (each.annotations.resolve() for each in files) or (test and "val" in found):
+        return None
+    return "val_annotations" if words & HELD_WORDS else "train_annotations"
 
 
 def words_of(name: str) -> frozenset[str]:

@@ -1,12 +1,14 @@
 """Labels of other tools, told from COCO's by the files that lie there, and the command that converts them."""
 
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from botvision.data.images import IMAGE_SUFFIXES, has_image_suffix
+from botvision.data.split_names import SPLITS
 
 LOOKED_AT = 200  # folders, and files of each
 _NAMES = ("classes.txt", "obj.names", "data.yaml")  # of YOLO's classes
@@ -22,12 +24,16 @@ def convert_hint(root: Path) -> str | None:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """The folder and, two levels deep, those in it; hidden ones are left out."""
+    """The folder and, two levels deep, those in it, labels a level deeper; hidden ones are left out."""
     yield root
-    first = subfolders(root)
+    first = subfolders(root)[: LOOKED_AT // 4]
     yield from first
     for folder in first:
-        yield from subfolders(folder)
+        for below in subfolders(folder)[: LOOKED_AT // 4]:
+            yield below
+            for name in ("Annotations", "masks"):  # of VOCdevkit/VOC2012, or of an image's own folder
+                if (labels := below / name).is_dir():
+                    yield labels
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -59,17 +65,20 @@ def _voc(folder: Path, root: Path) -> bool:
 
 
 def _labelme(folder: Path, root: Path) -> bool:
-    contents = map(_beginning, _files(folder, ".json"))
-    return folder in (root, root / folder.name) and any(b'"shapes"' in text for text in contents)
+    near = folder in (root, root / folder.name) or folder.parent.name.lower() not in SPLITS
+    return near and any(b'"shapes"' in _beginning(path) for path in _files(folder, ".json"))
 
 
 def _masks(folder: Path, root: Path) -> bool:
-    """Whether a mask has the name of an image, as `convert` needs it."""
+    """Whether a mask, its name up to some point, or the folder around several has the name of an image."""
     if folder.name.lower() != "masks" or folder == root:
         return False
     places = [folder.parent, *(p for p in subfolders(folder.parent) if p.name.lower() == "images")]
     masks = [path for path in islice(folder.iterdir(), LOOKED_AT) if has_image_suffix(path)]
-    return any(_has_image(place, mask.stem) for mask in masks for place in places)
+    beginnings = (mask.stem[: cut.start()] for mask in masks for cut in re.finditer(r"[_\-. ]", mask.stem))
+    names = [mask.stem for mask in masks] + ([folder.parent.name] if len(masks) > 1 else [])
+    names = dict.fromkeys([*names, *beginnings, *(each.name for each in subfolders(folder)[:LOOKED_AT])])
+    return any(_has_image(place, name) for name in names for place in places)
 
 
 def _has_image(folder: Path, stem: str) -> bool:

@@ -103,6 +103,7 @@ def test_circles(root: Path) -> None:
     assert cut["bbox"] == pytest.approx([0, 0, 10, 10], abs=0.1)
     assert cut["area"] == pytest.approx(math.pi * 10**2 / 4, rel=0.15)
     y, x = np.mgrid[:40, :60] + 0.5
+    assert convert(root).notes == ["1 circle reaching beyond the image: cut off there"]
     pixels = decode_one(whole)
     assert (pixels != ((x - 30) ** 2 + (y - 20) ** 2 < 12**2)).mean() < 0.01
 
@@ -146,6 +147,8 @@ def test_group_ids_join_shapes_of_one_label(root: Path) -> None:
     assert convert(root).notes == ["2 objects of several shapes with one group_id"]
     (box,) = found(root, *(shape(points=[p[0], p[2]], kind="rectangle", group_id="a") for p in (one, two)))
     assert (box["bbox"], box["area"], "segmentation" in box) == ([0, 0, 30, 30], 900, False)
+    assert len(found(root, *(shape(points=each, group_id="") for each in (one, two)))) == 2
+    assert len(found(root, *(shape(points=each, group_id=1.0) for each in (one, two)))) == 1
 
 
 def test_what_labelme_does_not_fill_is_left_out(root: Path) -> None:
@@ -243,9 +246,40 @@ def test_images_are_found_by_their_path(tmp_path: Path) -> None:
     assert done.notes == [
         "1 image without a label file: taken as images without objects",
         "left out: 1 file, hidden (notes/._one.json)",
-        "left out: 1 file, without an image of the same name, or of that in imagePath (notes/gone.json)",
         "left out: 1 file, not LabelMe's (notes/list.json)",
+        "left out: 1 file, without an image of the same name, or of that in imagePath (notes/gone.json)",
+        "left out: 1 file, in a folder without label files (notes/shown/one.png)",
     ]
+
+
+def test_images_in_another_folder_are_found_if_there_is_one_of_their_name(tmp_path: Path) -> None:
+    """But not for a second file, such as a copy, nor across splits."""
+    for name in (
+        "photos/a.jpg",
+        "photos/b.jpg",
+        "train/pics/c.jpg",
+        "val/pics/d.jpg",
+        "one/e.jpg",
+        "two/e.jpg",
+    ):
+        picture(tmp_path / name)
+    for name in ("jsons/a", "photos/b", "old/b", "train/notes/c", "train/notes/d", "jsons/e"):
+        write(tmp_path / f"{name}.json", labels(shape(), imagePath=f"{name[-1]}.jpg"))
+    done = convert(tmp_path)
+    content = json.loads(done.files["train"].read_text())
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    found = sorted(names[each["image_id"]] for each in content["annotations"])
+    assert found == ["photos/a.jpg", "photos/b.jpg", "train/pics/c.jpg"]
+    assert done.notes == [
+        "in no folder called train, val or test, so taken for training: 2 images",
+        "2 label files whose image lies in another folder, the only one of that name",
+        "left out: 3 files, without an image of the same name, or of that in imagePath (jsons/e.json, "
+        "old/b.json, train/notes/d.json)",
+        "left out: 3 files, in a folder without label files (one/e.jpg, two/e.jpg, val/pics/d.jpg)",
+    ]
+    write(tmp_path / "more" / "a.json", labels(shape()))
+    with pytest.raises(DataError, match=r"more/a\.json: describes photos/a\.jpg, but so does jsons/a\.json"):
+        convert(tmp_path)
 
 
 def test_folders_called_train_and_val_are_splits(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_the_image_is_that_of_the_same_name(root: Path) -> None:
         "JPEGImages/d.png": "other", "JPEGImages/e.f.jpg": "e.f",
     }  # fmt: skip
     assert convert(root).notes == [
-        "2 label files naming another image in <filename>: that of the file's own name is taken"
+        "1 label file naming another image in <filename>: that of the file's own name is taken"
     ]
 
 
@@ -242,9 +242,35 @@ def test_one_image_has_one_file(root: Path) -> None:
         convert(root)
     (root / "Annotations" / "b.xml").unlink()
     picture(root / "JPEGImages" / "a.png")
-    assert convert(root).images == 2  # <filename> names one of them
+    done = convert(root)
+    assert names(done.files[""]) == ["a"]  # <filename> names one of them
+    assert done.notes == [
+        "left out: 1 file, of one name with another image, which <filename> names "
+        "(JPEGImages/a.png: JPEGImages/a.jpg)"
+    ]
     write(root / "Annotations" / "a.xml", xml(thing(), file="x.jpg"))
     with pytest.raises(DataError, match="which is meant"):
+        convert(root)
+
+
+def test_of_two_images_the_one_named_in_other_capitals_is_meant(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png"):
+        picture(tmp_path / name)
+    write(tmp_path / "a.xml", xml(thing(), file="C:\\x\\A.PNG"))
+    done = convert(tmp_path)
+    assert names(done.files[""]) == ["a"]
+    assert "which <filename> names (a.jpg: a.png)" in done.notes[0]
+
+
+def test_pipes_are_never_waited_for(root: Path) -> None:
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    os.mkfifo(root / "ImageSets" / "Main" / "train.txt")
+    assert convert(root).notes == ["left out: 1 file, no regular file (ImageSets/Main/train.txt)"]
+    (root / "Annotations" / "a.xml").unlink()
+    os.mkfifo(root / "Annotations" / "a.xml")
+    with pytest.raises(
+        DataError, match=r"no XML file in .*; left out: 2 files, no regular file \(Annotations/a"
+    ):
         convert(root)
 
 
@@ -254,7 +280,10 @@ def test_images_without_xml_are_without_objects(root: Path) -> None:
     picture(root / "SegmentationClass" / "a.png")
     write(root / "Annotations" / "c.xml", xml(file="c.png"))
     done = convert(root)
-    assert done.notes == ["1 image without a label file: taken as images without objects"]
+    assert done.notes == [
+        "1 image without a label file: taken as images without objects",
+        "masks are not read, the boxes alone: 1 in SegmentationClass",
+    ]
     assert {file: len(objects) for file, objects in found(root).items()} == {
         "JPEGImages/a.jpg": 1, "JPEGImages/c.png": 0, "JPEGImages/empty/b.jpg": 0
     }  # fmt: skip
@@ -330,6 +359,8 @@ def test_lists_of_image_sets_are_splits(listed: Path) -> None:
     assert {path.name for path in done.files.values()} == {"x.json", "x_val.json"}
     assert done.notes == [
         "lists of ImageSets, a file for each: train (2), val (2); --part takes one",
+        "left out: 3 files, other lists of ImageSets than train, val, test and trainval (ImageSets/Main/"
+        "cat_train.txt, ImageSets/Main/default.txt, ImageSets/Segmentation/train.txt)",
         "left out: 2 files, in none of these lists of ImageSets (JPEGImages/e.jpg, JPEGImages/f.jpg)",
     ]
     contents = [json.loads(path.read_text())["categories"] for path in done.files.values()]
@@ -341,6 +372,21 @@ def test_lists_of_image_sets_are_splits(listed: Path) -> None:
         DataError, match=r"nothing: no such folder, nor a list of ImageSets \(train, val, trainval\)"
     ):
         to_coco("voc", listed, listed / "part.json", part="nothing")
+
+
+def test_folders_of_lists_in_small_letters_and_lists_elsewhere(listed: Path) -> None:
+    (listed / "ImageSets" / "Main").rename(listed / "ImageSets" / "main")
+    (listed / "ImageSets").rename(listed / "imagesets")
+    assert [names(path) for path in convert(listed).files.values()] == [["a", "b"], ["c", "d d"]]
+    (listed / "imagesets" / "main").rename(listed / "lists")
+    write(listed / "train_list.txt", "JPEGImages/a.jpg Annotations/a.xml")
+    write(listed / "trainer.txt", "a")
+    done = convert(listed)
+    assert names(done.files[""]) == ["a", "b", "c", "d d", "e", "f"]
+    assert (
+        "left out: 5 files, not in ImageSets, so not read as lists of a split (lists/cat_train.txt, "
+        in str(done.notes)
+    )
 
 
 def test_lists_that_do_not_fit(listed: Path) -> None:
@@ -355,6 +401,8 @@ def test_lists_that_do_not_fit(listed: Path) -> None:
     assert done.notes == [
         "lists of ImageSets, a file for each: train (4), test (2); --part takes one",
         "1 image of these in more than one list",
+        "left out: 3 files, other lists of ImageSets than train, val, test and trainval (ImageSets/Main/"
+        "cat_train.txt, ImageSets/Main/default.txt, ImageSets/Segmentation/train.txt)",
         "left out: 2 files, named in ImageSets/Main/test.txt, but not there (missing, ../secret)",
         "left out: 1 file, in none of these lists of ImageSets (JPEGImages/e.jpg)",
     ]
@@ -411,3 +459,23 @@ def test_names_that_differ_in_capitals_or_encoded_accents(root: Path, image: str
     assert found(root)[f"JPEGImages/{image}"] == [("dog", [10, 4, 20, 16])]
     note = "1 label file whose name is its image's but for capital letters or encoded accents"
     assert note in convert(root).notes
+    for named in (f"C:\\pics\\{label}.jpg", label):  # which is no other name
+        write(root / "Annotations" / f"{label}.xml", xml(thing("dog"), file=named))
+        assert [each for each in convert(root).notes if "naming" in each] == []
+
+
+@pytest.mark.parametrize("named", ["IMG_\u00e9.jpg", "D:\\pics\\img_\u00e9.JPG", "img_\u00e9"])
+def test_names_inside_that_differ_in_capitals_or_encoded_accents(root: Path, named: str) -> None:
+    picture(root / "JPEGImages" / "IMG_e\u0301.JPG")
+    write(root / "Annotations" / "0001.xml", xml(thing("dog"), file=named))
+    assert found(root)["JPEGImages/IMG_e\u0301.JPG"] == [("dog", [10, 4, 20, 16])]
+    note = "1 label file whose name is its image's but for capital letters or encoded accents"
+    assert note in convert(root).notes
+    picture(root / "JPEGImages" / "img_\u00c9.jpg")
+    assert any("left out: 1 file, without an image" in note for note in convert(root).notes)
+
+
+def test_images_of_formats_that_are_not_read_are_left_out_by_name(root: Path) -> None:
+    (root / "JPEGImages" / "b.dcm").write_bytes(b"")
+    write(root / "Annotations" / "b.xml", xml(thing("dog"), file="b.dcm"))
+    assert convert(root).notes == ["left out: 1 file, cannot be read (DICOM) (JPEGImages/b.dcm)"]

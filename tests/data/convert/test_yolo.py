@@ -60,7 +60,7 @@ def test_yolo_boxes_equal_the_library_s_converter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("2 0.5 0.5 0.1 0.1", "class 2, expected 0..1"),
+        ("2 0.5 0.5 0.1 0.1", "class 2, but data.yaml names 2 classes .0 to 1."),
         ("0 0.5 0.5 0.1", "3 coordinates"),
         ("0 0.5 0.5 nan 0.1", "no finite number"),
         ("cat 0.5 0.5 0.1 0.1", "expected a class number"),
@@ -155,7 +155,7 @@ def test_class_numbers_keep_their_names_over_gaps(yolo: Path) -> None:
         f"{yolo}/data.yaml: names has no class 1; the others keep their numbers",
     ]
     write(yolo / "labels" / "train" / "a.txt", "1 0.5 0.5 0.2 0.2\n")
-    with pytest.raises(DataError, match=r"a.txt: line 1: class 1, expected 0, 7"):
+    with pytest.raises(DataError, match=r"a.txt: line 1: class 1, but data.yaml names 2 classes \(0, 7\)"):
         to_coco("yolo", yolo)
 
 
@@ -206,8 +206,8 @@ def test_byte_order_marks_and_encodings(yolo: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("0.5 0.5 0.5 0.1 0.1", "class 0.5, expected 0..1"),
-        ("-1 0.5 0.5 0.1 0.1", "class -1, expected 0..1"),
+        ("0.5 0.5 0.5 0.1 0.1", "class 0.5, but data.yaml names 2 classes"),
+        ("-1 0.5 0.5 0.1 0.1", "class -1, but data.yaml names 2 classes"),
         ("nan 0.5 0.5 0.1 0.1", "no finite number"),
         ("0 0.5 0.5 0.1 0.1 0.93", r"5 coordinates.*\(the last may be the confidence of a prediction\)"),
         ("0 0.1 0.1 0.5 0.1 0.5 0.5 0.9", r"7 coordinates.*confidence"),
@@ -250,7 +250,7 @@ def test_key_points_are_no_polygon(yolo: Path, numbers: int) -> None:
 
 
 def test_four_corners_may_be_oriented_boxes(yolo: Path) -> None:
-    note = "polygons of four corners alone: 1; if they are oriented boxes"
+    note = "all polygons have 4 corners: 1; if they are oriented boxes"
     assert any(line.startswith(note) for line in to_coco("yolo", yolo).notes)
     write(yolo / "labels" / "train" / "a.txt", "0 0.1 0.1 0.5 0.1 0.5 0.5")
     assert not any("corners" in line for line in to_coco("yolo", yolo).notes)
@@ -341,7 +341,7 @@ def test_boxes_beside_polygons_get_an_outline(yolo: Path) -> None:
     assert box["area"] == 120
     note = "2 objects with a box alone: taken as masks, too, since other objects have outlines"
     assert note in done.notes
-    assert not any("four corners alone: 3" in each for each in done.notes)
+    assert not any("have 4 corners: 3" in each for each in done.notes)
     write(yolo / "labels" / "train" / "b.txt", "0 0.5 0.5 0.2 0.2")
     boxes = json.loads(to_coco("yolo", yolo).files["train"].read_text())["annotations"]
     assert not any("segmentation" in each for each in boxes)

@@ -47,7 +47,8 @@ def test_one_file_for_each_split(tmp_path: Path, layout: str, yaml: str) -> None
     assert splits_of(done) == files
     assert done.files["val"] == tmp_path / "annotations" / "instances_val.json"
     lost = "data.yaml: train: images/nowhere is left out: no images there, or outside this folder"
-    assert done.notes == ([lost] if "nowhere" in yaml else [])
+    folders = "none of the splits of data.yaml is here, so images are taken by their folders"
+    assert done.notes == ([lost, folders] if "nowhere" in yaml else [])
     assert done.images == 6
     found = find_split_files(DetectionDataConfig(root=str(tmp_path)))
     assert {name: split.annotations for name, split in found.items()} == {
@@ -114,7 +115,10 @@ def test_splits_without_labels(tmp_path: Path) -> None:
     write(tmp_path / "classes.txt", "cat")
     done = to_coco("yolo", tmp_path)
     assert (list(done.files), done.annotations) == (["train", "test"], 1)
-    assert done.notes == ["without a label file, so taken as without objects: 1 of 2 images"]
+    assert done.notes == [
+        "without a label file, so taken as without objects: 1 of 2 images",
+        "no object in test (1 image)",
+    ]
     picture(tmp_path / "images" / "val" / "v.png")
     with pytest.raises(DataError, match=r"val/v.png: nothing of the same name in labels/ \(1 such image\)"):
         to_coco("yolo", tmp_path)
@@ -174,3 +178,57 @@ def test_names_that_differ_in_capitals_or_encoded_accents(tmp_path: Path, image:
     assert to_coco("yolo", tmp_path).notes == [
         "without a label file, so taken as without objects: 1 of 2 images"
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        (
+            [".5", ".5", ".4", ".4", ".91", "1"],
+            "all polygons have 3 corners: 3; if they are boxes with their sc",
+        ),
+        (
+            [".5", ".5", ".4", ".4", *[".3", ".6", "1"] * 2],
+            "all polygons have 5 corners: 3; if they are boxes w",
+        ),
+        ([".5", ".5", ".4", ".4"], None),
+    ],
+)
+def test_polygons_that_may_be_something_else(tmp_path: Path, values: list[str], note: str | None) -> None:
+    """Predictions of a tracker, and key points of which no kpt_shape tells."""
+    lines = [f"0 {' '.join(values)}\n"] * 3
+    picture(tmp_path / "images" / "a.png")
+    write(tmp_path / "labels" / "a.png.txt", "".join(lines))
+    write(tmp_path / "classes.txt", "cat")
+    notes = to_coco("yolo", tmp_path).notes
+    assert [each.startswith(str(note)) for each in notes] == ([True] if note else [])
+    write(tmp_path / "labels" / "a.png.txt", "".join([*lines, "0 .1 .1 .5 .1 .5 .5 .4 .5\n"]))
+    assert not any("corners" in each for each in to_coco("yolo", tmp_path).notes) or note is None
+
+
+def test_images_in_other_places_are_counted(tmp_path: Path) -> None:
+    labelled(tmp_path, "images/a.png")
+    for name in ("shots/b.png", "shots/c.png", "val/d.png"):
+        picture(tmp_path / name)
+    write(tmp_path / "val.txt", "val/d.png")
+    write(tmp_path / "data.yaml", "train: images\nnames: [cat]\n")
+    why = "in no folder called images, nor near labels"
+    notes = to_coco("yolo", tmp_path).notes
+    assert notes == [f"left out: 3 files, {why} (shots/b.png, shots/c.png, val/d.png)"]
+    write(tmp_path / "data.yaml", "train: images\ntest: [val, nothing]\nnames: [cat]\n")
+    done = to_coco("yolo", tmp_path)
+    assert splits_of(done) == {"train": ["images/a.png"], "test": ["val/d.png"]}
+    assert done.notes[-2:] == [
+        f"left out: 2 files, {why} (shots/b.png, shots/c.png)",
+        "no object in test (1 image)",
+    ]
+
+
+def test_names_one_folder_deeper_are_pointed_at(tmp_path: Path) -> None:
+    labelled(tmp_path / "my cars", "images/a.png")
+    write(tmp_path / "my cars" / "data.yaml", "names: [cat]\n")
+    with pytest.raises(
+        DataError, match=r"no data\.yaml with .*; .*my cars/data\.yaml is of the folder .*my cars$"
+    ):
+        to_coco("yolo", tmp_path)
+    assert to_coco("yolo", tmp_path / "my cars").annotations == 1

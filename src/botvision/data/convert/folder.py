@@ -14,6 +14,7 @@ from typing import Literal
 
 from botvision.data.cache import Progress
 from botvision.data.convert import labelme, masks, voc, yolo
+from botvision.data.convert.entries import counted
 from botvision.data.convert.splits import Labels
 from botvision.io.errors import DataError
 from botvision.io.files import write_text
@@ -69,7 +70,8 @@ def to_coco(
         progress: called with what is being done, how many files are done and how many there are.
 
     Raises:
-        DataError: one line naming the file (and line) that cannot be read, or is there already.
+        DataError: one line naming the file (and line) that cannot be read, or is there already; or no image
+            has an object.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -79,6 +81,7 @@ def to_coco(
         "voc": voc.read, "labelme": labelme.read,
     }  # fmt: skip
     labels = readers[kind](root, os.path.normpath(part) if part else "", progress)
+    notes = labels.notes + _without_objects(labels, root)
     files = _outputs(labels, root, None if out is None else Path(out))
     for path in files.values():
         if path.exists() and not overwrite:
@@ -87,7 +90,21 @@ def to_coco(
         write_text(path, json.dumps(labels.splits[split].to_dict()))
     contents = list(labels.splits.values())
     counts = sum(len(one.images) for one in contents), sum(len(one.annotations) for one in contents)
-    return Conversion(files, root, *counts, contents[0].categories, labels.notes)
+    return Conversion(files, root, *counts, contents[0].categories, notes)
+
+
+def _without_objects(labels: Labels, root: Path) -> list[str]:
+    """A note on splits without objects. Raises DataError if none has any: nothing could be learnt from it."""
+    empty = {
+        split: counted(len(one.images), "image")
+        for split, one in labels.splits.items()
+        if not one.annotations
+    }
+    if len(empty) == len(labels.splits):
+        images = counted(sum(len(one.images) for one in labels.splits.values()), "image")
+        why = "; ".join(labels.notes) or "the label files are without any"
+        raise DataError(f"{root}: no object in {images}, so nothing is written ({why})")
+    return [f"no object in {split} ({images})" for split, images in empty.items()]
 
 
 def _outputs(labels: Labels, root: Path, out: Path | None) -> dict[str, Path]:

@@ -1,5 +1,6 @@
 """The lists of images in a VOC data set's `ImageSets/Main`, or in `ImageSets` itself."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -30,9 +31,13 @@ def image_sets(
     lists: dict[str, dict[str, None]] = {}
     for file in index.others(".txt"):
         path = PurePosixPath(file)
-        folder = path.parent.parent if path.parent.name == "Main" else path.parent
+        folder = path.parent.parent if path.parent.name.lower() == "main" else path.parent
         split = {**SPLITS, "trainval": "trainval"}.get(path.stem.lower())
-        if split is None or folder.name != "ImageSets":
+        if split is None or folder.name.lower() != "imagesets":
+            if "imagesets" in map(str.lower, path.parts[:-1]):
+                left_out.add("other lists of ImageSets than train, val, test and trainval", file)
+            elif {"trainval", *SPLITS}.intersection(re.split("[_-]", path.stem.lower())):
+                left_out.add("not in ImageSets, so not read as lists of a split", file)
             continue
         known = _by_name([each for each in files if is_below(each, str(folder.parent))])
         lines = text_in(root / file).splitlines()

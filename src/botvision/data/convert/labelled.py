@@ -14,10 +14,11 @@ from botvision.data.convert.image_sets import image_sets, splits_of_lists
 from botvision.data.convert.splits import Labels, splits_of_folders
 from botvision.data.convert.walk import folded, is_below
 from botvision.data.detection_sources import read_annotated
-from botvision.data.images import decode
+from botvision.data.images import decode, kind_unread
 from botvision.data.left_out import LeftOut
 from botvision.io.errors import DataError
 
+MASKS = ("SegmentationObject", "SegmentationClass")  # folders of Pascal VOC
 _SMALLEST = 8  # at a fraction of its sides a JPEG is decoded faster
 
 
@@ -79,21 +80,20 @@ class Labelled(Generic[F]):
         labels = self._index.others(form.suffix)
         if not labels:
             kind = form.suffix.removeprefix(".").upper()
-            raise DataError(f"{root}: no {kind} file in it or below it, expected those of {form.name}")
+            notes = "; ".join(["", *self.left_out.notes()])
+            raise DataError(f"{root}: no {kind} file in it or below it, expected those of {form.name}{notes}")
         self.described: dict[str, tuple[str, F]] = {}
+        lost = dict[str, F]()
         for label in reported(labels, "reading labels", progress):
             found = self._read(label)
             if found is None:
                 continue
-            image = self._index.find(PurePosixPath(label).stem, self._places(label), found.image)
-            if image is None:
-                self.left_out.add(f"without an image of the same name, or of that in {form.field}", label)
-            elif image in self.described:
-                raise DataError(f"{root / label}: describes {image}, but so does {self.described[image][0]}")
-            else:
-                self.described[image] = label, found
-                own, stem = PurePosixPath(image).stem, PurePosixPath(label).stem
-                self.changed["alike"] += own != stem and folded(own) == folded(stem)
+            if not self._take(label, found):
+                lost[label] = found
+        self._take_far(lost)
+        for file, taken in self._index.passed_over.items():
+            if file not in self.described:
+                self.left_out.add(f"of one name with another image, which {form.field} names", file, taken)
         if not self.described:
             notes = "; ".join(self.left_out.notes())
             raise DataError(f"{root}: none of its {form.suffix} files can be used; {notes}")
@@ -117,12 +117,53 @@ class Labelled(Generic[F]):
         """
         without = self._without()
         splits, said = self._splits(part, without)
+        for file in sorted(
+            self._index.files - self.described.keys() - without - self._index.passed_over.keys()
+        ):
+            if not part and PurePosixPath(file).parent.name not in MASKS:
+                self.left_out.add("in a folder without label files", file)
         chosen = sorted(set().union(*splits.values()))
         self.changed["without"] = len(without.intersection(chosen))
         entries = [self._entry(file, objects) for file in reported(chosen, "converting", progress)]
         said += _notes(self.changed, self._form.field) + notes(self.changed)
         said += flat_notes(self.changed, self.root)
         return Labels(coco_files(entries, splits, names), said + self.left_out.notes())
+
+    def images_in(self, folder: str) -> int:
+        """Return the number of images in folders of this name."""
+        return sum(PurePosixPath(file).parent.name == folder for file in self._index.files)
+
+    def _take(self, label: str, found: F) -> bool:
+        """Find the image of a label file near it; say whether there is one."""
+        stem, places = PurePosixPath(label).stem, self._places(label)
+        image = self._index.find(stem, places, found.image)
+        if image is None and (unread := self._index.unread(stem, places)):
+            self.left_out.add(f"cannot be read ({kind_unread(unread)})", unread)
+            return True
+        if image is None:
+            return False
+        self._describe(image, label, found)
+        own = {PurePosixPath(image).stem, PurePosixPath(image).name}
+        self.changed["alike"] += own.isdisjoint((stem, _base(found.image)))
+        return True
+
+    def _take_far(self, lost: dict[str, F]) -> None:
+        """Find images in other folders, of those that have no label file near them."""
+        near = {*self.described}
+        for label, found in lost.items():
+            path = PurePosixPath(label)
+            image = self._index.find_far(path.stem, found.image, str(path.parent))
+            if image is None or image in near:
+                reason = f"without an image of the same name, or of that in {self._form.field}"
+                self.left_out.add(reason, label)
+            else:
+                self._describe(image, label, found)
+                self.changed["far"] += 1
+
+    def _describe(self, image: str, label: str, found: F) -> None:
+        if image in self.described:
+            raise DataError(f"{self.root / label}: describes {image}, but so does {self.described[image][0]}")
+        self.described[image] = label, found
 
     def _read(self, label: str) -> F | None:
         try:
@@ -144,7 +185,8 @@ class Labelled(Generic[F]):
         folders = {str(PurePosixPath(label).parent) for label, _ in self.described.values()}
         bases = {base: base != folder for folder in folders for base in [self._index.base_of(folder)[0]]}
         bases |= {str(PurePosixPath(file).parent): False for file in self.described} | bases
-        return set().union(*(self._index.below(*each) for each in bases.items())) - self.described.keys()
+        images = set().union(*(self._index.below(*each) for each in bases.items()))
+        return images - self.described.keys() - self._index.passed_over.keys()
 
     def _entry(
         self, file: str, objects: Callable[[F, tuple[int, int], Counter[str]], Sequence[Found]]
@@ -159,8 +201,9 @@ class Labelled(Generic[F]):
         else:
             size = found.size
             read_annotated(path, size, f"{path} ({label})", _SMALLEST)
-        named = found.image.replace("\\", "/").rpartition("/")[2]
-        self.changed["renamed"] += named not in ("", PurePosixPath(file).name)
+        path = PurePosixPath(file)
+        names = "", folded(path.name), folded(path.stem)
+        self.changed["renamed"] += folded(_base(found.image)) not in names
         return Entry(file, size, objects(found, size, self.changed))
 
     def _splits(self, part: str, without: set[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -187,10 +230,16 @@ class Labelled(Generic[F]):
         return is_below(file, folder) or is_below(file, images) or is_below(label, folder)
 
 
+def _base(named: str) -> str:
+    """The name of a file without its folders, as any system writes them."""
+    return named.replace("\\", "/").rpartition("/")[2]
+
+
 def _notes(changed: Counter[str], field: str) -> list[str]:
     texts = {
         "without": ("image", "without a label file: taken as images without objects"),
         "alike": ("label file", "whose name is its image's but for capital letters or encoded accents"),
+        "far": ("label file", "whose image lies in another folder, the only one of that name"),
         "renamed": ("label file", f"naming another image in {field}: that of the file's own name is taken"),
         "clipped": ("object", "reaching up to 2 pixels or 1 % beyond the image: cut off there"),
     }

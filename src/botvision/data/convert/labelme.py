@@ -59,12 +59,13 @@ def _object(
     shapes: Sequence[Shape], size: tuple[int, int], changed: Counter[str], boxes: bool
 ) -> Found | None:
     """One of one shape or more; None without area."""
-    first, beyond, polygons = shapes[0], Counter[str](), []
+    first, beyond, around, polygons = shapes[0], Counter[str](), Counter[str](), []
     masks = [_pixels(shape, size, beyond) for shape in shapes if shape.kind == "mask"]
     for shape in shapes:
         if shape.kind == "mask" or (shape.kind == "polygon" and len(shape.points) < 6):
             continue
-        points = clip(shape.points, size, shape.where, beyond, anywhere=shape.kind == "circle")
+        circle = shape.kind == "circle"
+        points = clip(shape.points, size, shape.where, around if circle else beyond, anywhere=circle)
         if shape.kind == "rectangle":
             left, top, right, bottom = points
             points = [left, top, right, top, right, bottom, left, bottom]
@@ -73,8 +74,6 @@ def _object(
     if not (masks or polygons):  # a click or two
         leave_out_flat(first.where, changed)
         return None
-    changed["clipped"] += bool(beyond["clipped"])
-    changed["joined"] += len(shapes) > 1
     x, y = ([value for points in polygons for value in points[k::2]] for k in (0, 1))
     if boxes:
         box = min(x), min(y), max(x), max(y)
@@ -89,6 +88,9 @@ def _object(
     if not area:
         leave_out_flat(first.where, changed)
         return None
+    changed["clipped"] += bool(beyond["clipped"])
+    changed["circles"] += bool(around["clipped"])
+    changed["joined"] += len(shapes) > 1
     return Found(first.label, box, area, segmentation)
 
 
@@ -118,6 +120,7 @@ def _pixels(shape: Shape, size: tuple[int, int], beyond: Counter[str]) -> npt.ND
 def _notes(changed: Counter[str]) -> list[str]:
     texts = {
         "rectangles": ("rectangle", "taken as masks, too, since other objects have outlines"),
+        "circles": ("circle", "reaching beyond the image: cut off there"),
         "joined": ("object", "of several shapes with one group_id"),
     }
     told = [counted(changed[key], *text) for key, text in texts.items() if changed[key]]

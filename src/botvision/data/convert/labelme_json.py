@@ -76,9 +76,9 @@ def read_labelme(path: Path) -> LabelMeFile:
             left_out[f"of type {str(kind)[:30]}, which is not read"] += 1
             continue
         group = value.get("group_id")
-        if not isinstance(group, int | str | None):
+        if not isinstance(group, int | str | None) and not (isinstance(group, float) and group.is_integer()):
             raise DataError(f"{where}: group_id is {short(group)}, expected a whole number")
-        objects.setdefault((number,) if group is None else (label, group), []).append(shape)
+        objects.setdefault((number,) if group in (None, "") else (label, group), []).append(shape)
     named = content.get("imagePath") or ""
     if not isinstance(named, str):
         raise DataError(f"{path}: imagePath is {short(named)}, expected a name")

@@ -1,8 +1,9 @@
 """One mask image for each image: `images/a.jpg` and `masks/a.png`, of one category.
 
 0 is ground, every other value one instance: 8 or 16 bits, grey, palette or colours (black and whatever is
-transparent are ground). Masks whose values are classes look the same and would give one instance for each
-class: they are not what is meant. A photo that EXIF turns has the size of its mask, upright or as stored.
+transparent are ground). 255 beside small numbers is Pascal VOC's border, and ground, too. Masks whose values
+are classes are refused where it shows. An image may have several masks instead, of one object each, as
+`pieces` says. A photo that EXIF turns has the size of its mask, upright or as stored.
 """
 
 import warnings
@@ -19,6 +20,7 @@ from botvision.coco.annotations import NewFile
 from botvision.coco.masks import boxes_of, encode
 from botvision.data.cache import Progress, reported
 from botvision.data.convert.entries import counted
+from botvision.data.convert.mask_values import Values, is_voc_palette, without_border
 from botvision.data.convert.pairs import Pairs
 from botvision.data.convert.splits import Labels, splits_of_folders
 from botvision.data.images import decode
@@ -45,36 +47,74 @@ def read(
     Raises:
         DataError: one line, naming the file.
     """
-    left_out, counts = LeftOut(), Counter[str]()
+    left_out = LeftOut()
     pairs = Pairs(root, "masks", _SUFFIXES, left_out)
     splits, notes = splits_of_folders(pairs.in_images(part))
     masks = pairs.of(sorted(file for files in splits.values() for file in files))
-    pairs.leave_out_alone(part)
-    missing = [file for file, mask in masks.items() if mask is None]
+    pairs.leave_out_alone(part, masks)
+    files = {file: [str(mask)] if mask else pairs.pieces_of(file) for file, mask in masks.items()}
+    missing = [file for file, found in files.items() if not found]
     if missing:
-        raise DataError(
-            f"{root / missing[0]}: nothing of the same name in masks/ ({counted(len(missing), 'such image')})"
-        )
+        such = counted(len(missing), "such image")
+        more = "" if len(missing) == len(files) else "; --part takes a folder of the data set alone"
+        raise DataError(f"{root / missing[0]}: nothing of the same name in masks/ ({such}){more}")
+    reader = _Masks(split_parts)
     records = {split: NewFile([category]) for split in splits}
     images = [(split, file) for split, files in splits.items() for file in files]
     for split, file in reported(images, "converting", progress):
-        path, upright = root / str(masks[file]), decode(root / file).whole
-        pixels = _mask_pixels(path, upright)
-        if pixels.shape != upright and pixels.shape != decode(root / file, upright=False).whole:
-            raise _misfit(path, pixels.shape, upright)
-        counts["turned"] += pixels.shape == upright and _fits_as_stored(root / file, upright)
-        _check_edges(pixels, path)
-        records[split].add_image(file, pixels.shape)
-        _add_objects(pixels, split_parts, records[split], counts)
-    return Labels(records, [*notes, *_notes(counts), *pairs.alike.notes(), *left_out.notes()])
+        reader.read(root, file, files[file], records[split])
+    notes += reader.notes(root)
+    return Labels(records, [*notes, *pairs.alike.notes(), *left_out.notes()])
+
+
+class _Masks:
+    """Masks to objects; counts what the user must know of."""
+
+    def __init__(self, split_parts: bool) -> None:
+        self._split_parts, self._counts, self._values = split_parts, Counter[str](), Values()
+
+    def read(self, root: Path, file: str, masks: list[str], records: NewFile) -> None:
+        """Add an image and its objects: each value of its only mask, or each of its masks."""
+        upright = decode(root / file).whole
+        size = upright
+        for number, mask in enumerate(masks):
+            path = root / mask
+            pixels, voc_palette = _mask_pixels(path, upright)
+            if number == 0 and pixels.shape != upright:
+                size = decode(root / file, upright=False).whole
+            if pixels.shape != size:
+                raise _misfit(path, pixels.shape, upright)
+            _check_edges(pixels, path)
+            bare = without_border(pixels, voc_palette)
+            self._counts["borders"] += bare is not pixels
+            values = tuple(np.unique(bare[bare != 0]).tolist())
+            if len(masks) == 1:
+                self._values.add(values, voc_palette, path)
+            elif len(values) > 1:
+                many = f"{file} has {len(masks)} masks, expected one object in each"
+                raise DataError(f"{path}: {len(values)} values, but {many}")
+            if number == 0:
+                self._counts["turned"] += pixels.shape == upright and _fits_as_stored(root / file, upright)
+                records.add_image(file, pixels.shape)
+            _add_objects(bare, self._split_parts, records, self._counts)
+        self._counts["in pieces"] += len(masks) > 1
+
+    def notes(self, root: Path) -> list[str]:
+        """What was guessed. Raises DataError where the values are those of classes."""
+        return [*([] if self._split_parts else self._values.check(root)), *_notes(self._counts)]
 
 
 def _notes(counts: Counter[str]) -> list[str]:
     notes = []
+    if counts["in pieces"]:
+        notes.append(f"with several masks, of one object each: {counted(counts['in pieces'], 'image')}")
+    if counts["borders"]:
+        border = "255 beside small numbers is taken as border, not as an object"
+        notes.append(f"{border}: {counted(counts['borders'], 'mask')}")
     if counts["several"]:
         notes.append(
             f"of several separate parts: {counts['several']:,} of {counts['objects']:,} objects, since each "
-            "value of a mask is one object; --split-parts makes each part one"
+            "value of a mask is one object, not a class; --split-parts makes each part one"
         )
     if counts["empty"]:
         notes.append(f"masks of ground alone, so without objects: {counts['empty']:,} of {counts['masks']:,}")
@@ -172,8 +212,10 @@ def _check_edges(pixels: Pixels, path: Path) -> None:
         )
 
 
-def _mask_pixels(path: Path, upright: tuple[int, int]) -> Pixels:
+def _mask_pixels(path: Path, upright: tuple[int, int]) -> tuple[Pixels, bool]:
     """(H, W) of whole numbers as stored: a palette's indices, 16 bits unscaled; colours as one number.
+
+    And whether the palette is Pascal VOC's.
 
     Nothing of another size than the image's, upright or turned, is decoded.
     """
@@ -188,13 +230,13 @@ def _mask_pixels(path: Path, upright: tuple[int, int]) -> Pixels:
                     raise DataError(f"{path}: holds {frames} pictures, expected one mask")
                 if image.format == "JPEG":
                     raise DataError(f"{path}: is JPEG, which changes a mask's values, expected PNG or TIFF")
-                pixels = np.asarray(image)
+                pixels, voc_palette = np.asarray(image), is_voc_palette(image)
     except DataError:
         raise
     except Exception as error:  # decoders raise nearly every type
         raise DataError(f"{path}: cannot be read as an image ({text_of(error)})") from error
     if pixels.ndim == 3 and mode in ("RGB", "RGBA", "LA"):
-        return _one_number(pixels, mode, path)
+        return _one_number(pixels, mode, path), False
     if np.issubdtype(pixels.dtype, np.floating):  # as ImageJ stores label maps
         with np.errstate(invalid="ignore"):
             whole = pixels.astype(np.int32)
@@ -202,7 +244,7 @@ def _mask_pixels(path: Path, upright: tuple[int, int]) -> Pixels:
     if pixels.ndim != 2 or not (np.issubdtype(pixels.dtype, np.integer) or pixels.dtype == bool):
         shape = " x ".join(map(str, pixels.shape))
         raise DataError(f"{path}: {shape} {pixels.dtype}, expected one whole number for each pixel")
-    return pixels
+    return pixels, voc_palette
 
 
 def _one_number(pixels: Pixels, mode: str, path: Path) -> Pixels:

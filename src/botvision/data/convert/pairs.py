@@ -3,7 +3,8 @@
 The last folder called images in an image's path is replaced: `train/images/a.jpg` goes with
 `train/labels/a.txt`, `images/train/a.jpg` with `labels/train/a.txt`, in small or capital letters. Without
 such a file, one beside the image is taken (of labels that are no images), or one in a folder called labels
-beside or above it; then one whose name differs in capital letters or in how accents are encoded alone.
+beside or above it; then `a.jpg.txt`, and one whose name differs in capital letters or in how accents are
+encoded alone. Of masks, an image without such a file may have several, as `pieces` says.
 
 Not used, and counted: hidden files, hidden folders and __MACOSX; links out of the data set; what is no
 regular file; images of other formats; labels without an image.
@@ -13,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from botvision.data.convert.pieces import pieces
 from botvision.data.convert.walk import HIDDEN, folded, is_below, walk
 from botvision.data.images import has_image_suffix, kind_unread
 from botvision.data.left_out import Choices, LeftOut
@@ -55,6 +57,7 @@ class Pairs:
         for key in self._labels:
             self._alike[folded(key)].append(key)
         self._images_alike = Counter(folded(_stem(file)) for file in self.images)
+        self._pieces = {} if self._texts else self._find_pieces()
         self.wanted = [file for file in self.images if in_images(file)] or self._near()
         self._others = [file for file in files if in_images(file) and not has_image_suffix(file)]
 
@@ -69,7 +72,9 @@ class Pairs:
             skipped = "; ".join(self._left_out.notes())
             more = f" ({skipped})" if skipped else ""
             place = f"in a folder called images, nor near {self._beside}"
-            raise DataError(f"{self.root / part}: no images {place}{more}")
+            suffix = "txt" if self._texts else "png"
+            expected = f"expected images/a.jpg and {self._beside}/a.{suffix}"
+            raise DataError(f"{self.root / part}: no images {place}, {expected}{more}")
         return files
 
     def of(self, images: Iterable[str]) -> dict[str, str | None]:
@@ -97,14 +102,37 @@ class Pairs:
                 )
         return found
 
-    def leave_out_alone(self, below: str) -> None:
-        """Count images of other formats, and labels without an image, that lie (or would) below a folder."""
+    def pieces_of(self, image: str) -> list[str]:
+        """Return the files that belong to an image together; none where one alone does.
+
+        Raises:
+            DataError: one of them must not be read.
+        """
+        files = self._pieces.get(image, [])
+        for file in files:
+            if file in self._unusable:
+                raise DataError(f"{self.root / file}: {self._unusable[file]}, so it is not read")
+        return files
+
+    def leave_out_alone(self, below: str, taken: Collection[str]) -> None:
+        """Count images of other formats or places, and labels without an image, that are (or would be) below.
+
+        Args:
+            below: a folder.
+            taken: the images that are used.
+        """
         others = {self._twin(file): file for file in self._others}
         for twin, file in others.items():
             kind, suffix = kind_unread(file), PurePosixPath(file).suffix.lower()
             if is_below(file, below) and (twin in self._labels or kind):
                 self._left_out.add(f"cannot be read ({kind or suffix})", file)
-        used = {label for image in self.images for label in self._found(image)[0]}
+        places = {*self.wanted, *taken}
+        for file in self.images:
+            if file not in places and is_below(file, below):
+                self._left_out.add(f"in no folder called images, nor near {self._beside}", file)
+        used = {
+            label for image in self.images for label in self._found(image)[0] or self._pieces.get(image, [])
+        }
         folders = {_folder(label) for label in used}
         for stem, files in self._labels.items():
             image = _replaced(stem, self._beside, "images")
@@ -117,8 +145,8 @@ class Pairs:
 
     def _found(self, image: str) -> tuple[list[str], bool]:
         """The files that belong to an image, and whether their names are its own."""
-        keys = self._keys(image)
-        for key in keys:
+        keys, suffix = self._keys(image), PurePosixPath(image).suffix
+        for key in (*keys, *(f"{key}{suffix}" for key in keys)):
             if key in self._labels:
                 return self._labels[key], True
         if self._images_alike[folded(_stem(image))] == 1:
@@ -137,8 +165,17 @@ class Pairs:
 
     def _near(self) -> list[str]:
         """Images of the folders in which any has a label."""
-        folders = {_folder(file) for file in self.images if self._found(file)[0]}
+        folders = {_folder(file) for file in self.images if self._found(file)[0] or file in self._pieces}
         return [file for file in self.images if _folder(file) in folders]
+
+    def _find_pieces(self) -> dict[str, list[str]]:
+        """Several files of each image that has no other, of those that are of no other."""
+        found = {image: self._found(image)[0] for image in self.images}
+        used = set().union(*found.values())
+        alone = {key: files for key, files in self._labels.items() if used.isdisjoint(files)}
+        return pieces(
+            alone, {image: self._keys(image) for image in self.images if not found[image]}, self.root
+        )
 
     def _twin(self, image: str) -> str:
         """The path of what belongs to an image, without a suffix."""

@@ -30,7 +30,7 @@ def splits_of_folders(files: Iterable[str]) -> tuple[dict[str, list[str]], list[
     """
     splits: dict[str, list[str]] = {name: [] for name in ("", *SPLITS.values())}
     for file in files:
-        splits[_split_of(PurePosixPath(file).parts[:-1])].append(file)
+        splits[split_of(file)].append(file)
     splits = {name: found for name, found in splits.items() if found}
     if len(splits) < 2 or "" not in splits:
         return splits, []
@@ -40,8 +40,9 @@ def splits_of_folders(files: Iterable[str]) -> tuple[dict[str, list[str]], list[
     return {"train": sorted([*splits.pop("train", []), *loose]), **splits}, [note]
 
 
-def _split_of(folders: tuple[str, ...]) -> str:
-    near = folders
+def split_of(file: str) -> str:
+    """Return the split that the folders of a file name, "" where they name none."""
+    near = folders = PurePosixPath(file).parts[:-1]
     lower = tuple(map(str.lower, folders))
     if "images" in lower:
         last = len(folders) - 1 - lower[::-1].index("images")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from botvision.data.cache import Progress
 from botvision.data.convert.entries import Found, clip, counted, leave_out_flat
-from botvision.data.convert.labelled import Format, Labelled
+from botvision.data.convert.labelled import MASKS, Format, Labelled
 from botvision.data.convert.splits import Labels
 from botvision.data.convert.voc_xml import VocFile, read_voc
 
@@ -34,7 +34,12 @@ def read(root: Path, part: str, progress: Progress | None) -> Labels:
     """
     data = Labelled(root, _FORMAT, progress)
     names = [each.name for _, file in data.described.values() for each in file.objects]
-    return data.labels(part, names, _objects, _notes, progress)
+    labels = data.labels(part, names, _objects, _notes, progress)
+    masks = {folder: count for folder in MASKS if (count := data.images_in(folder))}
+    if masks:
+        there = " and ".join(f"{count:,} in {folder}" for folder, count in masks.items())
+        labels.notes.append(f"masks are not read, the boxes alone: {there}")
+    return labels
 
 
 def _objects(file: VocFile, size: tuple[int, int], changed: Counter[str]) -> Sequence[Found]:

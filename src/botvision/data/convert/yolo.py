@@ -45,7 +45,7 @@ def read(root: Path, part: str, progress: Progress | None) -> Labels:
     pairs = Pairs(root, "labels", (".txt",), left_out)
     splits, notes = _splits(data, pairs, part, left_out)
     labels = pairs.of(sorted({file for files in splits.values() for file in files}))
-    pairs.leave_out_alone(part)
+    pairs.leave_out_alone(part, labels)
     lines = _Lines(data, _any_outline(root, labels, data))
     records = {split: NewFile(list(data.names.values())) for split in splits}
     images = [(split, file) for split, files in splits.items() for file in files]
@@ -70,6 +70,8 @@ def _splits(
             if file not in listed and is_below(file, part):
                 left_out.add(f"in no split of {data.file}", file)
         return wanted, notes + _shared(wanted)
+    if data.splits and not splits:
+        notes.append(f"none of the splits of {data.file} is here, so images are taken by their folders")
     splits, guessed = splits_of_folders(pairs.in_images(part))
     return splits, notes + guessed
 
@@ -172,8 +174,8 @@ class _Lines:
     def __init__(self, data: Description, outlined: bool) -> None:
         self._outlined = outlined
         self._places = {number: place for place, number in enumerate(data.names)}
-        self._key_numbers = data.key_numbers
-        self._counts: Counter[str] = Counter()
+        self._key_numbers, self._file = data.key_numbers, data.file
+        self._counts, self._lengths = Counter[str](), Counter[int]()
 
     def notes(self, root: Path) -> list[str]:
         """What was left out, clipped or may be meant otherwise."""
@@ -186,9 +188,14 @@ class _Lines:
         if count["clipped"]:
             reaching = "reaching up to 1 % or 2 pixels outside the image, and clipped"
             notes.append(f"{reaching}: {counted(count['clipped'], 'object')}")
-        if count["corners"] and count["corners"] == count["polygons"]:
-            boxes = "if they are oriented boxes, the masks show these, not the objects"
-            notes.append(f"polygons of four corners alone: {count['corners']:,}; {boxes}")
+        if len(self._lengths) == 1:
+            ((length, polygons),) = self._lengths.items()
+            meant = {
+                6: "boxes with their score and a number, they are read wrongly",
+                8: "oriented boxes, the masks show these, not the objects",
+            }.get(length, f"boxes with key points, they are read wrongly: kpt_shape in {self._file} tells")
+            if length < 10 or polygons > 2:
+                notes.append(f"all polygons have {length // 2} corners: {polygons:,}; if they are {meant}")
         if count["rectangles"]:
             also = "with a box alone: taken as masks, too, since other objects have outlines"
             notes.append(counted(count["rectangles"], "object", also))
@@ -210,8 +217,13 @@ class _Lines:
             raise DataError(f"{where}: {shown!r} holds what is no finite number")
         if category not in self._places:
             numbers = list(self._places)
-            known = f"0..{numbers[-1]}" if len(numbers) > numbers[-1] else ", ".join(map(str, numbers[:20]))
-            raise DataError(f"{where}: class {category:g}, expected {known}")
+            known = (
+                f"0 to {numbers[-1]}"
+                if len(numbers) > max(1, numbers[-1])
+                else ", ".join(map(str, numbers[:20]))
+            )
+            named = f"{self._file} names {len(numbers):,} class{'es' * (len(numbers) > 1)} ({known})"
+            raise DataError(f"{where}: class {category:g}, but {named}")
         place = self._places[int(category)]
         if self._key_numbers and len(values) == 4 + self._key_numbers:
             self._counts["key points"] += 1
@@ -239,8 +251,7 @@ class _Lines:
                 f"{where}: {len(values)} coordinates, expected 4 (a box) or 3 or more points{hint}"
             )
         else:
-            self._counts["polygons"] += 1
-            self._counts["corners"] += len(values) == 8
+            self._lengths[len(values)] += 1
             self._add_outline(place, self._pixels(values, size, where), size, where, records)
 
     def _add_outline(

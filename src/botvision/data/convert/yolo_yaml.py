@@ -60,9 +60,11 @@ def describe(root: Path) -> Description:
         files = " and ".join(one.file for one in found[:2])
         raise DataError(f"{root}: {files} name other classes; please call the right one data.yaml")
     if not found and not lists:
-        raise DataError(
-            f"{root}: no data.yaml with names: and no classes.txt or obj.names, so the classes have no names"
+        below = [path for name in _USUAL for path in sorted(root.glob(f"[!.]*/{name}"))]
+        more = (
+            f"; {below[0]} is of the folder {below[0].parent}" if below else ", so the classes have no names"
         )
+        raise DataError(f"{root}: no data.yaml with names: and no classes.txt or obj.names{more}")
     if not found:
         return _of_lists(lists, root)
     for path in lists[:1]:
