@@ -314,6 +314,13 @@ def _attend(args: argparse.Namespace, _: Overrides) -> int:
         return attend(args)
 
 
+def _push(args: argparse.Namespace, _: Overrides) -> int:
+    _must_exist(args.run, kind="run folder")
+    from botvision.cli.push import push
+
+    return push(args)
+
+
 def _cost(args: argparse.Namespace, overrides: Overrides) -> int:
     if len(args.size) > 2:
         raise UsageError(f"--size: expected a side, or height and width, got {len(args.size)} numbers")
@@ -407,7 +414,7 @@ def _models(args: argparse.Namespace, _: Overrides) -> int:
 
 def _must_exist(path: str, where: str = "", kind: str = "file or folder") -> None:
     """Raise ValueError at once for a path that is not there, before torch is imported."""
-    if not Path(path).expanduser().exists():
+    if not path.startswith("hf-hub:") and not Path(path).expanduser().exists():
         raise ValueError(f"{where}{path}: no such {kind}")
 
 
@@ -425,6 +432,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Overrides], int]] = {
     "eval": _eval,
     "predict": _predict,
     "attend": _attend,
+    "push": _push,
     "cost": _cost,
     "compare": _compare,
     "study": _study,

@@ -93,7 +93,7 @@ def _fraction(text: str) -> float:
 
 
 DEVICE = _value("NAME", "cpu, cuda, ... (default: a GPU if there is one)", default="auto")
-RUN = _path("RUN", "a run folder, or the model/ folder in it")
+RUN = _path("RUN", "a run folder, the model/ folder in it, or hf-hub:OWNER/NAME")
 
 # fmt: off
 MANUAL: dict[str, Command] = {
@@ -230,6 +230,23 @@ botvision attend runs/first photo.jpg                      # from the middle of 
 botvision attend runs/first photo.jpg --at 120,85          # from row 120, column 85
 botvision attend runs/first photo.jpg --at 120,85 --at 40,200 --block 3 --out attention/photo
 botvision attend runs/first photos/ --head 1               # maps of one head; distances over all images
+""",
+    ),
+    "push": Command(
+        "upload a finished run to the Hugging Face Hub: the model and a card with its numbers, no photos",
+        {
+            "run": _path("RUN", "a run folder"),
+            "repo": _value("OWNER/NAME", "the repository; a new one is private"),
+            "--license": _value("ID", "licence of the weights as the hub writes it: apache-2.0, mit, "
+                "cc-by-nc-4.0, other, ... (default: unknown)"),
+            "--public": _switch("for everyone to see and download; needs --license"),
+            "--dry-run": _switch("write what would be uploaded into RUN/hub/, and upload nothing"),
+        },
+        examples="""
+botvision push runs/mine ada/birds --dry-run                        # look at it first: runs/mine/hub/
+botvision push runs/mine ada/birds                                  # private; hf auth login comes before
+botvision push runs/mine ada/birds --public --license apache-2.0
+botvision predict hf-hub:ada/birds photo.jpg                        # use it, here or elsewhere
 """,
     ),
     "cost": Command(

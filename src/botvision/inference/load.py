@@ -179,14 +179,16 @@ def load(
     """Load a finished run, to be used on images in one's own code.
 
     Args:
-        run: the run folder, or the `model` folder within it, which may be moved anywhere.
+        run: the run folder; the `model` folder within it, which may be moved anywhere; or
+            "hf-hub:OWNER/NAME" of the Hugging Face Hub (`@REVISION` after it names a branch, tag or commit).
         device: "auto" (a GPU if there is one), or a name torch knows.
         batch_size: images a forward pass; None: 32 of a classifier, 4 of a detector.
         score_threshold: of a detector: objects with lower scores are left out; None: as it was trained.
         max_detections: of a detector: most objects of an image; None: as it was trained.
 
     Raises:
-        ValueError: no such folder, no finished model in it, or a broken file; or thresholds for a classifier.
+        ValueError: no such folder or repository, no finished model in it, or a broken file; or thresholds for
+            a classifier.
     """
     source, task = find_model(run)
     if task == "detect":
