@@ -100,8 +100,8 @@ class Loaded(Generic[R]):
         """Predict one image, or several.
 
         Args:
-            images: one image, or a list or tuple of them: a path; a PIL image; a uint8 array (H, W), (H, W, 3) or
-                (H, W, 4) in RGB order; a tensor (3, H, W), uint8, or floating point from 0 to 1.
+            images: one image, or a list or tuple of them: a path; a PIL image; a uint8 array (H, W),
+                (H, W, 3) or (H, W, 4) in RGB order; a tensor (3, H, W), uint8, or floating point from 0 to 1.
 
         Returns:
             The result for one image, or a list of results in the same order: `Classes` from a classifier,
