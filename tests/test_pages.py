@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
+from inspect import getmro
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,6 @@ def test_every_key_has_a_line_on_its_page() -> None:
     sections |= {DetectorOptions}
     assert len(sections) > 5
     for section in sections:
-        text = "\n".join(base.__doc__ or "" for base in section.__mro__ if is_dataclass(base))
+        text = "\n".join(base.__doc__ or "" for base in getmro(section) if is_dataclass(base))
         documented = set(re.findall(r"^ {8}(\w+)(?: \(.*?\))?: ", text, re.MULTILINE))
         assert {field.name for field in fields(section)} - documented == set()

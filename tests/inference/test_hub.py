@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,7 @@ from huggingface_hub import constants
 
 import botvision as bv
 from botvision.cli import main as cli
+from tests.conftest import RECIPE
 from tests.terminal import complaint
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -132,23 +134,30 @@ task: detect
 """
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of each task, by its name."""
+    folder = tmp_path_factory.mktemp("trained")
+    for task, text in {"classify": RECIPE, "detect": DETECTOR}.items():
+        (folder / f"{task}.yaml").write_text(text)
+        assert cli.main(["train", str(folder / f"{task}.yaml"), "--out", str(folder / task)]) == 0
+    return folder
+
+
 @pytest.fixture(params=["classify", "detect"])
 def run(
-    request: pytest.FixtureRequest, recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    request: pytest.FixtureRequest, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Path:
-    """A finished run."""
-    if request.param == "detect":
-        Path(recipe).write_text(DETECTOR)
-    assert cli.main(["train", recipe, "--out", str(tmp_path / "mine")]) == 0
+    """A copy of one of them."""
     capsys.readouterr()
-    return tmp_path / "mine"
+    return Path(shutil.copytree(trained / request.param, tmp_path / "mine"))
 
 
 def card_of(text: str) -> dict[str, Any]:
     return yaml.safe_load(text.split("---\n")[1])
 
 
-def test_round_trip(hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_round_trip(hub: Hub, run: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What is loaded by name predicts the same; nothing with photos or with paths of this machine goes up."""
     assert cli.main(["push", str(run), "ada/birds"]) == 0
     assert 'bv.load("hf-hub:ada/birds")' in capsys.readouterr().out
@@ -157,7 +166,9 @@ def test_round_trip(hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]) -> 
     pictures = {"curves.png", "confusion.png", "precision_recall.png"}
     assert set(repo["files"]) - pictures == {"README.md", "eval.json", "model.json", "model.safetensors"}
     for name in ("README.md", "eval.json", "model.json"):
-        assert str(run.parent) not in repo["files"][name].decode()
+        text = repo["files"][name].decode()
+        assert str(run.parent) not in text
+        assert str(trained) not in text
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     (ours, theirs) = (bv.load(place, device="cpu").predict(image) for place in (run, "hf-hub:ada/birds"))
     np.testing.assert_array_equal(ours.scores, theirs.scores)
@@ -178,7 +189,7 @@ def test_faults_of_the_hub(
     assert card_of(hub.repos["ada/open"]["files"]["README.md"].decode())["license"] == "mit"
     hub.repos["ada/empty"] = {"private": False, "files": {"README.md": b""}}
     for name, message in {
-        "ada/none": "ada/none: there is none, or this token may not use it",
+        "ada/none": "ada/none: no such repository, or no access to it",
         "ada/open@old": "ada/open@old: has no such revision",
         "ada/empty": "ada/empty: holds no model.json; was it uploaded by botvision push?",
         "ada": "ada: expected OWNER/NAME",
@@ -191,7 +202,9 @@ def test_faults_of_the_hub(
         bv.load("hf-hub:ada/evil")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     capsys.readouterr()
-    assert "ada/new: there is none, or this token may not" in complaint(capsys, "push", str(run), "ada/new")
+    assert "ada/new: no such repository, or no access to it (Invalid" in complaint(
+        capsys, "push", str(run), "ada/new"
+    )
     monkeypatch.delenv("HF_TOKEN")
     assert "no token for the Hugging Face Hub" in complaint(capsys, "push", str(run), "ada/new")
 
@@ -258,3 +271,6 @@ def test_what_cannot_be_pushed(run: Path, capsys: pytest.CaptureFixture[str], tm
     assert f"botvision train --out {mine} --resume" in complaint(capsys, "push", mine, "a/b")
     (run / "config.yaml").unlink()
     assert "summary.json: missing; is this a run folder" in complaint(capsys, "push", mine, "a/b")
+    for words in (["eval", "hf-hub:a/b"], ["push", "hf-hub:a/b", "a/b"], ["check", "hf-hub:a/b"]):
+        assert "hf-hub:a/b: no such" in complaint(capsys, *words)
+    assert "a b: expected OWNER/NAME" in complaint(capsys, "predict", "hf-hub:a b", str(run / "curves.png"))

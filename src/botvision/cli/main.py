@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from botvision.config.data import DataConfig, DetectionDataConfig
     from botvision.tables.models import ModelCost
 
+ON_HUB = "hf-hub:"  # begins names of models on the Hugging Face Hub, as botvision.inference.hub has them
+
 # Packages of botvision[train].
 EXTRA = {
     "lightning",
@@ -293,7 +295,8 @@ def _eval(args: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _predict(args: argparse.Namespace, _: Overrides) -> int:
-    _must_exist(args.run, kind="run folder")
+    if not args.run.startswith(ON_HUB):
+        _must_exist(args.run, kind="run folder")
     for path in [*args.paths, *([args.truth] if args.truth else [])]:
         _must_exist(path)
     from botvision.cli.predict import predict
@@ -304,7 +307,8 @@ def _predict(args: argparse.Namespace, _: Overrides) -> int:
 
 
 def _attend(args: argparse.Namespace, _: Overrides) -> int:
-    _must_exist(args.run, kind="run folder")
+    if not args.run.startswith(ON_HUB):
+        _must_exist(args.run, kind="run folder")
     for path in args.images:
         _must_exist(path)
     from botvision.cli.attend import attend
@@ -414,7 +418,7 @@ def _models(args: argparse.Namespace, _: Overrides) -> int:
 
 def _must_exist(path: str, where: str = "", kind: str = "file or folder") -> None:
     """Raise ValueError at once for a path that is not there, before torch is imported."""
-    if not path.startswith("hf-hub:") and not Path(path).expanduser().exists():
+    if not Path(path).expanduser().exists():
         raise ValueError(f"{where}{path}: no such {kind}")
 
 

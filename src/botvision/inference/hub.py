@@ -106,8 +106,10 @@ def _reason(error: BaseException) -> str:
     if "RevisionNotFoundError" in names:
         return "has no such revision"
     if status in (401, 403, 404):
-        said = getattr(chain[0], "server_message", None)
-        return f"there is none, or this token may not use it ({said or f'HTTP {status}'}); see hf auth whoami"
-    if names & {"ConnectError", "ConnectionError", "OfflineModeIsEnabled", "LocalEntryNotFoundError"}:
-        return "the Hugging Face Hub cannot be reached, and there is no copy from an earlier time"
+        said = getattr(chain[0], "server_message", None) or f"HTTP {status}"
+        return f"no such repository, or no access to it ({said}); hf auth login gives access"
+    offline = {"ConnectError", "ConnectionError", "OfflineModeIsEnabled", "LocalEntryNotFoundError"}
+    if names & offline or any(name.endswith(("Timeout", "ProxyError")) for name in names):
+        cached = ", and no earlier download is there" if "LocalEntryNotFoundError" in names else ""
+        return f"the Hugging Face Hub cannot be reached{cached}"
     return text_of(chain[0])
