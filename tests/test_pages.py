@@ -94,6 +94,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert "Global self-attention over an H x W map" in (site / "docs" / "api.html").read_text(
         encoding="utf-8"
     )
+    assert "start page" in (site / "404.html").read_text(encoding="utf-8")
     assert "warm_start" in (site / "docs" / "configuration.html").read_text(encoding="utf-8")
     for page in site.rglob("*.html"):
         loaded = re.findall(
@@ -109,6 +110,7 @@ def test_every_key_has_a_line_on_its_page() -> None:
     sections |= {DetectorOptions}
     assert len(sections) > 5
     for section in sections:
+        assert isinstance(section, type)
         text = "\n".join(base.__doc__ or "" for base in getmro(section) if is_dataclass(base))
         documented = set(re.findall(r"^ {8}(\w+)(?: \(.*?\))?: ", text, re.MULTILINE))
         assert {field.name for field in fields(section)} - documented == set()

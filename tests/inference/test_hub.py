@@ -84,6 +84,8 @@ class Answers(BaseHTTPRequestHandler):
         if revision not in (None, "main", SHA):
             return self.reply({"error": "no revision"}, 404, X_Error_Code="RevisionNotFound")
         files = repo["files"]
+        if kind == "resolve" and file not in files:
+            return self.reply({"error": "no file"}, 404, X_Error_Code="EntryNotFound")
         if kind == "resolve":
             digest = hashlib.sha1(files[file]).hexdigest()
             return self.reply(files[file], X_Repo_Commit=SHA, ETag=f'"{digest}"')
@@ -191,7 +193,7 @@ def test_faults_of_the_hub(
     for name, message in {
         "ada/none": "ada/none: no such repository, or no access to it",
         "ada/open@old": "ada/open@old: has no such revision",
-        "ada/empty": "ada/empty: holds no model.json; was it uploaded by botvision push?",
+        "ada/empty": "ada/empty: holds no model.json and model.safetensors; was it uploaded by botvision push?",
         "ada": "ada: expected OWNER/NAME",
     }.items():
         with pytest.raises(ValueError, match=re.escape(message)):

@@ -40,13 +40,11 @@ def fetch(run: str) -> Path:
     """
     name, _, revision = run.removeprefix(PREFIX).partition("@")
     check_name(name)
-    from huggingface_hub import snapshot_download  # takes half a second
+    from huggingface_hub import hf_hub_download  # takes half a second
 
     with _quiet(run):
-        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=list(FILES)))
-    missing = [file for file in FILES if not (folder / file).is_file()]
-    if missing:
-        raise ValueError(f"{run}: holds no {missing[0]}; was it uploaded by botvision push?")
+        folder = Path(hf_hub_download(name, FILES[0], revision=revision or None)).parent
+        hf_hub_download(name, FILES[1], revision=folder.name)  # of the same commit
     return folder
 
 
@@ -105,6 +103,8 @@ def _reason(error: BaseException) -> str:
         return "is gated: accept its terms on its page, and log in (hf auth login)"
     if "RevisionNotFoundError" in names:
         return "has no such revision"
+    if names & {"EntryNotFoundError", "RemoteEntryNotFoundError"}:
+        return f"holds no {' and '.join(FILES)}; was it uploaded by botvision push?"
     if status in (401, 403, 404):
         said = getattr(chain[0], "server_message", None) or f"HTTP {status}"
         return f"no such repository, or no access to it ({said}); hf auth login gives access"
