@@ -6,5 +6,5 @@ rm -rf build/pages build/site
 mkdir -p build/pages
 cp -r README.md CHANGELOG.md CONTRIBUTING.md docs results build/pages/
 mv build/pages/README.md build/pages/index.md
-rm -f build/pages/docs/*.py build/pages/docs/*.sh
+rm -rf build/pages/docs/*.py build/pages/docs/*.sh build/pages/docs/theme
 "${1:-.venv/bin}/zensical" build --clean --strict

@@ -50,7 +50,8 @@ THIRD_PARTY: dict[str, set[str]] = {
     "metrics": {"torch", "numpy"},
     "plots": {"matplotlib", "numpy", "PIL"},
     "training": {"torch", "torchvision", "timm", "PIL", "lightning", "yaml"},
-    "inference": {"torch", "torchvision", "numpy", "PIL", "contourpy"},
+    "tables": {"yaml"},
+    "inference": {"torch", "torchvision", "numpy", "PIL", "contourpy", "huggingface_hub"},
     "studies": {"numpy", "matplotlib", "torch", "PIL", "jinja2"},
     "cli": {"torch", "yaml", "PIL"},
 }

@@ -5,6 +5,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import fields, is_dataclass
+from inspect import getmro
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from botvision.backbones.cost import count
 from botvision.backbones.models import create_model
 from botvision.backbones.variants import VARIANTS
 from botvision.cli.parser import parse, split_overrides
+from botvision.config.detector import DetectorOptions
 from botvision.config.recipes import build_config, load_recipe, recipe_names
-from botvision.config.run import EVALUATION_KEYS
+from botvision.config.run import CONFIGS, EVALUATION_KEYS
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -91,9 +94,23 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert "Global self-attention over an H x W map" in (site / "docs" / "api.html").read_text(
         encoding="utf-8"
     )
+    assert "start page" in (site / "404.html").read_text(encoding="utf-8")
     assert "warm_start" in (site / "docs" / "configuration.html").read_text(encoding="utf-8")
     for page in site.rglob("*.html"):
         loaded = re.findall(
             r"<(?:script|img|link)[^>]*(?:src|href)=.?(https?://[^ >]+)", page.read_text("utf-8")
         )
         assert loaded == [], page
+
+
+def test_every_key_has_a_line_on_its_page() -> None:
+    sections = {
+        field.type for config in CONFIGS.values() for field in fields(config) if is_dataclass(field.type)
+    }
+    sections |= {DetectorOptions}
+    assert len(sections) > 5
+    for section in sections:
+        assert isinstance(section, type)
+        text = "\n".join(base.__doc__ or "" for base in getmro(section) if is_dataclass(base))
+        documented = set(re.findall(r"^ {8}(\w+)(?: \(.*?\))?: ", text, re.MULTILINE))
+        assert {field.name for field in fields(section)} - documented == set()

@@ -56,9 +56,23 @@ def test_those_above_a_threshold():
     assert truth.above(0.6) is truth
 
 
+def test_each_object_once():
+    """A disc in the hole of a ring shares its box, not its mask; a second class of one object goes."""
+    ring, disc = np.zeros((2, 9, 9), np.uint8)
+    ring[:], ring[1:8, 1:8], disc[1:8, 1:8] = 1, 0, 1
+    boxes = np.array([[0, 0, 9, 9], [1, 1, 8, 8], [0, 0, 9, 9]], np.float32)
+    labels, scores = [1, 2, 3], [0.6, 0.7, 0.8]
+    seen = {"boxes": boxes, "labels": labels, "scores": scores, "masks": np.stack([ring, disc, ring])}
+    assert Instances.of(seen).distinct().labels.tolist() == [2, 3]
+    assert Instances.of(seen | {"masks": None}).distinct().labels.tolist() == [3]
+    assert Instances.of(seen | {"masks": None}).distinct(0.7).labels.tolist() == [2, 3]  # 49 of 81 cells
+    truth = Instances.of({key: value for key, value in seen.items() if key != "scores"})
+    assert truth.distinct() is truth
+
+
 def test_no_objects():
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0), "scores": [], "masks": np.zeros((0, 9, 9))}
-    assert len(Instances.of(empty).above(0.5)) == len(Instances.of_records([], [1])) == 0
+    assert len(Instances.of(empty).above(0.5).distinct()) == len(Instances.of_records([], [1])) == 0
 
 
 def test_records_hold_plain_values_and_the_original_category():

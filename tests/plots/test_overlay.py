@@ -197,6 +197,12 @@ def test_a_sheet_shows_each_object_once(monkeypatch):
     truth_and_prediction_sheet([pair], CLASSES, cell=120)
     shown = [*found["masks"], *found["masks"][found["scores"] >= 0.5]]
     assert sorted(drawn) == sorted(mask.sum() for mask in shown)
+    drawn.clear()
+    twice = {key: np.concatenate([value, value]) for key, value in found.items()}
+    twice["labels"][7:] = 3 - twice["labels"][:7]
+    again = SideBySide(image, Instances.of(found), Instances.of(twice).above(0.5))
+    truth_and_prediction_sheet([again], CLASSES, cell=120)
+    assert sorted(drawn) == sorted(mask.sum() for mask in shown)
 
 
 def test_what_agrees_has_the_same_colour_on_both_sides():

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from botvision.config.data import DataConfig, DetectionDataConfig
     from botvision.tables.models import ModelCost
 
+ON_HUB = "hf-hub:"  # begins names of models on the Hugging Face Hub, as botvision.inference.hub has them
+
 # Packages of botvision[train].
 EXTRA = {
     "lightning",
@@ -285,7 +287,8 @@ def _eval(args: argparse.Namespace, overrides: Overrides) -> int:
 
 
 def _predict(args: argparse.Namespace, _: Overrides) -> int:
-    _must_exist(args.run, kind="run folder")
+    if not args.run.startswith(ON_HUB):
+        _must_exist(args.run, kind="run folder")
     for path in [*args.paths, *([args.truth] if args.truth else [])]:
         _must_exist(path)
     from botvision.cli.predict import predict
@@ -296,7 +299,8 @@ def _predict(args: argparse.Namespace, _: Overrides) -> int:
 
 
 def _attend(args: argparse.Namespace, _: Overrides) -> int:
-    _must_exist(args.run, kind="run folder")
+    if not args.run.startswith(ON_HUB):
+        _must_exist(args.run, kind="run folder")
     for path in args.images:
         _must_exist(path)
     from botvision.cli.attend import attend
@@ -304,6 +308,13 @@ def _attend(args: argparse.Namespace, _: Overrides) -> int:
 
     with model_of(args.run) as args.model:
         return attend(args)
+
+
+def _push(args: argparse.Namespace, _: Overrides) -> int:
+    _must_exist(args.run, kind="run folder")
+    from botvision.cli.push import push
+
+    return push(args)
 
 
 def _cost(args: argparse.Namespace, overrides: Overrides) -> int:
@@ -417,6 +428,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Overrides], int]] = {
     "eval": _eval,
     "predict": _predict,
     "attend": _attend,
+    "push": _push,
     "cost": _cost,
     "compare": _compare,
     "study": _study,

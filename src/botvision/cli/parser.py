@@ -18,7 +18,7 @@ OVERRIDE = re.compile(r"--(?P<key>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?:=(?P<value>
 # As botvision.attention.ablation has them, which imports torch; a test compares the two.
 ABLATIONS = ("as-trained", "zero", "even", "own", "content", "position", "shuffled")
 
-PROGRAM = "Bottleneck Transformers (BoTNet) and the ResNets they come from: train, use, compare."
+PROGRAM = "Train, use and compare Bottleneck Transformers (BoTNet) and the ResNets they come from."
 
 FIRST_STEPS = """
 botvision train shapes_botnet14_nano --out runs/first
@@ -27,7 +27,7 @@ botvision check my-data/
 botvision cost botnet50 --size 1024 --vs resnet50
 """
 
-MORE = "Each command has its own --help, and takes --traceback to show where an error came from."
+MORE = "Each command has its own --help. With --traceback it shows where an error came from."
 
 
 class UsageError(ValueError):
@@ -93,17 +93,17 @@ def _fraction(text: str) -> float:
 
 
 DEVICE = _value("NAME", "cpu, cuda, ... (default: a GPU if there is one)", default="auto")
-RUN = _path("RUN", "a run folder, or the model/ folder in it")
+RUN = _path("RUN", "a run folder, its model/ folder, or hf-hub:OWNER/NAME")
 
 # fmt: off
 MANUAL: dict[str, Command] = {
     "check": Command(
-        "look through a data set before an hour is wasted: counts, sizes, broken files",
+        "read a whole data set before training: counts, sizes, broken files",
         {
-            "data": _path("DATA", "folder with COCO annotations; folder or zip with train/<class>/...; any "
-                "folder of images"),
+            "data": _path("DATA", "a folder with COCO annotations, a folder or zip with train/<class>/..., "
+                "or any folder of images"),
         },
-        ("--data.key", "a value of the data's configuration, e.g. --data.train_annotations FILE"),
+        ("--data.key", "set a value of the data's configuration, e.g. --data.train_annotations FILE"),
         """
 botvision check photos/              # photos/train/<class>/..., photos/val/<class>/...
 botvision check cifar10_jpeg.zip     # the same inside a zip
@@ -113,37 +113,37 @@ botvision check holiday/             # any folder of images
 """,
     ),
     "convert": Command(
-        "write labels of other tools as COCO JSON: instance masks, YOLO, Pascal VOC, LabelMe",
+        "turn labels of other tools into COCO JSON: instance masks, YOLO, Pascal VOC, LabelMe",
         {
-            "kind": _value("KIND", "masks, yolo, voc or labelme: what lies beside the images",
+            "kind": _value("KIND", "format of the labels: masks, yolo, voc or labelme",
                 choices=("masks", "yolo", "voc", "labelme")),
             "folder": _path("FOLDER", "the data set; the images stay where they are"),
-            "--out": _path("FILE.json", "the JSON to write; of several splits the training set's, beside "
-                "FILE_val.json, ... (default: FOLDER/annotations/instances_train.json, ...)"),
-            "--part": _value("SUBFOLDER", "only images below this folder of FOLDER, such as images/train; "
-                "voc: or of a list of ImageSets, such as val",
+            "--out": _path("FILE.json", "the JSON to write; with several splits, that of the training set, "
+                "beside FILE_val.json, ... (default: FOLDER/annotations/instances_train.json, ...)"),
+            "--part": _value("SUBFOLDER", "only images in this folder of FOLDER, such as images/train; "
+                "voc: or images of one list of ImageSets, such as val",
                 default=""),
-            "--category": _value("NAME", "masks: what the objects are called (default: object)",
+            "--category": _value("NAME", "masks: name of the objects' class (default: object)",
                 default="object"),
-            "--split-parts": _switch("masks: parts of one value that do not touch are an object each, as in "
-                "black-and-white masks"),
+            "--split-parts": _switch("masks: parts of one value that do not touch become separate objects, "
+                "for black-and-white masks"),
         },
         examples="""
-botvision convert masks cells/ --category cell   # images/a.jpg, masks/a.png with a number for each cell
+botvision convert masks cells/ --category cell   # images/a.jpg, masks/a.png with one number per cell
 botvision convert yolo cars/                     # images/train/a.jpg, labels/train/a.txt, data.yaml
 botvision convert voc VOC2012/                   # JPEGImages/, Annotations/*.xml, ImageSets/Main/*.txt
 botvision convert labelme photos/                # a.jpg, a.json
 """,
     ),
     "train": Command(
-        "train what a recipe says, into a run folder",
+        "train a model by a recipe, and write a run folder",
         {
-            "recipe": _value("RECIPE", "a name that botvision recipes lists, or a YAML file; not needed with "
+            "recipe": _value("RECIPE", "a name from botvision recipes, or a YAML file; not needed with "
                 "--resume and --out", nargs="?"),
             "--out": _path("DIR", "run folder (default: runs/RECIPE-sSEED)"),
-            "--resume": _switch("go on from the last checkpoint, exactly, with the run's own config.yaml"),
+            "--resume": _switch("continue exactly from the last checkpoint, with the run's own config.yaml"),
         },
-        ("--any.key", "replaces a value of the recipe, e.g. --train.epochs 3"),
+        ("--any.key", "replace a value of the recipe, e.g. --train.epochs 3"),
         """
 botvision train shapes_botnet14_nano --out runs/first               # a detector, on drawn shapes
 botvision train objects_botnet50 --data.root data/ --out runs/mine  # data/annotations/*.json and images
@@ -153,77 +153,77 @@ botvision train --out runs/mine --resume
 """,
     ),
     "eval": Command(
-        "evaluate the weights that a run kept (train.keep: last or best), or a file of COCO results",
+        "evaluate a run (the weights that train.keep says: last or best), or a file of COCO results",
         {
             "run": _path("RUN", "a run folder of botvision train, or a JSON file of COCO results"),
-            "--split": _value(None, "which images of the run's data (default: val)",
+            "--split": _value(None, "split of the run's data to evaluate (default: val)",
                 choices=("val", "test", "train")),
-            "--attention": _value("HOW", "replace what attention gives, without retraining: zero; even (all "
-                "weights equal); own (every cell sees itself alone); content or position (these logits "
-                "alone); shuffled (every cell gets what another one asked for); as-trained (nothing); all: a "
-                "table of these, and of each block alone", choices=(*ABLATIONS, "all")),
-            "--block": _number("K", "replace it in this block alone, numbered from 1 (default: in all)"),
-            "--truth": _path("FILE.json", "COCO instances to hold the results against"),
-            "--max-detections": _number("N", "results of one class in one image that count (default: 100)"),
+            "--attention": _value("HOW", "replace the output of attention, without retraining: zero; even "
+                "(all weights equal); own (every cell sees only itself); content or position (these logits "
+                "alone); shuffled (every cell gets what another cell asked for); as-trained (no change); "
+                "all: a table of these, and of each block alone", choices=(*ABLATIONS, "all")),
+            "--block": _number("K", "replace it only in this block, counted from 1 (default: in all)"),
+            "--truth": _path("FILE.json", "COCO instances to compare the results with"),
+            "--max-detections": _number("N", "most results that count per class and image (default: 100)"),
             "--out": _path("DIR", "folder for RESULTS-eval.json and RESULTS-pr.png (default: beside the "
                 "results)"),
         },
-        ("--data.key", "replaces a value of the data, e.g. --data.root DIR; of a detector "
-            "--model.detector.detections, .score_threshold and .nms, too"),
+        ("--data.key", "replace a value of the data, e.g. --data.root DIR; for detectors also "
+            "--model.detector.detections, .score_threshold and .nms"),
         """
 botvision eval runs/first
 botvision eval runs/mine --split test
 botvision eval runs/first --data.root elsewhere/
-botvision eval runs/first --attention all                     # does it use its attention? in a table
+botvision eval runs/first --attention all                     # does it use its attention? as a table
 botvision eval runs/first --attention zero --block 2          # without the attention of the second block
-botvision eval runs/cells --model.detector.detections 400     # a detector: more objects of an image
-botvision eval results.json --truth instances_val2017.json    # COCO results, whoever made them
+botvision eval runs/cells --model.detector.detections 400     # a detector: more objects per image
+botvision eval results.json --truth instances_val2017.json    # COCO results of any program
 """,
     ),
     "predict": Command(
-        "classify images, or find the objects in them: JSON, and a picture with labels for each",
+        "classify images, or find objects in them: JSON, and a labelled picture of each",
         {
             "run": RUN,
-            "paths": _path("PATH", "image files, or folders (searched to the bottom); none: images of the "
+            "paths": _path("PATH", "image files, or folders (searched recursively); none: images of the "
                 "evaluation", nargs="*"),
-            "--samples": _number("N", "number of these, without PATH (default: 16)", default=16),
+            "--samples": _number("N", "without PATH: how many images (default: 16)", default=16),
             "--out": _path("DIR", "folder for the results (default: predictions)", default="predictions"),
-            "--topk": _number("K", "classifier: classes for each image (default: 5)"),
-            "--score": _value("S", "detector: least score of what is written and drawn (default: the run's, "
-                "and 0.5)", type=_fraction),
-            "--max-detections": _number("N", "detector: most objects of an image (default: the run's)"),
-            "--truth": _path("FILE.json", "detector: COCO file that has the images' ids; images that are "
-                "not in it are left out"),
-            "--write": _value("FORMAT", "detector: labelme, what is drawn as LabelMe's JSON in DIR/labelme/, "
-                "to be corrected by hand", choices=("labelme",)),
-            "--batch": _number("N", "images a step (default: 32; a detector 4)"),
+            "--topk": _number("K", "classifier: classes per image (default: 5)"),
+            "--score": _value("S", "detector: lowest score that is written and drawn (default: written as "
+                "the run says, drawn from 0.5)", type=_fraction),
+            "--max-detections": _number("N", "detector: most objects per image (default: the run's)"),
+            "--truth": _path("FILE.json", "detector: COCO file with the images' ids; images that are not in "
+                "it are left out"),
+            "--write": _value("FORMAT", "detector: labelme writes what is drawn as LabelMe JSON into "
+                "DIR/labelme/, to be corrected by hand", choices=("labelme",)),
+            "--batch": _number("N", "images per step (default: 32; detectors: 4)"),
             "--device": DEVICE,
-            "--max-pixels": _number("N", "refuse images of more pixels (default: 67108864)"),
-            "--no-pictures": _switch("write the JSON files alone"),
+            "--max-pixels": _number("N", "refuse images with more pixels (default: 67108864)"),
+            "--no-pictures": _switch("write only the JSON files"),
         },
         examples="""
-botvision predict runs/first             # on images it was evaluated on, beside the truth
+botvision predict runs/first             # on validation images, beside the ground truth
 botvision predict runs/first photo.jpg
 botvision predict runs/first photos/ more/cat.png --out labelled --topk 3
 botvision predict runs/first photos/ --no-pictures --device cuda
-botvision predict runs/shapes photos/ --score 0.3        # a detector: results.json for COCO's tools, too
+botvision predict runs/shapes photos/ --score 0.3        # a detector: also results.json for COCO's tools
 botvision predict runs/shapes photos/ --write labelme    # then: labelme photos/ --output predictions/labelme
 botvision predict runs/shapes val2017/ --truth annotations/instances_val2017.json --max-detections 300
 """,
     ),
     "attend": Command(
-        "what attention looks at in images: maps of each head and block, distances, positions",
+        "show what attention looks at: maps of each head and block, distances, positions",
         {
             "run": RUN,
-            "images": _path("IMAGE", "image files, or folders (searched to the bottom)", nargs="+"),
-            "--at": _value("Y,X", "pixel whose cell is the query, height first; several times for several "
+            "images": _path("IMAGE", "image files, or folders (searched recursively)", nargs="+"),
+            "--at": _value("Y,X", "pixel whose cell is the query, height first; repeat it for several "
                 "queries (default: the middle of what the network sees)", type=_pixel, action="append"),
-            "--block": _number("K", "maps of this block alone, numbered from 1 as they run (default: all)"),
-            "--head": _number("H", "maps of this head alone, numbered from 1 (default: all, and their mean)"),
+            "--block": _number("K", "maps of this block alone, counted from 1 as they run (default: all)"),
+            "--head": _number("H", "maps of this head alone, counted from 1 (default: all, and their mean)"),
             "--out": _path("DIR", "folder for pictures/, distance.png, position.png, attention.json "
                 "(default: attention)", default="attention"),
             "--device": DEVICE,
-            "--max-pixels": _number("N", "refuse images of more pixels (default: 67108864)"),
+            "--max-pixels": _number("N", "refuse images with more pixels (default: 67108864)"),
         },
         examples="""
 botvision attend runs/first photo.jpg                      # from the middle of the image
@@ -232,20 +232,37 @@ botvision attend runs/first photo.jpg --at 120,85 --at 40,200 --block 3 --out at
 botvision attend runs/first photos/ --head 1               # maps of one head; distances over all images
 """,
     ),
-    "cost": Command(
-        "what a model costs, stage by stage: parameters, multiply-adds, time of a step",
+    "push": Command(
+        "upload a finished run to the Hugging Face Hub: the model and a card with its numbers, no photos",
         {
-            "model": _value("MODEL", "a name that botvision models lists, or any ResNet of timm"),
+            "run": _path("RUN", "a run folder"),
+            "repo": _value("OWNER/NAME", "the repository; a new one is private"),
+            "--license": _value("ID", "licence of the weights as the hub writes it: apache-2.0, mit, "
+                "cc-by-nc-4.0, other, ... (default: unknown)"),
+            "--public": _switch("for everyone to see and download; needs --license"),
+            "--dry-run": _switch("write what would be uploaded into RUN/hub/, and upload nothing"),
+        },
+        examples="""
+botvision push runs/mine ada/birds --dry-run                        # look at it first: runs/mine/hub/
+botvision push runs/mine ada/birds                                  # private; hf auth login comes before
+botvision push runs/mine ada/birds --public --license apache-2.0
+botvision predict hf-hub:ada/birds photo.jpg                        # use it, here or elsewhere
+""",
+    ),
+    "cost": Command(
+        "show what a model costs, stage by stage: parameters, multiply-adds, time of a step",
+        {
+            "model": _value("MODEL", "a name from botvision models, or any ResNet of timm"),
             "--size": _number("PX", "side, or height and width, in pixels (default: 224)",
                 nargs="+", default=[224]),
-            "--vs": _value("MODEL", "set a second model beside it"),
-            "--time": _switch("measure a training step, too"),
-            "--batch": _number("N", "images in that step (default: 1)", default=1),
-            "--device": _value("NAME", "where it is measured (default: cpu)", default="cpu"),
-            "--dtype": _value(None, "precision of that step (default: float32)",
+            "--vs": _value("MODEL", "compare with a second model"),
+            "--time": _switch("also time a training step"),
+            "--batch": _number("N", "images in this step (default: 1)", default=1),
+            "--device": _value("NAME", "device of this step (default: cpu)", default="cpu"),
+            "--dtype": _value(None, "precision of this step (default: float32)",
                 choices=("float32", "bfloat16"), default="float32"),
         },
-        ("--model.args.key", "an argument of MODEL, e.g. --model.args.c5_stride 1"),
+        ("--model.args.key", "set an argument of MODEL, e.g. --model.args.c5_stride 1"),
         """
 botvision cost botnet50 --size 1024 --vs resnet50
 botvision cost botnet_s1_50 --size 224 --time --batch 8
@@ -253,11 +270,11 @@ botvision cost botnet50 --size 800 1333 --model.args.c5_blocks "[0, 1, 1]"
 """,
     ),
     "compare": Command(
-        "finished runs as one table: mean and spread over seeds, difference to the first",
+        "put finished runs in one table: mean and spread over seeds, difference to the first",
         {
-            "runs": _path("RUN", "run folders, or folders that hold some; the first one's group is the "
+            "runs": _path("RUN", "run folders, or folders that contain some; the first group is the "
                 "baseline", nargs="+"),
-            "--out": _path("FILE.md", "write the table, and the same as FILE.json"),
+            "--out": _path("FILE.md", "also write the table, and its numbers as FILE.json"),
         },
         examples="""
 botvision compare runs/resnet-s0 runs/botnet-s0
@@ -266,28 +283,28 @@ botvision compare runs/study-cifar-cpu/
 """,
     ),
     "study": Command(
-        "run the experiments of a study that are not there yet, and report; without STUDY: list them",
+        "run the missing experiments of a study, and report; without STUDY: list all studies",
         {
-            "study": _value("STUDY", "a name that botvision study lists, or a YAML file", nargs="?"),
-            "--scale": _value("NAME", "which of its sizes (default: cpu; those that come with botvision have "
-                "paper, too)", default="cpu"),
-            "--out": _path("DIR", "folder for all of it (default: runs/study-STUDY-SCALE)"),
-            "--jobs": _number("N", "runs at a time (default: one a GPU; on a CPU its processors divided by "
-                "the threads that the study gives a run)"),
-            "--reuse": _path("DIR", "take finished runs of the same configuration and data from below this "
-                "folder"),
-            "--report-only": _switch("report on the runs that are finished, run nothing"),
-            "--no-photos": _switch("attention maps without the images below them: where those must not be "
-                "passed on"),
-            "--no-pictures": _switch("no attention in the report"),
-            "--dry-run": _switch("say what would be run and how long it would take"),
+            "study": _value("STUDY", "a name from botvision study, or a YAML file", nargs="?"),
+            "--scale": _value("NAME", "which size of it (default: cpu; studies that come with botvision also "
+                "have paper)", default="cpu"),
+            "--out": _path("DIR", "folder for runs and report (default: runs/study-STUDY-SCALE)"),
+            "--jobs": _number("N", "runs at a time (default: one per GPU; on a CPU, its processors divided "
+                "by the threads that the study gives a run)"),
+            "--reuse": _path("DIR", "use finished runs of the same configuration and data from this folder "
+                "or folders in it"),
+            "--report-only": _switch("run nothing, report on the finished runs"),
+            "--no-photos": _switch("attention maps without the images below them, for images that must not "
+                "be passed on"),
+            "--no-pictures": _switch("no attention maps in the report"),
+            "--dry-run": _switch("show what would be run and how long it would take"),
         },
-        ("--any.key", "replaces a value of the recipes of all runs, e.g. --data.root DIR; not one in which "
+        ("--any.key", "replace a value in the recipes of all runs, e.g. --data.root DIR; not one in which "
             "the arms differ"),
         """
-botvision study                                                  # which there are, what they take
+botvision study                                                  # the studies, and what they take
 botvision study cifar --data.root cifar10_jpeg.zip --dry-run     # what would be run, and how long
-botvision study cifar --data.root cifar10_jpeg.zip --jobs 2      # again after an interruption: it goes on
+botvision study cifar --data.root cifar10_jpeg.zip --jobs 2      # the same again after an interruption
 botvision study position --scale paper --data.root coco/         # one run on each GPU
 botvision study my-study.yaml --out runs/mine --report-only
 """,
@@ -297,7 +314,7 @@ botvision study my-study.yaml --out runs/mine --report-only
         {"recipe": _value("RECIPE", "a recipe, by name or file", nargs="?")},
         examples="""
 botvision recipes
-botvision recipes photos_botnet50    # every key that can be replaced, with its value
+botvision recipes photos_botnet50    # every key that can be replaced, and its value
 """,
     ),
     "models": Command("list the models that come with botvision", examples="botvision models"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from hotcoco import mask as codec
 from torch import Tensor
 
 from botvision.coco.masks import Masks, Rle, decode, encode
@@ -134,7 +135,28 @@ class Instances:
         """Return those of at least that score; all, if they have none."""
         if self.scores is None:
             return self
-        keep = np.flatnonzero(self.scores >= threshold)
+        return self._only(np.flatnonzero(self.scores >= threshold))
+
+    def distinct(self, iou: float = 0.5) -> "Instances":
+        """Return each object once, under its surest label; all, if they have no scores.
+
+        A detector may give one object several classes. What overlaps a surer one by more than `iou`, of the
+        masks or else of the boxes, is left out.
+        """
+        if self.scores is None or len(self) < 2:
+            return self
+        sized = self.boxes.astype(np.float64)
+        sized[:, 2:] -= sized[:, :2]
+        shapes: Any = sized if self.masks is None else list(self.masks)
+        overlaps = np.asarray(codec.iou(shapes, shapes, [False] * len(self)))
+        kept: list[int] = []
+        for k in np.argsort(-self.scores, kind="stable").tolist():
+            if not (overlaps[k, kept] > iou).any():
+                kept.append(k)
+        return self._only(np.sort(kept))
+
+    def _only(self, keep: npt.NDArray[np.int64]) -> "Instances":
+        assert self.scores is not None
         return replace(
             self,
             boxes=self.boxes[keep],

@@ -39,25 +39,26 @@ Size = Annotated[int | tuple[int, int], Rule(f"1 to {LARGEST_SIDE} pixels a side
 
 @dataclass(frozen=True)
 class ImageDataConfig(Section):
-    """What both kinds of data have in common.
+    """Keys that both tasks have.
 
     Attributes:
         source: where images come from; "auto" looks at `root`.
         root: the folder (or zip) of the data.
         image_size: network input in pixels, one number for a square or (height, width).
-        val_fraction: part of the training images held back for validation; used only where the data have no
-            validation images of their own. Which ones does not depend on the run's seed.
-        limit: use at most so many training images.
-        num_classes: generated data: number of classes.
-        num_images: drawn data: training images.
-        num_val_images: drawn data: validation images.
-        generated_seed: drawn data: which data set is drawn; the run's seed does not change it.
-        mean: by channel, for values 0..1 (ImageNet's by default).
-        std: by channel, for values 0..1.
+        val_fraction: fraction of the training images held back for validation if the data have no validation
+            images. Which ones does not depend on the run's seed.
+        limit: use at most this many training images.
+        num_classes: synthetic data: number of classes.
+        num_images: synthetic data: training images.
+        num_val_images: synthetic data: validation images.
+        generated_seed: synthetic data: which data set is drawn; the run's seed does not change it.
+        mean: per channel, for values 0..1 (ImageNet's by default).
+        std (tuple[float, float, float]): per channel, for values 0..1.
         cache: keep decoded images in memory: "auto" (if they fit into `cache_bytes`), "memory" (always) or
             "none".
         cache_bytes: limit of "auto", for each split.
-        max_pixels: larger images are refused before they are decoded, as they may be made to fill the memory.
+        max_pixels: larger images are refused before they are decoded, since they could be made to fill the
+            memory.
         num_workers: loader processes.
     """
 
@@ -108,27 +109,27 @@ class ImageDataConfig(Section):
 
 @dataclass(frozen=True)
 class DataConfig(ImageDataConfig):
-    """Where labelled images come from and what is done with them before a network sees them.
+    """Where labelled images come from, and how they are augmented.
 
     Attributes:
-        source: "auto" looks at what `root` is (a folder, a zip, a folder holding an official CIFAR archive).
-            "generated" draws images and needs no files: ten outlines; so does "pointing": arrows, each
-            labelled with the kind of the mark it points to, near or far.
-        root: the folder or zip: `train/<class>/...` and `val/` or `test/` of the same form.
-        val_fraction: taken class by class, by the file list.
+        source: "auto" looks at `root` (a folder, a zip, a folder with an official CIFAR archive). "generated"
+            draws ten outlines and needs no files; "pointing" draws arrows, each labelled with the kind of
+            mark that it points to, near or far.
+        root: the folder or zip: `train/<class>/...`, and `val/` or `test/` of the same form.
+        val_fraction: taken from each class, by the file list.
         limit: of each split, spread evenly over the classes.
-        num_classes: 2..10 (pointing has four).
-        download: fetch CIFAR where it is missing.
-        distances: pointing: ascending edges of the intervals of distance, in short sides of the picture,
-            0.1..0.875; each interval has as many labels. Distances are 1 to 6 eighths, and every interval has
-            to hold one.
+        num_classes (int): synthetic data: 2 to 10 classes (pointing has four).
+        download: download CIFAR if it is missing.
+        distances: pointing: ascending edges of distance intervals, as fractions of the image's short side,
+            0.1 to 0.875; every interval has the same number of labels. Distances are 1 to 6 eighths, and
+            every interval must contain one.
         augment: "none"; "flip_crop": mirrored, and shifted within a border of `padding` pixels (small
             images); "imagenet": random resized crop, mirrored.
         padding: border of flip_crop in pixels.
-        pad_mode: the border's content, "zeros" (black) or "reflect".
-        crop_scale: imagenet: range of the crop's part of the area.
-        eval_crop: imagenet: part of each side that evaluation keeps after scaling.
-        randaugment: RandAugment's magnitude, 1..30, two operations an image; 0 switches it off.
+        pad_mode: what fills the border, "zeros" (black) or "reflect".
+        crop_scale (tuple[float, float]): imagenet: smallest and largest area of the crop, as fractions.
+        eval_crop: imagenet: fraction of each side that evaluation keeps after scaling.
+        randaugment (int): RandAugment's magnitude, 1 to 30, two operations per image; 0 turns it off.
         random_erase: probability of erasing a random rectangle.
         num_workers: 0 is fastest for cached flip_crop: a GPU then makes the batches itself.
     """
@@ -181,36 +182,39 @@ class DataConfig(ImageDataConfig):
 
 @dataclass(frozen=True)
 class DetectionDataConfig(ImageDataConfig):
-    """Where images with instances come from and what training does to them.
+    """Where images with objects come from, and how they are augmented.
 
     Attributes:
         source: "coco" (COCO JSON and folders of images), "generated" (drawn shapes, no files needed); "auto"
             is "coco" where `root` is set.
-        root: folder that the following four are relative to.
+        root: folder that the next four paths are relative to.
         train_annotations: COCO JSON of the training images; None looks for annotations/instances_train*.json
-            and other usual names. From a single JSON validation images are held back.
+            and other usual names. Of a single JSON, validation images are held back.
         train_images: folder of the training images; None looks beside the JSON for the usual names.
         val_annotations: COCO JSON of the validation images.
         val_images: folder of the validation images.
-        val_fraction: taken by the image ids; pictures that are the same, or nearly, stay together.
-        val_is_train: validate on the training images themselves: trials of over-fitting.
+        val_fraction: taken by image id; images that are the same, or nearly so, stay together.
+        val_is_train: validate on the training images themselves, to try overfitting.
         limit: those with annotations first, spread evenly over the file.
-        limit_val: the same for validation; None for all.
-        image_size: the canvas of training and the frame that evaluation fits images into, proportions kept.
-        augment: "none"; "flip" (mirrored left to right, half of them); "jitter" (also scaled by
-            `scale_jitter` relative to the canvas, and a random part cut out of what is larger).
-        flip: False: nothing is mirrored, whatever `augment` says; for classes that are the left and the right
-            of the same thing, which a mirror turns into each other.
-        scale_jitter: lowest and highest scale; the paper's are (0.8, 1.25), (0.5, 2.0) and (0.1, 2.0).
-        color_jitter: brightness, contrast and saturation change by up to this part; 0 leaves colours alone.
-        keep_empty: train on images without annotations too, as negatives.
-        skip_broken: leave out what `check` names (and count it) instead of refusing the data; boxes that
-            reach outside their image are clipped. Every image is read once beforehand. Evaluation then
-            compares with annotations that are repaired in the same way, not with the file as it is.
-        num_classes: number of shapes, 1..6.
-        max_objects: generated data: most shapes in one image.
-        cache: images are kept at their own size. Those that are not kept, stored as JPEG, are decoded smaller
-            where training shrinks them much, which moves some pixels by a grey level or so.
+        limit_val: the same for validation; null for all.
+        image_size: the canvas in training, and the frame that evaluation fits images into, keeping their
+            proportions.
+        augment: "none"; "flip" (half of the images are mirrored left to right); "jitter" (also scaled by
+            `scale_jitter` relative to the canvas, with a random crop of images that are then larger).
+        flip: false: nothing is mirrored, whatever `augment` says. For classes that are the left and the right
+            of the same thing, which mirroring swaps.
+        scale_jitter (tuple[float, float]): lowest and highest scale, up to 10; the paper's are (0.8, 1.25),
+            (0.5, 2.0) and (0.1, 2.0).
+        color_jitter: change brightness, contrast and saturation by up to this fraction; 0 leaves colours
+            alone.
+        keep_empty: also train on images without annotations, as negatives.
+        skip_broken: leave out (and count) what `check` names instead of refusing the data; boxes that reach
+            outside their image are clipped. Every image is read once beforehand. Evaluation then compares
+            with annotations repaired in the same way, not with the file as it is.
+        num_classes (int): synthetic data: number of shapes, 1 to 6.
+        max_objects: synthetic data: most shapes in one image.
+        cache: images are cached at their own size. JPEGs that are not cached are decoded at a smaller size
+            where training shrinks them a lot, which moves some pixels by about one grey level.
     """
 
     root_holds: ClassVar[str] = "a folder with COCO annotations"

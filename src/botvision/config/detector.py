@@ -13,40 +13,39 @@ Numbers = Annotated[tuple[float, ...], Rule("numbers above 0", lambda values: mi
 
 @dataclass(frozen=True)
 class DetectorOptions(Section):
-    """Mask R-CNN's choices, with torchvision's values as defaults.
+    """The options of Mask R-CNN; defaults are torchvision's.
 
     Attributes:
-        masks: False leaves out the mask branch: a Faster R-CNN.
-        neck: "fpn" is a feature pyramid on c2..c5 with a further subsampled level; "c5" is the last map
-            alone, with all anchor sizes on it, as the slides' code has it.
+        masks: false leaves out the mask branch: a Faster R-CNN.
+        neck: "fpn" is a feature pyramid on c2..c5 with one more subsampled level; "c5" is the last map alone,
+            with all anchor sizes on it, as in the slides' code.
         heads: "v2" are the heads of torchvision's v2 builder (RPN of two convolutions, box head of four
-            convolutions and one linear layer, norms in both heads and in the pyramid); "light" an RPN of one
-            convolution, a box head of two linear layers, and no norm outside the backbone.
-        norm: "batch" leaves the backbone's batch norm (padded cells count in its training statistics);
-            "frozen" uses the backbone's running statistics and scales as constants, for loaded weights alone,
-            except that norms behind attention stay batch norm that trains: a ResNet's are of its
-            convolutions; "sync" is batch norm over all processes; "group" is group norm over an image's own
-            cells. Norms of heads and pyramid are of the same kind, except that "frozen" gives them group
-            norm.
-        frozen_stages: so many of stem, c2, c3, c4, c5 are never trained, their batch norms frozen too; for
-            loaded weights alone, see `needs_weights`.
+            convolutions and one linear layer, norms in both heads and in the pyramid); "light" has an RPN of
+            one convolution, a box head of two linear layers, and no norm outside the backbone.
+        norm: "batch" keeps the backbone's batch norm (padded cells count in its training statistics).
+            "frozen" uses the backbone's running statistics and scales as constants and needs loaded weights;
+            norms after attention still train, since a ResNet's belong to its convolutions. "sync" is batch
+            norm over all processes; "group" is group norm over an image's own cells. Heads and pyramid use
+            the same kind, except that "frozen" gives them group norm.
+        frozen_stages (int): how many of stem, c2, c3, c4, c5 are never trained, batch norms included, 0 to 5;
+            needs loaded weights.
         channels: of the pyramid and of the convolutions in the heads.
         box_channels: width of the box head's linear layers.
-        mask_convs: convolutions of the mask head.
+        mask_convs (int): convolutions of the mask head, 0 to 100.
         anchor_sizes: side of the anchors in pixels of the network's input, with "fpn" one for each level
-            (c2, c3, c4, c5 and the one beyond); None for 32, 64, 128, 256, 512.
+            (c2, c3, c4, c5 and the extra one); null for 32, 64, 128, 256, 512.
         aspect_ratios: height / width of the anchors, on every level.
-        rpn_pre_nms_train: proposals of a level that go into non-maximum suppression in training.
+        rpn_pre_nms_train: proposals per level that enter non-maximum suppression in training.
         rpn_pre_nms_test: the same in evaluation.
-        rpn_post_nms_train: proposals of an image that come out of it in training.
+        rpn_post_nms_train: proposals per image that remain after it in training.
         rpn_post_nms_test: the same in evaluation.
-        rpn_batch: anchors of an image that the RPN's loss is computed on.
-        roi_batch: proposals of an image that the heads' losses are computed on.
+        rpn_batch: anchors per image that the RPN's loss is computed on.
+        roi_batch: proposals per image that the heads' losses are computed on.
         score_threshold: detections with lower scores are left out.
         nms: overlap (IoU) above which the weaker of two detections of a class is left out.
-        detections: most detections of an image.
-        checkpointing: recompute the backbone's stages in the backward pass, for less memory. Batch norm sees
-            its batch twice then, so that running statistics move faster.
+        detections: most detections per image.
+        checkpointing: recompute the backbone's stages in the backward pass, to save memory. Batch norm then
+            sees each batch twice, so running statistics move faster.
     """
 
     dotted: ClassVar[str] = "model.detector"

@@ -21,7 +21,7 @@ from botvision.config.schema import (
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Section):
-    """Which network.
+    """The network.
 
     Attributes:
         name: any name of `botvision.list_models()` or of timm.
@@ -31,7 +31,7 @@ class ModelConfig(Section):
         weights: a run folder or a .safetensors file to start from, or the name of a ResNet whose weights timm
             fetches (resnet50); what fits by name and shape is taken.
         warm_start: how attention begins where these weights have a convolution: "fit" (as that convolution,
-            by least squares on some of the training images, without labels), "taps" (the same from the
+            by least squares on some of the training images, without labels), "taps" (the same, from the
             convolution's weights alone), "zero" (new, the block's last norm at zero, so that the block
             begins as its shortcut) or "new" (as in a network without trained weights).
     """
@@ -56,17 +56,24 @@ def _are_parts(milestones: tuple[float, ...]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig(Section):
-    """How the weights move.
+    """The optimiser and the schedule of its learning rate.
 
     Attributes:
-        name: sgd (momentum), adamw or lamb.
-        lr: peak learning rate; for a batch of `lr_batch` images where that is given, scaled linearly to the
-            real batch (batch_size x accumulate), else taken as it is.
-        schedule: cosine (to `min_lr` at the last step), steps (a tenth after each of `milestones`) or
-            constant, all after a linear warm-up.
-        milestones: steps: parts of the run, ascending, after which the rate falls to a tenth.
-        warmup_epochs: length of the warm-up in epochs; fractions are allowed.
-        clip_norm: largest norm of the gradient; 0 switches clipping off.
+        name: sgd (with momentum), adamw or lamb.
+        lr: peak learning rate, used as it is; with `lr_batch`, the rate for a batch of that size.
+        lr_batch: images; if given, `lr` is scaled linearly to the real batch (batch_size x accumulate).
+        momentum: of sgd.
+        nesterov: use Nesterov's form of momentum (sgd).
+        betas (tuple[float, float]): of adamw and lamb, each from 0 to below 1.
+        eps: of adamw and lamb: added to the denominator.
+        weight_decay: strength of the weight decay.
+        schedule: after a linear warm-up: cosine (down to `min_lr` at the last step), steps (divided by ten
+            at each of `milestones`) or constant.
+        milestones (tuple[float, ...]): for schedule steps: fractions of the run, ascending, after which the
+            rate is divided by ten.
+        warmup_epochs: length of the warm-up in epochs, also a fraction of one.
+        min_lr: for schedule cosine: learning rate at the last step.
+        clip_norm: largest norm of the gradient; 0 turns clipping off.
     """
 
     dotted: ClassVar[str] = "optim"
@@ -97,25 +104,29 @@ class OptimConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Section):
-    """How long, in what portions, in what precision.
+    """Length, batches, precision and what is kept.
 
     Attributes:
-        batch_size: images a forward pass; `accumulate` of them make one optimiser step. "auto" on a GPU: as
-            many as fit, tried by whole steps, with 16 batches an epoch or more; config.yaml has the number.
-        ema_decay: decay a step of the averaged copy of the weights that is then evaluated and kept; 0
-            switches it off. In the first steps t the decay is (1 + t) / (10 + t) where that is smaller.
-        seed: of weights, order, augmentation and dropout; below 2**32.
-        keep: which weights become the run's result: those of the "last" epoch, or of the "best" by the task's
-            score on the validation images (top-1; mask AP, box AP without masks). The best of many epochs on
-            the images it is then measured on flatters; the last does not.
-        device: auto (a GPU of CUDA if there is one, else the CPU), cpu, cuda, cuda:1, ... or mps (Apple's
-            GPUs, where it has not been tried).
-        early_stop: epochs without a better score after which the run ends; 0 means never.
-        eval_every: epochs between two evaluations; the last epoch is evaluated in any case.
-        checkpoint_every: optimiser steps between checkpoints inside an epoch; 0 means at the ends of epochs
-            only.
-        log_every: optimiser steps between two rows of steps.csv.
-        max_steps: end after that many optimiser steps (for trials); none means all epochs.
+        epochs: passes over the training images.
+        batch_size: images per forward pass; "auto" on a GPU: as many as fit, found by trial steps, with at least
+            16 batches an epoch. config.yaml then has the number.
+        accumulate: forward passes per optimiser step.
+        seed (int): of weights, order, augmentation and dropout; below 2**32.
+        precision: "32-true", or "bf16-mixed" (bfloat16 where autocast allows it).
+        device: "auto" (a CUDA GPU if there is one, else the CPU), "cpu", "cuda", "cuda:1" and so on, or "mps"
+            (Apple's GPUs; never tried).
+        label_smoothing: classifier: share of each label that is spread over all classes.
+        ema_decay: decay per step of an averaged copy of the weights, which is then evaluated and kept; 0
+            turns it off. In early steps t the decay is (1 + t) / (10 + t) if that is smaller.
+        keep: which weights become the run's result: those of the "last" epoch, or of the "best" by the score
+            on the validation images (top-1; mask AP, or box AP without masks). The best of many epochs is
+            flattered by being chosen on the images it is measured on; the last is not.
+        early_stop: end the run after this many epochs without a better score; 0 means never.
+        eval_every: epochs between evaluations; the last epoch is always evaluated.
+        channels_last: keep images and weights in the channels-last memory format.
+        checkpoint_every: optimiser steps between checkpoints within an epoch; 0: at the end of epochs only.
+        log_every: optimiser steps between rows of steps.csv.
+        max_steps: end after this many optimiser steps (for trials); null means all epochs.
     """
 
     dotted: ClassVar[str] = "train"

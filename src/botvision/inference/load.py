@@ -24,14 +24,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Classes:
-    """What a classifier says of an image.
+    """The classes of one image.
 
     Attributes:
         names: K classes, the most probable first.
         scores: float32 (K,) probabilities in the same order.
-        class_ids: int64 (K,), places of these classes in the run's own order, from 0.
+        class_ids: int64 (K,), indices of these classes in `Loaded.classes`.
         image: the upright RGB image.
-        file: where it was read from, or None.
+        file: path it was read from, or None.
     """
 
     names: list[str]
@@ -41,23 +41,23 @@ class Classes:
     file: str | None = None
 
     def plot(self, most: int = 5) -> Image.Image:
-        """Return the image with its most probable classes and their probabilities beside it."""
+        """Return the image with its `most` likely classes and their probabilities beside it."""
         best = zip(self.names[:most], self.scores[:most].tolist(), strict=True)
         return annotate(self.image, [{"label": name, "score": score} for name, score in best])
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector finds in an image: N objects, those of the highest score first.
+    """The N objects that were found in one image, highest score first.
 
     Attributes:
         boxes: float32 (N, 4), x0 y0 x1 y1 in pixels of the image.
         scores: float32 (N,), 0..1.
-        class_ids: int64 (N,), places of their classes in `Loaded.classes`, from 0.
-        names: N names of these classes.
-        masks: bool (N, H, W), or None of a detector without masks.
+        class_ids: int64 (N,), indices of their classes in `Loaded.classes`.
+        names: names of these classes.
+        masks: bool (N, H, W), or None if the detector has no masks.
         image: the upright RGB image.
-        file: where it was read from, or None.
+        file: path it was read from, or None.
     """
 
     boxes: npt.NDArray[np.float32]
@@ -86,7 +86,7 @@ class Detections:
         }
 
     def plot(self, score: float = 0.5) -> Image.Image:
-        """Return the image with boxes, masks and labels of the objects of at least that score."""
+        """Return the image with boxes, masks and labels of the objects that score at least `score`."""
         return overlay(self.image, self._objects.above(score), [name for _, name in self._categories])
 
 
@@ -97,15 +97,15 @@ class Loaded(Generic[R]):
     classes: list[str]
 
     def predict(self, images: Input | Sequence[Input]) -> Any:  # noqa: ANN401
-        """Look at an image, or at each of several.
+        """Predict one image, or several.
 
         Args:
-            images: one, or a list or tuple: a path; a PIL image; a uint8 array (H, W), (H, W, 3) or
-                (H, W, 4) in RGB order; a tensor (3, H, W), uint8, or floating point from 0 to 1.
+            images: one image, or a list or tuple of them: a path; a PIL image; a uint8 array (H, W),
+                (H, W, 3) or (H, W, 4) in RGB order; a tensor (3, H, W), uint8, or floating point from 0 to 1.
 
         Returns:
-            The result of the one image, or a list of results in the same order: `Classes` of a classifier,
-            `Detections` of a detector.
+            The result for one image, or a list of results in the same order: `Classes` from a classifier,
+            `Detections` from a detector.
 
         Raises:
             ValueError: an image that cannot be read, or of another shape or dtype; the message says which.
@@ -176,17 +176,19 @@ def load(
     score_threshold: float | None = None,
     max_detections: int | None = None,
 ) -> LoadedClassifier | LoadedDetector:
-    """Load a finished run, to be used on images in one's own code.
+    """Load a finished run, to use it in your own code.
 
     Args:
-        run: the run folder, or the `model` folder within it, which may be moved anywhere.
-        device: "auto" (a GPU if there is one), or a name torch knows.
-        batch_size: images a forward pass; None: 32 of a classifier, 4 of a detector.
-        score_threshold: of a detector: objects with lower scores are left out; None: as it was trained.
-        max_detections: of a detector: most objects of an image; None: as it was trained.
+        run: the run folder; the `model` folder within it, which may be moved anywhere; or
+            "hf-hub:OWNER/NAME" of the Hugging Face Hub (`@REVISION` after it names a branch, tag or commit).
+        device: "auto" (a GPU if there is one), or a device name of torch.
+        batch_size: images per forward pass; None: 32 for classifiers, 4 for detectors.
+        score_threshold: detectors: leave out objects with lower scores; None: as in training.
+        max_detections: detectors: most objects per image; None: as in training.
 
     Raises:
-        ValueError: no such folder, no finished model in it, or a broken file; or thresholds for a classifier.
+        ValueError: no such folder or repository, no finished model in it, or a broken file; or thresholds for
+            a classifier.
     """
     source, task = find_model(run)
     if task == "detect":

@@ -26,6 +26,7 @@ from botvision.data.images import read_image
 from botvision.data.left_out import LeftOut
 from botvision.data.sources import list_folder, to_tensor
 from botvision.data.transforms import normalise, resize_and_crop
+from botvision.inference.hub import fetch, is_on_hub
 from botvision.io.errors import DataError
 from botvision.plots.style import fit
 
@@ -220,12 +221,12 @@ def find_model(folder: str | Path) -> tuple[Path, str]:
     """Return the folder of a run's finished model, and its task: "classify" or "detect".
 
     Args:
-        folder: a run folder, or the `model` folder within it.
+        folder: a run folder, the `model` folder within it, or hf-hub:OWNER/NAME.
 
     Raises:
         ValueError: no such folder, or no finished model in it; the message names it.
     """
-    folder = Path(folder)
+    folder = fetch(str(folder)) if is_on_hub(folder) else Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such run folder")
     inside = folder / "model"

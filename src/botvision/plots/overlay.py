@@ -7,7 +7,7 @@ one another, its masks have no outline to tell touching objects apart, and it ne
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -117,6 +117,8 @@ def truth_and_prediction_sheet(
 ) -> Image.Image:
     """Set ground truth and prediction of some images side by side, pair beside pair in a grid.
 
+    An object that was given several classes is shown once, with the surest (`Instances.distinct`).
+
     Args:
         pairs: at least one; up to three stand in one column, up to twelve in two, more in three.
         classes: K names.
@@ -127,10 +129,11 @@ def truth_and_prediction_sheet(
     """
     if not pairs:
         raise ValueError("no images for a sheet of ground truth and predictions, expected at least one")
+    pairs = [replace(pair, prediction=pair.prediction.distinct()) for pair in pairs]
     columns = 1 if len(pairs) <= 3 else 2 if len(pairs) <= 12 else 3
     tiles = [_side_by_side(pair, classes, cell) for pair in pairs]
     captions = [pair.caption for pair in pairs]
-    headings = ["ground truth", "prediction"] * columns
+    headings = ["ground truth", "prediction, each object once"] * columns
     sheet = contact_sheet(tiles, captions, columns=columns, cell=2 * cell + 6, headings=headings)
     return _with_legend(
         sheet, [each for pair in pairs for each in (pair.truth, pair.prediction)], classes, 12
