@@ -108,8 +108,8 @@ class TrainConfig(Section):
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images per forward pass; "auto" on a GPU: as many as fit, found by trial steps, with at least
-            16 batches an epoch. config.yaml then has the number.
+        batch_size: images per forward pass; "auto" on a GPU: as many as fit, found by trial steps, with at
+            least 16 batches an epoch. config.yaml then has the number.
         accumulate: forward passes per optimiser step.
         seed (int): of weights, order, augmentation and dropout; below 2**32.
         precision: "32-true", or "bf16-mixed" (bfloat16 where autocast allows it).
