@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from botvision.backbones.loading import load_weights
 from botvision.backbones.models import create_model
-from botvision.backbones.weights import class_names, load_weights, save_model
+from botvision.backbones.weights import class_names, save_model
 
 THEIRS = ["car", "bus", "van"]
 

@@ -8,16 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from botvision.backbones.classes import ClassNames
+from botvision.backbones.loading import LoadReport, load_weights, replaced_convolutions
 from botvision.backbones.stored import check_finite, read_description, read_torch, read_weights
 from botvision.backbones.warm_start import WarmStart, chosen_start
 from botvision.backbones.weights import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
-    LoadReport,
     class_names,
-    load_weights,
     rebuild,
-    replaced_convolutions,
     save_model,
 )
 from botvision.config.detector import DetectorOptions

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
 from botvision.backbones.cost import count
+from botvision.backbones.loading import LoadReport
 from botvision.backbones.variants import VARIANTS
-from botvision.backbones.weights import LoadReport
 from botvision.coco.annotations import Category
 from botvision.coco.evaluate import CocoMetrics, evaluate_coco
 from botvision.coco.instances import Instances

@@ -17,8 +17,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from botvision.backbones.loading import LoadReport
 from botvision.backbones.variants import check_arguments
-from botvision.backbones.weights import LoadReport
 from botvision.config.recipes import (
     BEING_TRAINED,
     LOCK,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from botvision.backbones.loading import LoadReport
 from botvision.backbones.probe import evaluating
-from botvision.backbones.weights import LoadReport
 from botvision.config.run import AnyRunConfig
 from botvision.config.schema import ConfigError
 from botvision.data.cache import Progress

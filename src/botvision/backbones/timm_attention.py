@@ -1,0 +1,69 @@
+"""timm's attention layers and BoTNets as ours: the same function of the same weights, at any size."""
+
+import copy
+from typing import Any, TypeVar
+
+from timm.layers.bottleneck_attn import BottleneckAttn
+from torch import nn
+
+from botvision.attention.layer import Convention
+from botvision.backbones.block import AttentionConv2d
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def from_timm_attention(layer: BottleneckAttn, convention: Convention = "timm") -> AttentionConv2d:
+    """Return timm's attention layer as ours: the same function of the same weights, at any size.
+
+    timm does not scale the position logits by D^-0.5, the paper does. With convention "timm" the tables are
+    copied; with "paper" they are multiplied by D^0.5, which gives equal outputs too.
+
+    Raises:
+        ValueError: query and value widths that differ, or a bias on the projection: no MHSA2d has these.
+    """
+    if layer.dim_out_qk != layer.dim_out_v or layer.qkv.in_channels != layer.dim_out_v:
+        raise ValueError(
+            f"timm attention of {layer.qkv.in_channels} to {layer.dim_out_v} channels with queries of width "
+            f"{layer.dim_out_qk}: the three must be equal"
+        )
+    if layer.qkv.bias is not None:
+        raise ValueError("timm attention with a bias on its projection (qkv_bias=True) cannot be imported")
+    tables = layer.pos_embed
+    theirs = "paper" if layer.scale_pos_embed else "timm"
+    factor = {("timm", "paper"): layer.scale**-1, ("paper", "timm"): layer.scale}.get(
+        (theirs, convention), 1.0
+    )
+    ours = AttentionConv2d(
+        layer.dim_out_v,
+        stride=2 if isinstance(layer.pool, nn.AvgPool2d) else 1,
+        heads=layer.num_heads,
+        grid=(tables.height, tables.width),
+        convention=convention,
+    )
+    state = {
+        "attention.qkv.weight": layer.qkv.weight.detach(),
+        "attention.position.height": tables.height_rel.detach() * factor,
+        "attention.position.width": tables.width_rel.detach() * factor,
+    }
+    ours.load_state_dict(state)
+    return ours.to(layer.qkv.weight.device, layer.qkv.weight.dtype).train(layer.training)
+
+
+def from_timm_botnet(model: M, convention: Convention = "timm") -> M:
+    """Return a copy of a timm model (botnet26t_256, botnet50ts_256, ...) whose attention layers are ours.
+
+    The outputs are the same at the size it was made for, and it then runs at any other.
+
+    Raises:
+        ValueError: the model has no BottleneckAttn layer, or one that cannot be imported.
+    """
+    model = copy.deepcopy(model)
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, BottleneckAttn)}
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no BottleneckAttn layer of timm")
+    for name, layer in layers.items():
+        model.set_submodule(name, from_timm_attention(layer, convention))
+    config: Any = getattr(model, "pretrained_cfg", None)
+    if isinstance(config, dict):
+        model.pretrained_cfg = config | {"fixed_input_size": False}  # pyrefly: ignore[bad-argument-type]
+    return model
