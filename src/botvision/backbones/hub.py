@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from botvision.backbones.variants import HUB
 from botvision.io.errors import text_of
-
-PREFIX = "hf-hub:"
 
 
 def download(repo: str, filename: str) -> Path:
@@ -24,7 +23,7 @@ def download(repo: str, filename: str) -> Path:
     from huggingface_hub.errors import EntryNotFoundError as NoSuchFile
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    name, _, revision = repo.removeprefix(PREFIX).partition("@")
+    name, _, revision = repo.removeprefix(HUB).partition("@")
     try:
         with quiet():
             return Path(hf_hub_download(name, filename, revision=revision or None))
@@ -38,7 +37,7 @@ def download(repo: str, filename: str) -> Path:
         reason = f"it has no {filename}"
     except Exception as error:  # no disk, a name that is none, ...: each has its own
         reason = text_of(error).rstrip(".")
-    raise ValueError(f"{PREFIX}{name}: cannot be fetched ({reason})") from None
+    raise ValueError(f"{HUB}{name}: cannot be fetched ({reason})") from None
 
 
 @contextmanager

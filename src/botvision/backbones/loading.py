@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from botvision.attention.position import PositionTables
 from botvision.backbones.block import AttentionConv2d
 from botvision.backbones.classes import ClassNames, match_classes
+from botvision.backbones.pretrained import fetch, is_name
 from botvision.backbones.stored import read_weights
+from botvision.backbones.timm_attention import in_our_names
 from botvision.backbones.warm_start import (
     StartedBlock,
     WarmStart,
@@ -33,6 +35,7 @@ class LoadReport:
         adapted: loaded, then changed: norms behind such attention, or of a start at zero; layers of classes
             of which some are others, or in another order.
         classes: a line on classes that are not called as the model's are.
+        advice: a line on how more of the file would fit.
     """
 
     kept: list[str]
@@ -43,6 +46,7 @@ class LoadReport:
     started: list[StartedBlock] = dataclasses.field(default_factory=list)
     adapted: list[str] = dataclasses.field(default_factory=list)
     classes: str = ""
+    advice: str = ""
 
     @property
     def complete(self) -> bool:
@@ -62,7 +66,7 @@ class LoadReport:
         if self.started:
             lines.append(f"{'started':<11}{len(self.started):>6}  {self.started[0]}")
             lines += [f"{'':<19}{block}" for block in self.started[1:]]
-        lines += [self.classes] if self.classes else []
+        lines += [line for line in (self.classes, self.advice) if line]
         return "\n".join(lines)
 
 
@@ -83,7 +87,8 @@ def load_weights(
 
     Args:
         model: changed in place.
-        source: file or state dict.
+        source: file, state dict, or a name: of a network that timm has weights of ("resnet50"), or
+            "hf-hub:ORG/NAME". Of a detector's weights a classifier takes the backbone.
         strict: anything missing, unexpected or of another shape is an error, and nothing is loaded.
         warm_start: how such attention begins: "fit" (by least squares on `images`), "taps" (from the
             convolution's weights and the norms alone), "zero" (new, the block's last norm at zero) or "new";
@@ -93,12 +98,14 @@ def load_weights(
         classes: names of the classes on both sides: if they differ, layers are taken over by name.
 
     Raises:
-        ValueError: an unreadable file; with `strict`, weights that do not fit; "fit" without images, or
-            images without it; "zero" where the norm is frozen.
+        ValueError: an unreadable file, or weights that cannot be fetched; with `strict`, weights that do not
+            fit; "fit" without images, or images without it; "zero" where the norm is frozen.
     """
     how = chosen_start(warm_start, images)
-    stored = dict(source) if isinstance(source, Mapping) else read_weights(Path(source))
+    given = fetch(source) if is_name(source) else source
+    stored = dict(given) if isinstance(given, Mapping) else read_weights(Path(given))
     own = model.state_dict()
+    stored = in_our_names(model, stored)
     stored, moved, others, line = match_classes(own, stored, classes)
     tables = _adoptable_tables(model, stored)
     same = {name for name in own if name in stored and own[name].shape == stored[name].shape}

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from botvision.backbones.classes import ClassNames
+from botvision.backbones.classes import ClassNames, NamedWeights
 from botvision.backbones.loading import load_weights
 from botvision.backbones.models import create_model
 from botvision.backbones.stored import read_description, size_of
@@ -100,10 +100,10 @@ def rebuild(path: Path, build: Callable[[], M]) -> M:
 def class_names(
     source: str | Path | Mapping[str, Tensor], ours: Sequence[str], layers: Sequence[str], before: int = 0
 ) -> ClassNames | None:
-    """Return the names of the classes in weights that `save_model` wrote, beside a model's own.
+    """Return the names of the classes in weights that have them, beside a model's own.
 
     Args:
-        source: the file of the weights.
+        source: the file of the weights, or weights that bring their names.
         ours: names in the model.
         layers: of the model, see `ClassNames`.
         before: rows that come first, see `ClassNames`.
@@ -112,7 +112,8 @@ def class_names(
         None where the weights come without names.
     """
     if isinstance(source, Mapping):
-        return None
+        theirs = source.classes if isinstance(source, NamedWeights) else None
+        return None if theirs is None else ClassNames(theirs, list(ours), layers, before)
     try:
         theirs = json.loads(Path(source).with_name(DESCRIPTION_FILE).read_text(encoding="utf-8"))["classes"]
         return ClassNames([str(name) for name in theirs], list(ours), layers, before)
