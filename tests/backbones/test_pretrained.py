@@ -23,7 +23,7 @@ def trained(model: Any) -> Any:
     torch.manual_seed(1)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.1)
+            module.get_buffer("running_mean").normal_(std=0.1)
     return model.eval()
 
 

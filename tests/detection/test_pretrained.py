@@ -15,7 +15,7 @@ from botvision.detection.pretrained import fetch
 from tests.detection.scenes import image
 
 NO_CLASS = "N/A"
-CATEGORIES = torchvision.models.get_model_weights("maskrcnn_resnet50_fpn").DEFAULT.meta["categories"]
+CATEGORIES = torchvision.models.get_model_weights("maskrcnn_resnet50_fpn")["DEFAULT"].meta["categories"]
 LABELS = [label for label, name in enumerate(CATEGORIES) if name != NO_CLASS]
 NAMES = [CATEGORIES[label] for label in LABELS[1:]]
 # The options of our detector into which all of torchvision's fits.
@@ -38,31 +38,30 @@ class Coco:
     def __init__(self, name: str, folder: Path) -> None:
         torch.manual_seed(0)
         size = {"min_size": 128, "max_size": 128, "rpn_post_nms_top_n_test": 40}
-        self.model: Any = torchvision.models.get_model(
-            name, weights=None, weights_backbone=None, **size
-        ).eval()
+        model: Any = torchvision.models.get_model(name, weights=None, weights_backbone=None, **size).eval()
         with torch.no_grad():
-            for module in self.model.modules():
+            for module in model.modules():
                 if isinstance(module, nn.BatchNorm2d):
-                    module.running_mean.normal_(std=0.1)
-                    module.running_var.uniform_(0.5, 1.5)
+                    module.get_buffer("running_mean").normal_(std=0.1)
+                    module.get_buffer("running_var").uniform_(0.5, 1.5)
                     module.weight.uniform_(0.5, 1.0)
                     module.bias.normal_(std=0.3)
-            first = self.model.backbone.body.bn1
+            first = model.backbone.body.bn1
             first.running_var.uniform_(1e-5, 1e-4)  # where an epsilon counts
             first.weight.copy_(first.running_var.sqrt())
-            predictor = self.model.roi_heads.box_predictor
+            predictor = model.roi_heads.box_predictor
             predictor.cls_score.weight.normal_(std=0.1)
             for label, category in enumerate(CATEGORIES):
                 if category == NO_CLASS:  # so that leaving it out changes no probability
                     predictor.cls_score.bias[label] = -1e4
-        state, self.file = self.model.state_dict(), folder / f"{name}.pth"
+        state, self.file = model.state_dict(), folder / f"{name}.pth"
         if not name.endswith("_v2"):
             state = {self._old(key): value for key, value in state.items()}
-            for module in self.model.modules():
+            for module in model.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eps = 0.0  # as torchvision sets it for these weights
         torch.save(state, self.file)
+        self.model = model
 
     @staticmethod
     def _old(key: str) -> str:

@@ -81,7 +81,7 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:  # noqa: ANN401
     """
     # Not at the top: this module is imported while timm is, and these ask for timm themselves.
     from botvision.backbones.pretrained import check_pretrained, not_fetched
-    from botvision.backbones.timm_attention import from_timm_botnet, has_timm_attention
+    from botvision.backbones.timm_attention import can_be_ours, from_timm_botnet
 
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
@@ -95,7 +95,7 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:  # noqa: ANN401
     try:
         with quiet():
             model = build(name, **kwargs)
-        return from_timm_botnet(model, inplace=True) if has_timm_attention(model) else model
+        return from_timm_botnet(model, inplace=True) if can_be_ours(model) else model
     except OSError as error:
         if not kwargs.get("pretrained"):
             raise

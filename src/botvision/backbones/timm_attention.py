@@ -22,13 +22,9 @@ def from_timm_attention(layer: BottleneckAttn, convention: Convention = "timm") 
     Raises:
         ValueError: query and value widths that differ, or a bias on the projection: no MHSA2d has these.
     """
-    if layer.dim_out_qk != layer.dim_out_v or layer.qkv.in_channels != layer.dim_out_v:
-        raise ValueError(
-            f"timm attention of {layer.qkv.in_channels} to {layer.dim_out_v} channels with queries of width "
-            f"{layer.dim_out_qk}: the three must be equal"
-        )
-    if layer.qkv.bias is not None:
-        raise ValueError("timm attention with a bias on its projection (qkv_bias=True) cannot be imported")
+    misfit = _misfit(layer)
+    if misfit:
+        raise ValueError(misfit)
     tables = layer.pos_embed
     theirs = "paper" if layer.scale_pos_embed else "timm"
     factor = {("timm", "paper"): layer.scale**-1, ("paper", "timm"): layer.scale}.get(
@@ -50,9 +46,22 @@ def from_timm_attention(layer: BottleneckAttn, convention: Convention = "timm") 
     return ours.to(layer.qkv.weight.device, layer.qkv.weight.dtype).train(layer.training)
 
 
-def has_timm_attention(model: nn.Module) -> bool:
-    """Return whether a network has attention layers of timm's BoTNets, which run at one size alone."""
-    return any(isinstance(module, BottleneckAttn) for module in model.modules())
+def _misfit(layer: BottleneckAttn) -> str:
+    """Why no attention of ours is that layer; empty if one is."""
+    if layer.dim_out_qk != layer.dim_out_v or layer.qkv.in_channels != layer.dim_out_v:
+        return (
+            f"timm attention of {layer.qkv.in_channels} to {layer.dim_out_v} channels with queries of width "
+            f"{layer.dim_out_qk}: the three must be equal"
+        )
+    if layer.qkv.bias is not None:
+        return "timm attention with a bias on its projection (qkv_bias=True) cannot be imported"
+    return ""
+
+
+def can_be_ours(model: nn.Module) -> bool:
+    """Return whether a network has attention layers of timm's BoTNets, and each is such that ours can be."""
+    layers = [module for module in model.modules() if isinstance(module, BottleneckAttn)]
+    return bool(layers) and not any(map(_misfit, layers))
 
 
 def from_timm_botnet(model: M, convention: Convention = "timm", *, inplace: bool = False) -> M:

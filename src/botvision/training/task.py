@@ -242,7 +242,8 @@ def outputs_of(model: nn.Module, images: Tensor | list[Tensor], name: str) -> An
             return model(images)
     except (RuntimeError, ValueError, AssertionError) as error:
         height, width = images[0].shape[1:]
-        raise ConfigError(f"{name} cannot run on images of {height}x{width}: {text_of(error)}") from None
+        reason = text_of(error) if str(error) else "it was made for others"  # as timm's assertions say it
+        raise ConfigError(f"{name} cannot run on images of {height}x{width}: {reason}") from None
 
 
 def fit_indices(images: int, size: tuple[int, int]) -> list[int]:
