@@ -88,6 +88,24 @@ def test_weights_of_another_network_are_named(monkeypatch: pytest.MonkeyPatch):
         run.train(tiny(model__weights="vit_tiny_patch16_224"), "nowhere", progress=False)
 
 
+def test_a_repository_on_the_hub_is_a_source(
+    whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With the names of its classes, for model.json lies beside its weights."""
+    asked = []
+
+    def fetch(repo: str, filename: str, revision: str | None = None) -> str:
+        asked.append((repo, filename, revision))
+        return str(whole_run / "model" / filename)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    config = tiny(model__weights="hf-hub:me/mine@v1", data__num_classes=3, train__max_steps=1)
+    report = (run.train(config, tmp_path / "run", progress=False) / "warm_start.txt").read_text()
+    assert asked == [("me/mine", name, "v1") for name in ("model.safetensors", "model.json")]
+    assert report.startswith("weights from hf-hub:me/mine@v1:\n")
+    assert report.endswith("classes: disc, ring, square are taken over by name\n")
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [

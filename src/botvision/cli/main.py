@@ -405,9 +405,8 @@ def _models(args: argparse.Namespace, _: Overrides) -> int:
     from botvision.tables.models import model_table
 
     print(model_table(VARIANTS))
-    print(
-        "\ntimm's networks work, too; its botnet26t_256 and sebotnet33ts_256 are BoTNets with weights.\nnext: botvision cost MODEL --vs resnet50"
-    )
+    print("\ntimm's networks work, too; its botnet26t_256 and sebotnet33ts_256 are BoTNets with weights.")
+    print("next: botvision cost MODEL --vs resnet50")
     return 0
 
 
