@@ -6,13 +6,14 @@ from typing import Any
 from urllib.error import URLError
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import Tensor, nn
 
 import botvision
 from botvision.detection.pretrained import fetch
-from tests.detection.scenes import image
+from tests.detection.scenes import detector, image
 
 NO_CLASS = "N/A"
 CATEGORIES = torchvision.models.get_model_weights("maskrcnn_resnet50_fpn")["DEFAULT"].meta["categories"]
@@ -88,8 +89,9 @@ def served(coco: Callable[[str], Coco], monkeypatch: pytest.MonkeyPatch) -> Call
     def serve(name: str) -> Coco:
         found = coco(name)
 
-        def download(url: str, **_: object) -> dict[str, Tensor]:
+        def download(url: str, weights_only: bool = False, **_: object) -> dict[str, Tensor]:
             assert name in url
+            assert weights_only
             return torch.load(found.file, weights_only=True)
 
         monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
@@ -177,6 +179,24 @@ def test_a_classifier_takes_the_backbone_of_a_detector(served: Callable[[str], C
     report = botvision.load_weights(model, fetch("maskrcnn_resnet50_fpn_v2"))
     assert report.missing == ["fc.weight", "fc.bias"]
     assert torch.equal(model.layer4[2].conv3.weight, source.backbone.body.layer4[2].conv3.weight)
+
+
+@pytest.mark.parametrize("norm", ["batch", "frozen"])
+@pytest.mark.parametrize("name", ["botnet26t_256", "sebotnet33ts_256"])
+def test_a_detector_on_a_botnet_of_timm_takes_all_of_its_weights(name: str, norm: str):
+    source: Any = timm.create_model(name).eval()
+    for module in source.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.get_buffer("running_mean").normal_(std=0.1)
+    model = detector(name, norm=norm)
+    for load in (botvision.warm_start, botvision.load_backbone):
+        report = load(model, source.state_dict())
+        assert report.missing == report.mismatched == []
+        assert all(name.startswith("head.") for name in report.unexpected)
+    picture = torch.randn(1, 3, 256, 256)
+    with torch.no_grad():
+        found, expected = model.eval().backbone.body(picture)[-1], source.forward_features(picture)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from torchvision.models import WeightsEnum, get_model, get_model_weights
 
 from botvision.backbones import pretrained
 from botvision.backbones.classes import NamedWeights
-from botvision.backbones.hub import quiet
 from botvision.backbones.stored import check_finite
 from botvision.backbones.variants import DETECTORS
 
@@ -43,8 +42,7 @@ def from_torchvision(name: str) -> NamedWeights:
     """
     entry: WeightsEnum = get_model_weights(name)["DEFAULT"]
     try:
-        with quiet():
-            stored = entry.get_state_dict(progress=True, check_hash=True)
+        stored = entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except Exception as error:  # no network, no disk, ...: each has its own
         raise pretrained.not_fetched(name, error) from None
     with torch.device("meta"):

@@ -13,7 +13,7 @@ from botvision.backbones.classes import ClassNames
 from botvision.backbones.loading import LoadReport, load_weights, replaced_convolutions
 from botvision.backbones.pretrained import is_name
 from botvision.backbones.stored import read_description, read_weights
-from botvision.backbones.timm_attention import our_name
+from botvision.backbones.timm_attention import in_our_names, our_name
 from botvision.backbones.warm_start import WarmStart, chosen_start
 from botvision.backbones.weights import (
     DESCRIPTION_FILE,
@@ -242,7 +242,7 @@ def _load(
     classes: ClassNames | None = None,
 ) -> LoadReport:
     own = set(network.state_dict())
-    stored = {_name_in(own, name): value for name, value in stored.items()}
+    stored = dict(in_our_names(network, {_name_in(own, name): value for name, value in stored.items()}))
     begun = replaced_convolutions(network, stored) if how in ("fit", "taps") else {}
     stored = {n: v for n, v in stored.items() if n in own or n.rpartition(".")[2] not in _OF_BATCH_NORM}
     _drop_norms_of_new_attention(network, stored, where, begun)
