@@ -57,9 +57,8 @@ def is_name(source: object) -> TypeGuard[str]:
     """Return whether weights are given by a name, and not as a path or as tensors."""
     if not isinstance(source, str) or Path(source).exists():
         return False
-    return source.startswith(HUB) or (
-        Path(source).name == source and Path(source).suffix not in FILE_SUFFIXES
-    )
+    named = Path(source).name == source and Path(source).suffix not in FILE_SUFFIXES
+    return named or source.startswith(HUB) or timm.is_model_pretrained(source)
 
 
 def has_weights(name: str) -> bool:

@@ -129,9 +129,9 @@ def _check_timm_weights(source: str) -> None:
         instead = weights_for(source)
         which = f"{instead}, or auto, has it start from its ResNet's" if instead else no_weights_for(source)
         raise ValueError(f"there are no weights of {source} itself; {which}")
-    if Path(source).name != source or Path(source).suffix in FILE_SUFFIXES:
-        raise ValueError(f"{source}: no such file or folder")
     text, (base, _, tag) = _timm_source(), source.partition(".")
+    if f"'{source}'" not in text and (Path(source).name != source or Path(source).suffix in FILE_SUFFIXES):
+        raise ValueError(f"{source}: no such file or folder")
     if tag in text and any(form in text for form in (f"def {base}(", f"'{base}'", f'"{base}"', f"'{base}.")):
         return  # whether timm has weights of it is seen when they are fetched
     weights = re.findall(r"""^ +['"](\w+\.\w+)['"]: _?\w*cfg""", text, re.MULTILINE)
