@@ -156,7 +156,7 @@ def _timm_model_with_stem(
 def _names_a_source(kwargs: Mapping[str, Any]) -> bool:
     """Whether the arguments of a network of timm say where its weights lie."""
     given = [kwargs.get(key) for key in ("pretrained_cfg", "pretrained_cfg_overlay")]
-    return any(isinstance(each, str) or (each and SOURCES & set(each)) for each in given)
+    return any(each and (not isinstance(each, Mapping) or SOURCES & set(each)) for each in given)
 
 
 def _build(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:  # noqa: ANN401
@@ -173,9 +173,6 @@ def _build(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:  # noqa: AN
     report = load_weights(model, from_timm(source, kwargs.get("in_chans", 3)))
     new = report.missing + report.mismatched
     parts = [f"{name} starts from timm's {source}: {len(report.kept)} tensors are kept"]
-    parts += (
-        [f"attention begins as the convolutions of {len(report.started)} blocks"] if report.started else []
-    )
     count = len(report.started)
     parts += [f"attention of {count} blocks begins as the convolution in its place"] if count else []
     parts += [f"new are {', '.join(new[:4])}{', ...' if len(new) > 4 else ''}"] if new else []
