@@ -35,7 +35,7 @@ demo: .venv/ready ## train a small BoTNet Mask R-CNN on drawn shapes, evaluate, 
 	@echo "  $(BIN)/botvision check data/"
 	@echo "  $(BIN)/botvision train objects_botnet50 --data.root data/ --out runs/objects"
 	@echo "and for whole images by class, in photos/train/<class>/ and photos/val/<class>/:"
-	@echo "  $(BIN)/botvision train photos_botnet50 --data.root photos/ --model.weights resnet50 --out runs/photos"
+	@echo "  $(BIN)/botvision train photos_botnet50 --data.root photos/ --out runs/photos"
 
 test: .venv/ready ## run the whole test suite
 	@$(PYTEST)

@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from botvision.backbones import warm_start
+from botvision.backbones.loading import load_weights
 from botvision.backbones.models import create_model
 from botvision.backbones.surgery import from_resnet
-from botvision.backbones.weights import load_weights
 from botvision.config.data import DataConfig
 from botvision.data.classification import ClassificationDataset, open_splits
 from harness import Row, arguments, environment, progress, write

@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
 THIRD_PARTY: dict[str, set[str]] = {
     "io": {"tqdm", "yaml"},
     "attention": {"torch", "triton"},
-    "backbones": {"torch", "timm", "safetensors"},
+    "backbones": {"torch", "timm", "safetensors", "huggingface_hub"},
     "detection": {"torch", "torchvision", "timm"},
     "coco": {"torch", "numpy", "hotcoco", "msgspec"},
     "data": {"torch", "torchvision", "numpy", "PIL", "pillow_heif", "yaml"},

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from botvision.backbones import cost
     from botvision.backbones.accelerate import accelerate, restore
     from botvision.backbones.fuse import fold_batch_norm
+    from botvision.backbones.loading import load_weights
     from botvision.backbones.models import BoTNet, create_model, list_models
     from botvision.backbones.surgery import Surgery, from_resnet
-    from botvision.backbones.weights import from_timm_botnet, load_model, load_weights, save_model
+    from botvision.backbones.timm_attention import from_timm_botnet
+    from botvision.backbones.weights import load_model, save_model
     from botvision.detection.mask_rcnn import faster_rcnn, mask_rcnn
     from botvision.detection.weights import load_backbone, load_detector, save_detector, warm_start
     from botvision.inference.attention_maps import attention_maps
@@ -35,9 +37,9 @@ _HOME = {
     "BoTNet": "botvision.backbones.models",
     "create_model": "botvision.backbones.models",
     "list_models": "botvision.backbones.models",
-    "from_timm_botnet": "botvision.backbones.weights",
+    "from_timm_botnet": "botvision.backbones.timm_attention",
     "load_model": "botvision.backbones.weights",
-    "load_weights": "botvision.backbones.weights",
+    "load_weights": "botvision.backbones.loading",
     "save_model": "botvision.backbones.weights",
     "attention_maps": "botvision.inference.attention_maps",
     "load": "botvision.inference.load",

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from botvision.backbones.loading import load_weights
 from botvision.backbones.models import create_model
-from botvision.backbones.weights import class_names, load_weights, save_model
+from botvision.backbones.weights import class_names, save_model
 
 THEIRS = ["car", "bus", "van"]
 
@@ -35,6 +36,8 @@ def weights(tmp_path: Path) -> Path:
             [None] * 3,
             "classes: the weights know car, bus, van, none of a, b, c; layers of classes begin anew",
         ),
+        (["Van", "CAR", "nut"], [2, 0, None], "classes: Van, CAR are taken over by name; new are nut"),
+        (["Car", "car", "b-us"], [None, 0, None], "classes: car are taken over by name; new are Car, b-us"),
     ],
 )
 def test_each_class_goes_on_from_its_own_row(weights: Path, ours: list[str], rows: list[Any], line: str):
@@ -59,11 +62,27 @@ def test_each_class_goes_on_from_its_own_row(weights: Path, ours: list[str], row
     assert report.missing == report.unexpected == []
 
 
-def test_weights_without_names_and_of_other_numbers_are_as_before(weights: Path):
+@pytest.mark.parametrize(
+    ("ours", "line"),
+    [
+        (["bike", "van", "car", "bus"], "classes: van, car, bus are taken over by name; new are bike"),
+        (["van"], "classes: van are taken over by name"),
+        (["a", "b"], "classes: the weights know car, bus, van, none of a, b; layers of classes begin anew"),
+    ],
+)
+def test_other_numbers_of_classes(weights: Path, ours: list[str], line: str):
+    target = create_model("resnet14_nano", num_classes=len(ours))
+    own = target.state_dict()["fc.weight"].clone()
+    report = load_weights(target, weights, classes=class_names(weights, ours, ["fc"]))
+    assert report.classes == line
+    for row, name in enumerate(ours):
+        expected = model(0).fc.weight[THEIRS.index(name)] if name in THEIRS else own[row]
+        assert torch.equal(target.state_dict()["fc.weight"][row], expected)
+
+
+def test_weights_without_names_are_as_before(weights: Path):
     assert class_names({}, THEIRS, ["fc"]) is None
-    four = class_names(weights, ["car", "bus", "van", "bike"], ["fc"])
-    torch.manual_seed(1)
-    report = load_weights(create_model("resnet14_nano", num_classes=4), weights, classes=four)
+    report = load_weights(create_model("resnet14_nano", num_classes=4), weights)
     assert (report.mismatched, report.classes) == (["fc.weight", "fc.bias"], "")
     for content in ("{", "[]", json.dumps({"classes": 3})):
         weights.with_name("model.json").write_text(content)

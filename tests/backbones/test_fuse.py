@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import botvision
 from botvision.backbones.fuse import fold_batch_norm
 from botvision.backbones.models import create_model
-from botvision.backbones.weights import from_timm_botnet
+from botvision.backbones.timm_attention import from_timm_botnet
 from botvision.detection.mask_rcnn import mask_rcnn
 
 TOLERANCE = {

@@ -232,11 +232,6 @@ def test_pretrained_plumbing_loads_a_file_with_other_classes_and_channels(tmp_pa
     torch.testing.assert_close(model.conv1[0].weight, source.conv1[0].weight.sum(1, keepdim=True))
 
 
-def test_pretrained_without_weights_is_an_error_of_timm():
-    with pytest.raises(RuntimeError, match="No pretrained weights exist for botnet14_tiny"):
-        build("botnet14_tiny", pretrained=True)
-
-
 @pytest.mark.parametrize(
     ("name", "kwargs", "message"),
     [

@@ -16,10 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from botvision.backbones import warm_start as module
 from botvision.backbones.block import AttentionConv2d
+from botvision.backbones.loading import load_weights
 from botvision.backbones.models import create_model
 from botvision.backbones.surgery import from_resnet
 from botvision.backbones.warm_start import start_as_convolutions
-from botvision.backbones.weights import load_weights
 
 DATA = Path(os.environ.get("BOTVISION_DATA", Path(__file__).parents[3] / "shared" / "data"))
 WEIGHTS = DATA / "resnet50_imagenet" / "resnet50.safetensors"

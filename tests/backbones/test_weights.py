@@ -9,14 +9,10 @@ from safetensors.torch import save_file
 from timm.layers.bottleneck_attn import BottleneckAttn
 
 from botvision.attention.layer import Convention
+from botvision.backbones.loading import load_weights
 from botvision.backbones.models import create_model
-from botvision.backbones.weights import (
-    from_timm_attention,
-    from_timm_botnet,
-    load_model,
-    load_weights,
-    save_model,
-)
+from botvision.backbones.timm_attention import from_timm_attention, from_timm_botnet
+from botvision.backbones.weights import load_model, save_model
 
 
 @pytest.mark.parametrize("convention", ["timm", "paper"])

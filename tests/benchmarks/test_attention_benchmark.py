@@ -15,7 +15,7 @@ import attention
 from attention_report import Limits, asked, body, exponent
 from botvision.attention.position import PositionRows
 from botvision.attention.reference import Terms, attend_reference
-from botvision.backbones.weights import from_timm_attention
+from botvision.backbones.timm_attention import from_timm_attention
 from contenders import (
     LAYERS,
     OPERATIONS,

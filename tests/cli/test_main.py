@@ -131,7 +131,7 @@ def test_wrong_arguments_are_one_line(capsys, argv, words):
     [
         (["--model.args.c5_blocks", "[0,"], "model.args.c5_blocks: cannot be read: '[0,'"),
         (["--model.args.heads", "four"], "heads must be a whole number above 0, got 'four'"),
-        (["--model.args.pretrained", "true"], "model botnet14_tiny with {'pretrained': True}: "),
+        (["--model.args.pretrained", "true"], "there are no pretrained weights for botnet14_tiny, "),
         (["--model.args.layers", "3"], "model botnet14_tiny with {'layers': 3}: "),
         (["--time", "--device", "abacus"], "device 'abacus' is not available here"),
         (
@@ -276,6 +276,31 @@ def test_a_file_name_that_is_no_text_is_printed():
     done = subprocess.run([sys.executable, "-c", code, missing], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.endswith(b"caf\\udce9\n")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("weights", "restnet50", "unknown 'restnet50'; did you mean resnet50"),
+        ("weights", "maskrcnn_resnet50_fpn_v3", "did you mean maskrcnn_resnet50_fpn_v2"),
+        ("weights", "runs/absent", "runs/absent: no such file or folder"),
+        ("name", "botnet14_tiny", "there are no pretrained weights for botnet14_tiny, but for botnet50"),
+    ],
+)
+def test_wrong_weights_are_said_before_torch_is_imported(
+    key: str, value: str, words: str, tmp_path: Path
+) -> None:
+    arguments = ["train", "objects_botnet50", "--data.root", str(tmp_path), "--out", "nowhere"]
+    code = (
+        "import sys; from botvision.cli.main import main; "
+        f"done = main({[*arguments, f'--model.{key}', value]}); "
+        "assert 'torch' not in sys.modules; sys.exit(done)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert found.stderr.startswith("botvision: model.weights: ")
+    assert words in found.stderr
+    assert found.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

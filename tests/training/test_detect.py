@@ -316,7 +316,8 @@ def test_a_batch_of_one_that_batch_norm_cannot_average(tmp_path: Path):
 )
 def test_what_is_frozen_needs_weights(frozen: dict[str, Any], tmp_path: Path):
     with pytest.raises(
-        ConfigError, match=r"^model\.detector\.\w+ \w+ never .*: set model\.weights, or norm group"
+        ConfigError,
+        match=r"^model\.detector\.\w+ \w+ never .*: give --model.weights, or --model\.detector\.norm group",
     ):
         train(small(**frozen), tmp_path / "run", progress=False)
 

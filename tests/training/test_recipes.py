@@ -9,6 +9,7 @@ import pytest
 import timm
 from safetensors.torch import save_file
 
+from botvision.backbones.variants import weights_for
 from botvision.config.recipes import build_config, config_to_dict, load_recipe, recipe_names
 from botvision.training.log import read_rows
 from botvision.training.run import train
@@ -59,7 +60,7 @@ def scaled_down(name: str) -> dict[str, Any]:
     small = SMALL | (SMALL_DETECTOR if values.get("task") == "detect" else {})
     if values["data"].get("source") == "pointing":
         small["data.source"] = "pointing"
-    if name.startswith("objects_"):  # they freeze what they start from
+    if name.startswith(("objects_", "photos_")):  # the former freeze what they start from
         small["model.weights"] = values["model"]["weights"]
     return config_to_dict(build_config(values, {**small, "data.image_size": size}))
 
@@ -86,7 +87,7 @@ def enough_of_them() -> list[str]:
 def test_one_step(name: str, tmp_path: Path, resnet50: Path):
     values = scaled_down(name)
     if values["model"]["weights"] is not None:
-        assert values["model"]["weights"] == "resnet50"
+        assert values["model"]["weights"] in ("auto", "resnet50")
         values["model"]["weights"] = str(resnet50)
     folder = train(build_config(values), tmp_path / name, progress=False)
     summary, size = json.loads((folder / "summary.json").read_text()), values["data"]["image_size"]
@@ -106,6 +107,15 @@ def test_the_promise_is_stated(name: str):
     if "\nextends:" not in text:
         assert len(commands) == 1
         assert any(line.startswith("# Claim") for line in comments)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in recipe_names() if name.startswith(("objects_", "photos_"))]
+)
+def test_own_images_start_from_pretrained_weights(name: str):
+    model = load_recipe(name)["model"]
+    assert model["weights"] == "auto"
+    assert weights_for(model["name"]) == "resnet50"
 
 
 @pytest.mark.parametrize(("base", "other"), PAIRS)

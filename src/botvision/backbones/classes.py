@@ -1,11 +1,20 @@
 """The layers that know the classes, taken over from other weights by the classes' names."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
 _SHOWN = 5
+
+
+class NamedWeights(dict[str, Tensor]):
+    """A state dict that comes with the names of its classes, as a file has them in the JSON beside it."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], classes: Sequence[str]) -> None:
+        super().__init__(tensors)
+        self.classes = list(classes)
 
 
 class ClassNames(NamedTuple):
@@ -43,18 +52,21 @@ class Matched(NamedTuple):
 def match_classes(
     own: Mapping[str, Tensor], stored: Mapping[str, Tensor], names: ClassNames | None
 ) -> Matched:
-    """Return weights for a model of the same number of classes, each class's rows in its place there."""
-    if names is None or list(names.theirs) == list(names.ours) or len(names.theirs) != len(names.ours):
+    """Return weights for a model of its classes, each class's rows in its place there.
+
+    Names agree as they are written; else, where that is unambiguous, without regard to case, `_` and `-`.
+    """
+    if names is None or list(names.theirs) == list(names.ours):
         return Matched(stored, [], [], "")
-    rows = len(names.ours) + names.before
+    counts = [len(side) + names.before for side in (names.theirs, names.ours)]
     tensors = [
         name
         for name, value in own.items()
-        if name.rpartition(".")[0] in names.layers and name in stored and stored[name].shape == value.shape
+        if name.rpartition(".")[0] in names.layers and name in stored and _fit(stored[name], value, *counts)
     ]
     if not tensors:
         return Matched(stored, [], [], "")
-    place = {name: row for row, name in enumerate(names.theirs)}
+    place = _places(names)
     shared = [name for name in names.ours if name in place]
     others = [name for name in names.ours if name not in place]
     if not shared:
@@ -63,15 +75,39 @@ def match_classes(
         return Matched(rest, [], tensors, f"{line}; layers of classes begin anew")
     moved: dict[str, Tensor] = {}
     for tensor in tensors:
-        value = own[tensor].detach().clone().reshape(rows, -1)
-        theirs = stored[tensor].to(value).reshape(rows, -1)
+        value = own[tensor].detach().clone().reshape(counts[1], -1)
+        theirs = stored[tensor].to(value).reshape(counts[0], -1)
         value[: names.before] = theirs[: names.before]
         for row, name in enumerate(names.ours, names.before):
             if name in place:
                 value[row] = theirs[names.before + place[name]]
         moved[tensor] = value.reshape(own[tensor].shape)
-    new = f"; new are {_some(others)}" if others else " in another order"
+    same = counts[0] == counts[1]
+    new = f"; new are {_some(others)}" if others else " in another order" if same else ""
     return Matched({**stored, **moved}, tensors, [], f"classes: {_some(shared)} are taken over by name{new}")
+
+
+def _fit(stored: Tensor, own: Tensor, theirs: int, ours: int) -> bool:
+    """Whether a stored tensor of `theirs` classes has as many rows for each as one of `ours`."""
+    rows = [len(stored) / theirs, len(own) / ours] if stored.ndim and own.ndim else [0.5, 0.5]
+    return rows[0] == rows[1] and rows[0].is_integer() and stored.shape[1:] == own.shape[1:]
+
+
+def _places(names: ClassNames) -> dict[str, int]:
+    """The row of each of our classes that the weights know."""
+    exact = {name: row for row, name in enumerate(names.theirs)}
+    theirs, ours = (Counter(map(_folded, side)) for side in (names.theirs, names.ours))
+    folded = {_folded(name): row for row, name in enumerate(names.theirs)}
+    found = dict(exact)
+    for name in names.ours:
+        key = _folded(name)
+        if name not in exact and theirs[key] == ours[key] == 1:
+            found[name] = folded[key]
+    return found
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _some(names: Sequence[str]) -> str:

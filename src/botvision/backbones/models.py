@@ -9,7 +9,8 @@ import difflib
 import inspect
 import math
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import timm
@@ -19,14 +20,16 @@ from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
 from botvision.attention.layer import MHSA2d
+from botvision.backbones.hub import quiet
 from botvision.backbones.probe import image_hw
 from botvision.backbones.surgery import Surgery, from_resnet
-from botvision.backbones.variants import VARIANTS, Variant, unknown_model
+from botvision.backbones.variants import VARIANTS, Variant, no_weights_for, unknown_model, weights_for
 
 M = TypeVar("M", bound=nn.Module)
 SURGERY_KEYS = {field.name for field in dataclasses.fields(Surgery)}
 TRUNK_KEYS = set(inspect.signature(ResNet.__init__).parameters) - {"self", "block", "layers"}
 ARGUMENTS = SURGERY_KEYS | TRUNK_KEYS | {"stem", "pretrained", "features_only", "out_indices"}
+SOURCES = {"url", "file", "state_dict", "hf_hub_id"}  # by which timm's configurations name weights
 STEMS = ("imagenet", "cifar")
 CIFAR_SIZE = 32  # pixels; the default size of a network with the CIFAR stem
 
@@ -60,6 +63,10 @@ class BoTNet(ResNet):
 def create_model(name: str, **kwargs: Any) -> nn.Module:  # noqa: ANN401
     """Return a model by name: every row of `VARIANTS`, and every other model of timm.
 
+    timm's own BoTNets (botnet26t_256, sebotnet33ts_256, ...) get our attention: the same function of the same
+    weights, at any size. With `pretrained=True` a BoTNet of ours starts from the ImageNet weights of its
+    ResNet, its attention as the convolutions that it replaces; a warning says what is new.
+
     Args:
         name: e.g. "botnet50", or "resnet50".
         **kwargs: of every BoTNet: the fields of `Surgery` (img_size, heads, position, convention, c5_blocks,
@@ -69,13 +76,30 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:  # noqa: ANN401
             timm's ResNets.
 
     Raises:
-        ValueError: an unknown name (with the closest ones) or an argument that does not fit.
+        ValueError: an unknown name (with the closest ones), an argument that does not fit, or pretrained
+            weights that there are not, or that cannot be fetched.
     """
-    if not timm.is_model(name.split(".")[0]):
+    # Not at the top: this module is imported while timm is, and these ask for timm themselves.
+    from botvision.backbones.pretrained import check_pretrained, not_fetched
+    from botvision.backbones.timm_attention import can_be_ours, from_timm_botnet
+
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
         raise unknown_model(name, timm.list_models())
+    tagged = timm.models.get_arch_pretrained_cfgs(base) if tag else {}
+    if tag and name not in tagged:
+        raise unknown_model(name, tagged)
+    if kwargs.get("pretrained") and name not in VARIANTS and not _names_a_source(kwargs):
+        check_pretrained(name)
     build = timm.create_model if name in VARIANTS or "stem" not in kwargs else _timm_model_with_stem
     try:
-        return build(name, **kwargs)
+        with quiet():
+            model = build(name, **kwargs)
+        return from_timm_botnet(model, inplace=True) if can_be_ours(model) else model
+    except OSError as error:
+        if not kwargs.get("pretrained"):
+            raise
+        raise not_fetched(name, error) from None
     except TypeError as error:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if unknown is None:
@@ -129,8 +153,34 @@ def _timm_model_with_stem(
     return FeatureListNet(model, out_indices=out_indices) if features_only else model
 
 
+def _names_a_source(kwargs: Mapping[str, Any]) -> bool:
+    """Whether the arguments of a network of timm say where its weights lie."""
+    given = [kwargs.get(key) for key in ("pretrained_cfg", "pretrained_cfg_overlay")]
+    return any(each and (not isinstance(each, Mapping) or SOURCES & set(each)) for each in given)
+
+
 def _build(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:  # noqa: ANN401
     """One row of the table, with the caller's changes."""
+    if not pretrained or _names_a_source(kwargs):
+        return _build_row(name, pretrained, **kwargs)
+    from botvision.backbones.loading import load_weights
+    from botvision.backbones.pretrained import from_timm
+
+    source = weights_for(name)
+    if source is None:
+        raise ValueError(no_weights_for(name))
+    model = _build_row(name, False, **kwargs)
+    report = load_weights(model, from_timm(source, kwargs.get("in_chans", 3)))
+    new = report.missing + report.mismatched
+    parts = [f"{name} starts from timm's {source}: {len(report.kept)} tensors are kept"]
+    count = len(report.started)
+    parts += [f"attention of {count} blocks begins as the convolution in its place"] if count else []
+    parts += [f"new are {', '.join(new[:4])}{', ...' if len(new) > 4 else ''}"] if new else []
+    warnings.warn("; ".join(parts), stacklevel=3)
+    return model
+
+
+def _build_row(name: str, pretrained: bool, **kwargs: Any) -> nn.Module:  # noqa: ANN401
     row = VARIANTS[name]
     stem = kwargs.pop("stem", "imagenet")
     if stem == "cifar":

@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from botvision.backbones.variants import check_arguments
+from botvision.backbones.variants import FILE_SUFFIXES, check_arguments
 from botvision.io.read import check_regular, read_object
 
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
 LARGEST_SIDE = 8192  # pixels of a network's input
 
 
@@ -87,11 +88,13 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file by name.
+    """Return the tensors of a safetensors file, or of a state dict of PyTorch's, by name.
 
     Raises:
         ValueError: one line that names a file which is none, or a tensor that is not finite.
     """
+    if path.suffix in FILE_SUFFIXES[1:]:
+        return _read_state_dict(path)
     size_of(path)
     try:
         found = load_file(path)
@@ -100,6 +103,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: cannot be read as weights ({reason})") from None
     check_finite(found, str(path))
     return found
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    content = read_torch(path, "weights")
+    for key in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
+        raise ValueError(f"{path}: cannot be read as weights (expected tensors by name)")
+    check_finite(content, str(path))
+    return {name.removeprefix("module."): value for name, value in content.items()}
 
 
 def read_torch(path: Path, kind: str) -> Any:  # noqa: ANN401

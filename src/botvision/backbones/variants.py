@@ -79,6 +79,68 @@ def unknown_model(name: str, others: Iterable[str]) -> ValueError:
     return ValueError(f"unknown model {name!r}; {hint}")
 
 
+# torchvision's detectors whose weights a detector of ours can start from: those of a ResNet-50.
+DETECTORS = (
+    "maskrcnn_resnet50_fpn_v2",
+    "maskrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
+    "fasterrcnn_resnet50_fpn",
+)
+AUTO, HUB = "auto", "hf-hub:"
+FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
+
+
+def weights_for(name: str) -> str | None:
+    """Return whose weights of timm's a network starts from: its own, a BoTNet of ours from its ResNet's."""
+    row = VARIANTS.get(name)
+    if row is None:
+        return name
+    return None if row.baseline in VARIANTS else row.baseline
+
+
+def no_weights_for(name: str) -> str:
+    """Return a line on a network of ours that no weights are published for."""
+    having = ", ".join(each for each in VARIANTS if weights_for(each) is not None)
+    return f"there are no pretrained weights for {name}, but for {having}"
+
+
+def check_weights(source: str, name: str) -> None:
+    """Refuse weights that are neither a file nor known by name; timm's source is read as text.
+
+    Args:
+        source: `model.weights`: a path, "auto", "hf-hub:ORG/NAME", or a name of torchvision's or timm's.
+        name: of the network.
+
+    Raises:
+        ValueError: one line with the closest names.
+    """
+    if source == AUTO:
+        if weights_for(name) is None:
+            raise ValueError(f"{no_weights_for(name)}; --model.weights none starts from nothing")
+    elif source.startswith(HUB):
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", source.removeprefix(HUB)):
+            raise ValueError(f"expected {HUB}ORG/NAME or {HUB}ORG/NAME@REVISION, got {source!r}")
+    elif source not in DETECTORS and not Path(source).expanduser().exists():
+        _check_timm_weights(source)
+
+
+def _check_timm_weights(source: str) -> None:
+    if source in VARIANTS:
+        instead = weights_for(source)
+        which = f"{instead}, or auto, has it start from its ResNet's" if instead else no_weights_for(source)
+        raise ValueError(f"there are no weights of {source} itself; {which}")
+    text, (base, _, tag) = _timm_source(), source.partition(".")
+    if f"'{source}'" not in text and (Path(source).name != source or Path(source).suffix in FILE_SUFFIXES):
+        raise ValueError(f"{source}: no such file or folder")
+    if tag in text and any(form in text for form in (f"def {base}(", f"'{base}'", f'"{base}"', f"'{base}.")):
+        return  # whether timm has weights of it is seen when they are fetched
+    weights = re.findall(r"""^ +['"](\w+\.\w+)['"]: _?\w*cfg""", text, re.MULTILINE)
+    known = {AUTO, *DETECTORS, *weights, *(each.split(".")[0] for each in weights)}
+    close = difflib.get_close_matches(source, sorted(known), n=4)
+    rest = f"expected a file, a run folder, {HUB}ORG/NAME, or a name of timm's or torchvision's"
+    raise ValueError(f"unknown {source!r}; " + (f"did you mean {', '.join(close)}?" if close else rest))
+
+
 # Arguments of networks, ours and timm's, that describe what is built. No other is passed on from a file:
 # timm also takes some that name files to read, and unpickle, or places to fetch from.
 ARCHITECTURE = {

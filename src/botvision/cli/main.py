@@ -166,8 +166,7 @@ def _check(args: argparse.Namespace, overrides: Overrides) -> int:
     elif found.ok and found.kind != "images":
         detection = found.kind == "detection"
         recipe = "objects_botnet50" if detection else "photos_botnet50"
-        start = {} if detection else {"model.weights": "resnet50"}
-        keys = {"data.root": args.data, **start, **found.keys, **overrides}
+        keys = {"data.root": args.data, **found.keys, **overrides}
         if detection and not any(row["masks"] for row in found.rows):
             keys["model.detector.masks"] = "false"
         most = max(row["objects_max"] for row in found.rows) if detection else 0
@@ -229,7 +228,7 @@ def _check_command(folder: str, part: str, files: Mapping[str, Path]) -> str:
 
 
 def _train(args: argparse.Namespace, overrides: Overrides) -> int:
-    from botvision.backbones.variants import check_arguments, check_name
+    from botvision.backbones.variants import check_arguments, check_name, check_weights
     from botvision.config import recipes
     from botvision.config.recipes import build_config, check_new_folder, load_recipe, resumed_config
     from botvision.io.lock import refuse_held
@@ -249,6 +248,11 @@ def _train(args: argparse.Namespace, overrides: Overrides) -> int:
         raise ValueError(config.data.missing_root)
     check_name(config.model.name)
     check_arguments(config.model.args, "model.args.")
+    if not args.resume and config.model.weights is not None:
+        try:
+            check_weights(config.model.weights, config.model.name)
+        except ValueError as error:
+            raise ValueError(f"model.weights: {error}") from None
     again = f"to go on: botvision train --out {shlex.quote(str(out))} --resume"
     try:
         from botvision.training.run import train  # it takes seconds, the mistakes above do not wait for it
@@ -404,7 +408,8 @@ def _models(args: argparse.Namespace, _: Overrides) -> int:
     from botvision.tables.models import model_table
 
     print(model_table(VARIANTS))
-    print("\nEvery ResNet of timm works, too.\nnext: botvision cost MODEL --vs resnet50")
+    print("\ntimm's networks work, too; its botnet26t_256 and sebotnet33ts_256 are BoTNets with weights.")
+    print("next: botvision cost MODEL --vs resnet50")
     return 0
 
 

@@ -141,7 +141,7 @@ def with_absolute_paths(config: AnyRunConfig) -> AnyRunConfig:
     """Return the configuration as a run folder has it, which stays usable from elsewhere."""
     paths = {"data.root": config.data.root, "model.weights": config.model.weights}
     found = {key: Path(path).expanduser().absolute() for key, path in paths.items() if path is not None}
-    # Weights may also be the name of a ResNet.
+    # Weights may also have a name.
     overrides = {key: str(path) for key, path in found.items() if key == "data.root" or path.exists()}
     return build_config(config_to_dict(config), overrides)
 

@@ -28,8 +28,11 @@ class ModelConfig(Section):
         args: keyword arguments of that model, e.g. `{position: absolute, c5_stride: 1}`. The number of
             classes comes from the data, and the size of the position tables from `data.image_size` unless
             given here.
-        weights: a run folder or a .safetensors file to start from, or the name of a ResNet whose weights timm
-            fetches (resnet50); what fits by name and shape is taken.
+        weights: what to start from; what fits by name and shape is taken. "auto": timm's ImageNet weights, of
+            the network itself or of a BoTNet's ResNet; a name of timm's (resnet50, botnet26t_256.c1_in1k), or
+            of a detector that torchvision trained on COCO (maskrcnn_resnet50_fpn_v2, maskrcnn_resnet50_fpn,
+            fasterrcnn_resnet50_fpn_v2, fasterrcnn_resnet50_fpn); "hf-hub:ORG/NAME"; a run folder; a
+            .safetensors or .pth file; "none": random numbers.
         warm_start: how attention begins where these weights have a convolution: "fit" (as that convolution,
             by least squares on some of the training images, without labels), "taps" (the same, from the
             convolution's weights alone), "zero" (new, the block's last norm at zero, so that the block
@@ -44,6 +47,8 @@ class ModelConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.weights == "none":  # of a YAML file, where it is no null
+            object.__setattr__(self, "weights", None)
         if "num_classes" in self.args:
             raise ConfigError(
                 "model.args.num_classes: leave it out, the number of classes comes from the data"

@@ -1,5 +1,7 @@
 """Detectors in and out: warm starts of the backbone with a report, folders that rebuild a detector."""
 
+import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,22 +10,23 @@ from typing import Any
 from torch import Tensor, nn
 
 from botvision.backbones.classes import ClassNames
-from botvision.backbones.stored import check_finite, read_description, read_torch, read_weights
+from botvision.backbones.loading import LoadReport, load_weights, replaced_convolutions
+from botvision.backbones.pretrained import is_name
+from botvision.backbones.stored import read_description, read_weights
+from botvision.backbones.timm_attention import in_our_names, our_name
 from botvision.backbones.warm_start import WarmStart, chosen_start
 from botvision.backbones.weights import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
-    LoadReport,
     class_names,
-    load_weights,
     rebuild,
-    replaced_convolutions,
     save_model,
 )
 from botvision.config.detector import DetectorOptions
 from botvision.config.schema import build
 from botvision.detection.mask_rcnn import FasterRCNN, mask_rcnn
 from botvision.detection.norms import after_attention
+from botvision.detection.pretrained import fetch
 
 TASK = "detect"
 _BODY = "backbone.body"
@@ -33,7 +36,6 @@ _OF_CLASSES = tuple(
     f"roi_heads.{name}"
     for name in ("box_predictor.cls_score", "box_predictor.bbox_pred", "mask_predictor.mask_fcn_logits")
 )
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
 def warm_start(
@@ -45,15 +47,18 @@ def warm_start(
 ) -> LoadReport:
     """Load what fits: of a detector's weights all parts, of a classifier's the backbone.
 
-    A detector of ours or of torchvision (`maskrcnn_resnet50_fpn_v2` for a ResNet-50 of default options) gives
-    backbone, pyramid and heads. The layers that know the classes (box and mask predictors) come with it if
-    the number of classes is the same, in a folder of ours class by class by their names; they are reported as
-    mismatched and stay new if it is not, or no class is the same. All else is as `load_backbone` has it.
+    A detector of ours or of torchvision gives backbone, pyramid and heads, as far as the options of the
+    detector are the same; the report says which others take more of it. The layers that know the classes (box
+    and mask predictors) come with it class by class where both sides' names are known, else if the number of
+    classes is the same; they are reported as mismatched and stay new if it is not, or no class is the same.
+    All else is as `load_backbone` has it.
 
     Args:
         detector: made by `mask_rcnn`; changed in place.
         source: safetensors file, folder of a run of ours or its model folder, PyTorch file of a state dict,
-            or a state dict; names as timm's or torchvision's ResNet or detector has them.
+            or a state dict, with names as timm's or torchvision's ResNet or detector has them; or a name:
+            of a detector of torchvision's that was trained on COCO ("maskrcnn_resnet50_fpn_v2"), of a network
+            that timm has weights of ("resnet50"), or "hf-hub:ORG/NAME".
         how: how attention begins where the source has a convolution: "fit", "taps", "zero" or "new", see
             `botvision.load_weights`; None for "fit" with images, else "taps". With "zero" and "new" the norm
             behind it stays new, too, and is reported as missing: what the source has there is of the
@@ -69,7 +74,9 @@ def warm_start(
             that is frozen.
     """
     how = chosen_start(how, images)
-    stored, where = _tensors(source)
+    where = "the weights" if isinstance(source, Mapping) else str(source)
+    source = fetch(source) if is_name(source) else source
+    stored = _tensors(source)
     body = detector.get_submodule(_BODY)
     if not any(name.startswith(_PARTS) for name in stored):
         return _load(body, stored, where, "backbone", how, images)
@@ -79,9 +86,11 @@ def warm_start(
         inner = name.removeprefix(f"{_BODY}.")
         named[name if inner == name else f"{_BODY}.{_name_in(own, inner)}"] = value
     names = None
-    if classes is not None and not isinstance(source, Mapping):
-        names = class_names(_file_of(Path(source)), classes, _OF_CLASSES, before=1)
-    return _load(detector, named, where, "detector", how, images, names)
+    if classes is not None:
+        of = source if isinstance(source, Mapping) else _file_of(Path(source))
+        names = class_names(of, classes, _OF_CLASSES, before=1)
+    report = _load(detector, named, where, "detector", how, images, names)
+    return dataclasses.replace(report, advice=_advice(detector, named))
 
 
 def load_backbone(
@@ -102,7 +111,8 @@ def load_backbone(
     Raises:
         ValueError: as for `warm_start`.
     """
-    stored, where = _tensors(source)
+    where = "the weights" if isinstance(source, Mapping) else str(source)
+    stored = _tensors(fetch(source) if is_name(source) else source)
     inner = {n.removeprefix(f"{_BODY}."): v for n, v in stored.items() if n.startswith(f"{_BODY}.")}
     return _load(detector.get_submodule(_BODY), inner or stored, where, "backbone", how)
 
@@ -182,11 +192,44 @@ def load_detector(folder: str | Path, **changes: Any) -> tuple[FasterRCNN, dict[
     return rebuild(path, make), found
 
 
-def _tensors(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """State dict of a source, and what errors call it."""
-    if isinstance(source, Mapping):
-        return dict(source), "the weights"
-    return _read(Path(source)), str(source)
+def _tensors(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return dict(source) if isinstance(source, Mapping) else read_weights(_file_of(Path(source)))
+
+
+def _advice(detector: nn.Module, stored: Mapping[str, Tensor]) -> str:
+    """A line on the options of a detector into which more of another one's weights would fit."""
+    made: Any = getattr(detector, "recipe", None)
+    options = made["detector"] if made else {}
+    wanted = {key: value for key, value in _options_of(stored).items() if options.get(key, value) != value}
+    if options.get("norm") == "sync":
+        wanted.pop("norm", None)
+    if not options.get("masks"):
+        wanted.pop("mask_convs", None)
+    flags = " ".join(f"--model.detector.{key} {value}" for key, value in wanted.items())
+    return f"more of it fits with {flags}" if flags else ""
+
+
+def _options_of(stored: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What a detector's weights say of its options."""
+    shape = {name: tuple(value.shape) for name, value in stored.items()}
+    found: dict[str, Any] = {
+        "neck": "fpn" if any(name.startswith("backbone.fpn.") for name in shape) else "c5"
+    }
+    light = "roi_heads.box_head.fc6.weight" in shape
+    found["heads"] = "light" if light else "v2"
+    if any(name.startswith("roi_heads.box_head.") and name.endswith("running_mean") for name in shape):
+        found["norm"] = "batch"
+    linear = [
+        size for name, size in shape.items() if name.startswith("roi_heads.box_head.") and len(size) == 2
+    ]
+    if linear:
+        found["box_channels"] = linear[0][0]
+    if "backbone.fpn.layer_blocks.0.0.weight" in shape:
+        found["channels"] = shape["backbone.fpn.layer_blocks.0.0.weight"][0]
+    masks = [name for name in shape if re.fullmatch(r"roi_heads\.mask_head\.\d+\.0\.weight", name)]
+    if masks:
+        found["mask_convs"] = len(masks)
+    return found
 
 
 def _load(
@@ -199,7 +242,7 @@ def _load(
     classes: ClassNames | None = None,
 ) -> LoadReport:
     own = set(network.state_dict())
-    stored = {_name_in(own, name): value for name, value in stored.items()}
+    stored = dict(in_our_names(network, {_name_in(own, name): value for name, value in stored.items()}))
     begun = replaced_convolutions(network, stored) if how in ("fit", "taps") else {}
     stored = {n: v for n, v in stored.items() if n in own or n.rpartition(".")[2] not in _OF_BATCH_NORM}
     _drop_norms_of_new_attention(network, stored, where, begun)
@@ -216,23 +259,6 @@ def _file_of(path: Path) -> Path:
     """The weights in the folder of a run or model; a file itself."""
     places = [path / "model" / WEIGHTS_FILE, path / WEIGHTS_FILE]
     return next((place for place in places if place.is_file()), places[0]) if path.is_dir() else path
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """State dict of a file, or of the folder of a run or model."""
-    path = _file_of(path)
-    if path.suffix not in (".pth", ".pt", ".bin", ".tar"):
-        return read_weights(path)
-    content = read_torch(path, "weights")
-    for key in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise ValueError(f"{path}: cannot be read as weights (expected tensors by name)")
-    check_finite(content, str(path))
-    return {name.removeprefix("module."): value for name, value in content.items()}
 
 
 def _drop_norms_of_new_attention(
@@ -254,4 +280,5 @@ def _drop_norms_of_new_attention(
 
 def _name_in(own: set[str], name: str) -> str:
     """The name as timm's feature wrapper has it: `stages_0.x` or `model.stages.0.x` for `stages.0.x`."""
-    return next((n for n in (name, name.replace(".", "_", 1), f"model.{name}") if n in own), name)
+    forms = (name, name.replace(".", "_", 1), f"model.{name}")
+    return next((form for form in forms if form in own or our_name(form) in own), name)

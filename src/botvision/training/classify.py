@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from botvision.backbones.cost import count
 from botvision.backbones.dense import logits_at
+from botvision.backbones.loading import LoadReport, load_weights
 from botvision.backbones.models import create_model
 from botvision.backbones.probe import evaluating
 from botvision.backbones.variants import VARIANTS
-from botvision.backbones.weights import LoadReport, class_names, load_model, load_weights, save_model
+from botvision.backbones.weights import class_names, load_model, save_model
 from botvision.config.run import RunConfig
 from botvision.config.schema import ConfigError
 from botvision.data.cache import Progress

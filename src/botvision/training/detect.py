@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
 from botvision.backbones.cost import count
+from botvision.backbones.loading import LoadReport
 from botvision.backbones.variants import VARIANTS
-from botvision.backbones.weights import LoadReport
 from botvision.coco.annotations import Category
 from botvision.coco.evaluate import CocoMetrics, evaluate_coco
 from botvision.coco.instances import Instances
@@ -178,7 +178,10 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset, Resu
     def open(self) -> DetectionSplits:
         reason = needs_weights(self.config.model.detector)
         if reason is not None and self.config.model.weights is None:
-            raise ConfigError(f"{reason}: set model.weights, or norm group and frozen_stages 0")
+            raise ConfigError(
+                f"{reason}: give --model.weights, or "
+                "--model.detector.norm group --model.detector.frozen_stages 0"
+            )
         splits = open_detection(self.config.data, self.config.train.seed)
         for data in (splits.train, splits.val):
             if self.config.model.detector.masks and not data.has_masks:

@@ -5,7 +5,6 @@ the model's arguments, the image size, the device.
 """
 
 import json
-import logging
 import resource
 import sys
 import traceback
@@ -14,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import yaml
 from torch import Tensor, nn
 
-from botvision.backbones.variants import check_arguments
-from botvision.backbones.weights import LoadReport
+from botvision.backbones.pretrained import has_weights, is_name
+from botvision.backbones.variants import AUTO, check_arguments, check_weights, weights_for
+from botvision.config.detector import needs_weights
 from botvision.config.recipes import (
     BEING_TRAINED,
     LOCK,
@@ -152,7 +151,7 @@ def _open_and_fit(
     elif resume and not state.step:
         bar.say(f"{folder}: no checkpoint yet, starting at the first step")
     if warm_start is not None:
-        bar.say(f"weights from {config.model.weights}:\n{warm_start}")
+        bar.say(warm_start)
     if not state.finished:
         images, held = len(job.splits.train), len(job.splits.val)
         bar.say(
@@ -238,8 +237,8 @@ def _open_and_build(
     fabric: Any,  # noqa: ANN401
     fresh: bool,
     bar: CountBar,
-) -> tuple[Job, LoadReport | None]:
-    """Open and build everything.
+) -> tuple[Job, str | None]:
+    """Open and build everything; returns also what became of the weights that it starts from.
 
     Args:
         config: of the run.
@@ -248,11 +247,12 @@ def _open_and_build(
         bar: receives a line for each thing that is worth knowing beforehand.
     """
     task = task_of(config)
+    if fresh:
+        _check_weights(config)
     splits = task.open()
     torch.manual_seed(config.train.seed)
     model = _build_model(task, splits)
-    source = config.model.weights if fresh else None
-    warm_start = _warm_start(task, model.to(fabric.device), source, splits, bar)
+    warm_start = _warm_start(task, model.to(fabric.device), splits, bar) if fresh else None
     task.probe(model.cpu(), splits)
     for split in (splits.train, splits.val):
         split.cache_images(bar)
@@ -282,39 +282,68 @@ def _build_model(task: AnyTask, splits: Splits, weights: Mapping[str, Tensor] | 
         raise ConfigError(f"model {config.name}{given}: {text_of(error)}") from None
 
 
-def _warm_start(
-    task: AnyTask, model: nn.Module, source: str | None, splits: Splits, bar: CountBar
-) -> LoadReport | None:
+def _check_weights(config: AnyRunConfig) -> None:
+    """Raise ConfigError for weights that are neither a file nor known by name."""
+    try:
+        if config.model.weights is not None:
+            check_weights(config.model.weights, config.model.name)
+    except ValueError as error:
+        raise ConfigError(f"model.weights: {error}") from None
+
+
+def _warm_start(task: AnyTask, model: nn.Module, splits: Splits, bar: CountBar) -> str | None:
+    """Load the weights that the run starts from; returns what became of them."""
+    config = task.config.model
+    source = weights_for(config.name) if config.weights == AUTO else config.weights
     if source is None:
+        if not config.args.get("pretrained"):
+            more = "; --model.weights auto starts from pretrained weights" if has_weights(config.name) else ""
+            bar.say(f"{config.name} starts from nothing, with random weights{more}")
         return None
-    path = Path(source)
-    if not path.exists() and timm.is_model_pretrained(source):
-        return task.warm_start(model, _pretrained(source), splits, bar)
+    found = _fetched(source, task.config, bar) if is_name(source) else _file_of(Path(source))
+    try:
+        report = task.warm_start(model, found, splits, bar)
+    except ValueError as error:
+        if isinstance(found, Path):  # which the error names
+            raise
+        raise ConfigError(f"model.weights: {source}: {str(error).removeprefix('the weights: ')}") from None
+    return f"weights from {source}:\n{report}"
+
+
+def _file_of(path: Path) -> Path:
+    """The weights in a run folder; a file itself."""
     inside = [path / "model" / "model.safetensors", path / "model.safetensors"]
     found = next((file for file in inside if file.is_file()), path)
     if found.is_dir():
         raise ConfigError(
             f"model.weights: {path} holds no model.safetensors, expected a run folder or such a file"
         )
-    return task.warm_start(model, found, splits, bar)
+    return found
 
 
-def _pretrained(name: str) -> dict[str, Tensor]:
-    hub = logging.getLogger("huggingface_hub")  # tells of every retry; what counts is how it ends
-    level = hub.level
-    hub.setLevel(logging.CRITICAL)
+def _fetched(name: str, config: AnyRunConfig, bar: CountBar) -> Path | Mapping[str, Tensor]:
+    """Weights by name."""
+    from botvision.detection.pretrained import fetch  # takes a second, which few runs need
+
+    bar.say(f"fetching the weights of {name}, unless they are here")
     try:
-        return timm.create_model(name, pretrained=True).state_dict()
-    except Exception as error:  # no network, no disk, ...: each has its own
-        raise ConfigError(
-            f"model.weights: timm cannot fetch the weights of {name}: {text_of(error).rstrip('.')}; "
-            "a file of weights or a run folder does as well, and null starts from nothing"
-        ) from None
-    finally:
-        hub.setLevel(level)
+        return fetch(name)
+    except ValueError as error:
+        raise ConfigError(f"model.weights: {error}; {_instead(config)}") from None
 
 
-def _opened(folder: Path, job: Job, state: RunState | None, warm_start: LoadReport | None) -> RunState:
+def _instead(config: AnyRunConfig) -> str:
+    """What to type where weights cannot be had, and what it costs."""
+    from_nothing = "--model.weights none"
+    if isinstance(config, DetectionRunConfig) and needs_weights(config.model.detector):
+        from_nothing += " --model.detector.norm group --model.detector.frozen_stages 0"
+    return (
+        "--model.weights FILE starts from a file or a run folder, "
+        f"{from_nothing} from nothing, which takes many more images and epochs"
+    )
+
+
+def _opened(folder: Path, job: Job, state: RunState | None, warm_start: str | None) -> RunState:
     """Make the folder and say in it what the run is; config.yaml comes last, it makes the folder a run.
 
     The results of an earlier, shorter stretch go first: a run that goes on must not pass for a finished one.

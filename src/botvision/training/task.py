@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from botvision.backbones.loading import LoadReport
 from botvision.backbones.probe import evaluating
-from botvision.backbones.weights import LoadReport
 from botvision.config.run import AnyRunConfig
 from botvision.config.schema import ConfigError
 from botvision.data.cache import Progress
@@ -242,7 +242,8 @@ def outputs_of(model: nn.Module, images: Tensor | list[Tensor], name: str) -> An
             return model(images)
     except (RuntimeError, ValueError, AssertionError) as error:
         height, width = images[0].shape[1:]
-        raise ConfigError(f"{name} cannot run on images of {height}x{width}: {text_of(error)}") from None
+        reason = text_of(error) if str(error) else "it was made for others"  # as timm's assertions say it
+        raise ConfigError(f"{name} cannot run on images of {height}x{width}: {reason}") from None
 
 
 def fit_indices(images: int, size: tuple[int, int]) -> list[int]:
