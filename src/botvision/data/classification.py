@@ -2,7 +2,7 @@
 
 import dataclasses
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from botvision.config.data import SYNTHETIC, DataConfig
 from botvision.data.cache import Progress, fill_cache, reported
 from botvision.data.coco_folder import BESIDE_IMAGES
 from botvision.data.counter_rng import keys, uniform
-from botvision.data.duplicates import SMALLER, same_pictures, seen_together, sides_of
+from botvision.data.duplicates import SMALLER, same_pictures, seen_together, shared_with_train, sides_of
 from botvision.data.images import decode
 from botvision.data.labels import (
     Labelled,
@@ -233,6 +233,14 @@ class Splits:
     held_back: bool = False
     notes: list[str] = field(default_factory=list)
 
+    def shared(self, progress: Progress | None = None) -> list[str]:
+        """Return lines on images of a val folder that train has, too, or nearly; all files are read."""
+        parts = self.train.part, self.val.part
+        if self.held_back or any(_files_of(part) is None for part in parts):
+            return []
+        names = [split.name_of(index) for split in (self.train, self.val) for index in range(len(split))]
+        return shared_with_train(names, len(self.train), _same(parts, f"comparing {self.name}", progress))
+
 
 def open_splits(config: DataConfig, seed: int = 0) -> Splits:
     """Open the configured data; decodes nothing yet.
@@ -318,22 +326,39 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
 
 def _sides(train: Labelled, name: str) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Groups of pictures that must not lie on both sides, and lines that say so."""
-    assert isinstance(train.source, Subset)
-    source, places = train.source.source, train.source.indices.tolist()
-    assert isinstance(source, FileSource | ZipSource)
+    return sides_of(name, _same([train], f"comparing {name}"))
+
+
+def _files_of(part: Labelled) -> tuple[FileSource | ZipSource, list[int]] | None:
+    """The files of a part and its places in them; None where its images are no files."""
+    source, places = part.source, torch.arange(len(part.source))
+    while isinstance(source, Subset):
+        source, places = source.source, source.indices[places]
+    return (source, places.tolist()) if isinstance(source, FileSource | ZipSource) else None
+
+
+def _same(
+    parts: Sequence[Labelled], label: str, progress: Progress | None = None
+) -> Callable[[bool], npt.NDArray[np.int64]]:
+    """What groups all pictures of some parts, as `sides_of` wants it."""
+    files = [(source, place) for source, places in filter(None, map(_files_of, parts)) for place in places]
 
     def read(place: int) -> Image.Image:
-        with source.stream(places[place]) as file:
-            called = source.name_of(places[place])
+        source, index = files[place]
+        if progress is not None:
+            progress(label, place + 1, len(files))
+        with source.stream(index) as file:
+            called = source.name_of(index)
             return decode(file, called, reduce=SMALLER, max_pixels=source.max_pixels).rgb
 
     def same(nearly: bool) -> npt.NDArray[np.int64]:
-        if isinstance(source, ZipSource):
-            return seen_together([source.content_of(place) for place in places], read if nearly else None)
-        paths = [Path(source.name_of(place)) for place in places]
+        if any(isinstance(source, ZipSource) for source, _ in files):
+            contents = [source.content_of(index) for source, index in files if isinstance(source, ZipSource)]
+            return seen_together(contents, read if nearly else None)
+        paths = [Path(source.name_of(index)) for source, index in files]
         return same_pictures(paths, read if nearly else None)
 
-    return sides_of(name, same)
+    return same
 
 
 def listed(config: DataConfig, kind: str) -> tuple[Path, Listing]:

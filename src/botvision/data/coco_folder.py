@@ -1,9 +1,10 @@
 """Which annotation files and image folders a detection data set has."""
 
 import mmap
+import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,7 @@ from botvision.coco.annotations import Category, CocoFile
 from botvision.coco.problems import Problem
 from botvision.coco.read import read_coco
 from botvision.config.data import DetectionDataConfig
+from botvision.data.convert.walk import is_below
 from botvision.data.images import has_image_suffix
 from botvision.data.left_out import LeftOut
 from botvision.data.other_labels import convert_hint, subfolders
@@ -236,12 +238,59 @@ def read_split(
         other = replace(file, images=slashed)
         other_folder, more = image_folder(other, files, root)
         if more >= found:
-            file, folder = other, other_folder
+            file, folder, found = other, other_folder, more
             line = f"{file.name}: backslashes in file names are read as slashes ({changed} images)"
             file.problems.append(Problem("note", line, fatal=False))
+    if not found:
+        file, folder = _without_folders(file, files, root) or (file, folder)
     names, where = FileNames(), f"{folder}" if files.images else f"the usual folders or others of {root}"
     file = _as_on_disk(file, folder, names)
-    return file, folder, [*file.problems, *_missing(file, folder, where, names)]
+    bases = [root, files.annotations.parent, *([] if files.images is None else [files.images])]
+    left, outside = _outside(file, folder, bases)
+    return file, folder, [*file.problems, *left, *_missing(file, folder, where, names, outside)]
+
+
+def _without_folders(file: CocoFile, files: SplitFiles, root: Path) -> tuple[CocoFile, Path] | None:
+    """Take the last part of each file name, the rest being of another machine; None if that is not there."""
+    last = [image._replace(file=image.file.replace("\\", "/").rpartition("/")[2]) for image in file.images]
+    changed = [old.file for old, new in zip(file.images, last, strict=True) if old.file != new.file]
+    if not changed or len({image.file for image in last}) < len(last):
+        return None
+    other = replace(file, images=last)
+    folder, found = image_folder(other, files, root)
+    line = f"{file.name}: file names are read without their folders, which are not there "
+    line += f"({len(changed)} images, {changed[0]} the first)"
+    file.problems.extend([Problem("note", line, fatal=False)] if found else [])
+    return (other, folder) if found else None
+
+
+def _outside(file: CocoFile, folder: Path, bases: Sequence[Path]) -> tuple[list[Problem], set[int]]:
+    """Refuse names that leave the data set, with their image ids, and count links that lead out of it."""
+    named, real = ([way(base) for base in bases] for way in (os.path.abspath, os.path.realpath))
+    problems, refused, linked = list[Problem](), set[int](), list[Path]()
+    links: dict[Path, tuple[bool, set[str]]] = {}
+    for image in file.images:
+        path = folder / image.file
+        place = os.path.normpath(path.absolute())
+        if not any(is_below(place, base) for base in named):
+            line = f"{path} (image id {image.id}): outside {bases[0]}, so it is not read; "
+            line += "data.root, data.train_images or data.val_images name the folder of the images"
+            problems.append(Problem("file", line, image.id))
+            refused.add(image.id)
+            continue
+        if path.parent not in links:
+            there = [*os.scandir(path.parent)] if _is(Path.is_dir, path.parent) else []
+            inside = any(is_below(os.path.realpath(path.parent), base) for base in real)
+            links[path.parent] = inside, {entry.name for entry in there if entry.is_symlink()}
+        inside, own = links[path.parent]
+        if path.name in own:
+            inside = any(is_below(os.path.realpath(path), base) for base in real)
+        linked += [] if inside else [path]
+    if linked:
+        line = f"{file.name}: images that links lead to, out of {bases[0]}, are read "
+        line += f"({len(linked)} of them, {linked[0]} the first)"
+        problems.append(Problem("note", line, fatal=False))
+    return problems, refused
 
 
 def _as_on_disk(file: CocoFile, folder: Path, names: FileNames) -> CocoFile:
@@ -263,9 +312,9 @@ def _as_on_disk(file: CocoFile, folder: Path, names: FileNames) -> CocoFile:
     return replace(file, images=images)
 
 
-def _missing(file: CocoFile, folder: Path, where: str, names: FileNames) -> list[Problem]:
+def _missing(file: CocoFile, folder: Path, where: str, names: FileNames, refused: Set[int]) -> list[Problem]:
     """A problem for every image whose file is not there; one for all, where none is."""
-    paths = [(folder / image.file, image.id) for image in file.images]
+    paths = [(folder / image.file, image.id) for image in file.images if image.id not in refused]
     lacking = [(path, number) for path, number in paths if path not in names]
     problems = [Problem("file", f"{path} (image id {n}): no such file", n) for path, n in lacking]
     if len(problems) > 1 and len(lacking) == len(paths):

@@ -1,6 +1,6 @@
 """Images with instances: a configuration to data sets for training and validation of detectors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from botvision.data.coco_folder import (
 from botvision.data.counter_rng import keys, uniform
 from botvision.data.detection_sources import CocoSource, ShapesInstances, Target
 from botvision.data.detection_transforms import DRAWS, choose_window, jitter_colors
-from botvision.data.duplicates import SMALLER, same_pictures, sides_of
+from botvision.data.duplicates import SMALLER, same_pictures, shared_with_train, sides_of
 from botvision.data.loaders import VERIFIED, BatchedDataset
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError
@@ -216,6 +216,15 @@ class DetectionSplits:
     name: str
     held_back: bool = False
 
+    def shared(self, progress: Progress | None = None) -> list[str]:
+        """Return lines on images of a val file that train has, too, or nearly; all files are read."""
+        if self.held_back or self.val.config.val_is_train or isinstance(self.train.source, ShapesInstances):
+            return []
+        pictures = [(split.source, index) for split in (self.train, self.val) for index in split.indices]
+        names = [source.name_of(index) for source, index in pictures]
+        same = _same(pictures, f"comparing {self.name}", progress)
+        return shared_with_train(names, len(self.train), same)
+
 
 def open_detection(config: DetectionDataConfig, seed: int = 0) -> DetectionSplits:
     """Open the configured data; reads the annotations, decodes no image yet.
@@ -243,7 +252,7 @@ def open_detection(config: DetectionDataConfig, seed: int = 0) -> DetectionSplit
     val = _val(*((train_source, chosen, []) if config.val_is_train else opened["val"]), config)
     train = DetectionDataset(train_source, chosen, config, train=True, seed=seed, name=f"{name} train")
     _tell(train, skipped)
-    notes += [*crowd_notes(train_source.file), *_shared_files(train_source, opened.get("val"), held_back)]
+    notes += crowd_notes(train_source.file)
     if config.source != "generated":
         parts = {id(source): (source.file, source.folder) for source, *_ in opened.values()}
         notes += unnamed_images([*parts.values()]).notes()
@@ -400,19 +409,6 @@ def nothing_usable(file: CocoFile) -> str:
     return f"no image has annotations that can be used{why}"
 
 
-def _shared_files(train: CocoSource, val: Opened | None, held_back: bool) -> list[str]:
-    """A line on images of a validation file of its own that the training file has, too."""
-    if val is None or held_back or isinstance(train, ShapesInstances):
-        return []
-    own = {train.folder / image.file for image in train.file.images}
-    both = [path for image in val[0].file.images if (path := val[0].folder / image.file) in own]
-    if not both:
-        return []
-    return [
-        f"{len(both)} images of val are images of train, too, such as {both[0]}: what is measured flatters"
-    ]
-
-
 def refuse(problems: Sequence[Problem], config: DetectionDataConfig) -> None:
     """Raise the first fatal problem, with the number of them, unless the configuration skips what is broken.
 
@@ -452,12 +448,7 @@ def _hold_back(
         raise DataError(f"{name}: {len(chosen)} images, expected 2 or more to hold some back for validation")
     ids: npt.NDArray[np.int64] = np.array([source.file.images[index].id for index in chosen])
     count = min(len(chosen) - 1, max(1, round(fraction * len(chosen))))
-    paths = [source.folder / source.file.images[index].file for index in chosen]
-
-    def read(place: int) -> Tensor | Image.Image:
-        return source.picture(chosen[place], SMALLER)
-
-    labels, notes = sides_of(name, lambda nearly: same_pictures(paths, read if nearly else None))
+    labels, notes = sides_of(name, _same([(source, index) for index in chosen], f"comparing {name}"))
     order = np.argsort(keys(ids), kind="stable")
     groups = [np.flatnonzero(labels == label).tolist() for label in dict.fromkeys(labels[order].tolist())]
     if len(groups) == 1:
@@ -477,6 +468,21 @@ def _hold_back(
             held.update(min(groups, key=lambda group: (annotated[group].any(), len(group))))
     rest = [index for place, index in enumerate(chosen) if place not in held]
     return rest, [index for place, index in enumerate(chosen) if place in held], notes
+
+
+def _same(
+    pictures: Sequence[tuple[CocoSource, int]], label: str, progress: Progress | None = None
+) -> Callable[[bool], npt.NDArray[np.int64]]:
+    """What groups pictures, as `sides_of` wants it."""
+    paths = [source.folder / source.file.images[index].file for source, index in pictures]
+
+    def read(place: int) -> Tensor | Image.Image:
+        source, index = pictures[place]
+        if progress is not None:
+            progress(label, place + 1, len(pictures))
+        return source.picture(index, SMALLER)
+
+    return lambda nearly: same_pictures(paths, read if nearly else None)
 
 
 def _limited(source: CocoSource, chosen: list[int], limit: int | None) -> list[int]:

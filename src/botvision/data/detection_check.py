@@ -176,7 +176,7 @@ def _report(
             problems.append(f"{split.file.name}: none of the {images} images can be read")
         warnings += [*split.notes, *split.source.choices.notes()]
     if config.source != "generated":
-        warnings += repeated_pictures("images", {split.name: split.pictures for split in splits.values()})
+        warnings += repeated_pictures("image", {split.name: split.pictures for split in splits.values()})
     if "train" in splits:
         more, others = _structure(config, splits)
         if not problems:  # else they follow from those

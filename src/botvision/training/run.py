@@ -191,6 +191,8 @@ def _open_and_build(
         if split.skipped:
             first = split.skipped[0].line
             bar.say(f"{split.name}: {len(split.skipped)} problems passed over, the first: {first}")
+    for note in splits.shared(bar) if fresh else []:
+        bar.say(f"note: {note}")
     job = assemble(task, fabric, splits, model)
     waiting = len(splits.train) - len(job.train_loader) * config.train.batch_size * fabric.world_size
     if waiting > 0.1 * len(splits.train):
