@@ -27,6 +27,8 @@ def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str]) -> None
             )
         with CountBar() as bar:
             use = measure_use(of, bar)
+        for note in of.notes:
+            warn(f"note: {note}")
         print(f"{tables.attention_table(use)}\n\n{use.sentence()}")
         print(f"\nwritten: {use_file(of)}\nnext: botvision attend {run} IMAGE")
         return
@@ -37,8 +39,8 @@ def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str]) -> None
             metrics = of.measure(bar)
         else:
             metrics, use = evaluate_replaced(of, replaced, bar)
-    if of.note:
-        warn(f"note: {of.note}")
+    for note in of.notes:
+        warn(f"note: {note}")
     print(tables.metrics_tables(metrics))
     if use is not None:
         print(f"\n{tables.attention_line(use)}")

@@ -150,12 +150,12 @@ class Annotations:
         self.image_ids = np.array([image.id for image in file.images], dtype=np.int64)
         self.images = places(image_ids, self.image_ids)
         if ids:
-            first, other = next(pair for pair in ids.items() if pair[0] != pair[1])
-            line = (
-                f"ids of categories are not those of the training data ({first} for {other} the first): they "
+            named = np.array([ids.get(kind, NONE) for kind in kinds.tolist()], dtype=np.int64)
+            changed = int((named != kinds)[named != NONE].sum())
+            file.count(
+                "annotations whose category has another id in training are matched by its name", changed
             )
-            file.note(f"{line}are matched by their names ({len(kinds)} annotations)")
-            kinds = np.array([ids.get(kind, NONE) for kind in kinds.tolist()], dtype=np.int64)
+            kinds = named
         self.categories = places(kinds, np.array([category.id for category in categories], dtype=np.int64))
         sizes = np.array([*((r.height, r.width) for r in file.images), (0, 0)], np.int64)  # (0, 0): no image
         self.image_sizes, self.sizes = sizes[:-1], sizes[self.images]

@@ -14,14 +14,16 @@ from torch import Tensor
 
 from botvision.config.data import SYNTHETIC, DataConfig
 from botvision.data.cache import Progress, fill_cache, reported
-from botvision.data.coco_folder import BESIDE_IMAGES
+from botvision.data.coco_folder import BESIDE_IMAGES, is_detection_data
 from botvision.data.counter_rng import keys, uniform
 from botvision.data.duplicates import SMALLER, same_pictures, seen_together, shared_with_train, sides_of
 from botvision.data.images import decode
 from botvision.data.labels import (
     Labelled,
     Subset,
+    has_classes,
     hold_back,
+    in_order_of,
     labelled,
     notes_on_folders,
     some_classes,
@@ -309,19 +311,26 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
         folder = next((listing.splits[name] for name in names if name in listing.splits), None)
         if folder is not None:
             part = labelled(listing, folder, classes)
-            return _dataset(part, config, f"{root.name or root} {folder}")
+            dataset = _dataset(part, config, f"{root.name or root} {folder}")
+            dataset.notes[:0] = listing.left_out.notes()
+            return dataset
         if split == "test":
             raise DataError(f"{root}: no test/ folder, expected test/<class>/<image>")
     elif split == "test" and kind in SYNTHETIC:
         raise DataError(f"{kind} data have no test split, expected val or train")
     splits = open_splits(config, seed)
-    if splits.classes != classes:
-        raise DataError(
-            f"{splits.name}: {some_classes(splits.classes)}, but the run has {some_classes(classes)}"
-        )
-    if split != "train":
-        return splits.val
-    return ClassificationDataset(splits.train.part, config, train=False, name=splits.train.name)
+    chosen = splits.train if split == "train" else splits.val
+    if kind not in ("folder", "zip") and splits.classes != classes:
+        own = some_classes(splits.classes)
+        raise DataError(f"{splits.name}: {own}, but the run has {some_classes(classes)}")
+    part = in_order_of(chosen.part, classes, splits.name)
+    dataset = ClassificationDataset(part, config, train=False, name=chosen.name)
+    if splits.held_back or split == "train":
+        dataset.notes[:0] = splits.train.notes if split == "val" else splits.notes
+    if splits.held_back and split == "val":
+        line = f"measured on the {len(splits.val)} images that are held back; "
+        dataset.notes.append(f"{line}of a folder val/ around those of the classes all are measured on")
+    return dataset
 
 
 def _sides(train: Labelled, name: str) -> tuple[npt.NDArray[np.int64], list[str]]:
@@ -367,7 +376,11 @@ def listed(config: DataConfig, kind: str) -> tuple[Path, Listing]:
     if hint := convert_hint(root):
         raise DataError(f"{root}: {hint}")
     if kind != "zip":
-        return root, list_folder(root, config.max_pixels)
+        listing = list_folder(root, config.max_pixels)
+        if is_detection_data(root) and not has_classes(listing):
+            other = "which the recipes objects_* train on (objects_botnet50), expected folders of classes"
+            raise DataError(f"{root}: COCO annotations, {other}")
+        return root, listing
     listing = list_zip(root, config.max_pixels)
     for index, file in enumerate(listing.files):
         *folders, name = file.lower().split("/")

@@ -15,8 +15,10 @@ from botvision.coco.read import read_coco
 from botvision.config.data import DetectionDataConfig
 from botvision.data.convert.walk import is_below
 from botvision.data.images import has_image_suffix
+from botvision.data.labels import has_classes
 from botvision.data.left_out import LeftOut
 from botvision.data.other_labels import convert_hint, subfolders
+from botvision.data.sources import list_folder
 from botvision.data.split_names import TEST_NAMES, TRAIN_NAMES, VAL_NAMES
 from botvision.io.errors import DataError
 
@@ -422,8 +424,13 @@ def _no_training(root: Path, tiers: list[list[Path]]) -> str:
     others = [str(path.relative_to(root)) for path in dict.fromkeys(chain(*tiers)) if _is_coco(path)]
     if others:
         by_name = f"{others[0]} is of another split by its name"
+        by_name += ", which eval --split test measures on" if words_of(others[0]) & TEST_WORDS else ""
         return f"no annotations to train on ({by_name}), expected some or data.train_annotations"
-    hint = convert_hint(root) or "botvision convert makes one of other labels"
+    if not (hint := convert_hint(root)) and has_classes(list_folder(root)):
+        return (
+            "folders of classes, which the recipes photos_* train on (photos_botnet50), expected COCO files"
+        )
+    hint = hint or "botvision convert makes one of other labels"
     return (
         "no COCO annotations, expected annotations/instances_train*.json or a single *.json; "
         f"data.train_annotations names another file, and {hint}"

@@ -20,7 +20,8 @@ from botvision.data.coco_folder import (
     unnamed_images,
     unused_annotations,
 )
-from botvision.data.detection import crowd_notes, mirror_note, nothing_usable, open_generated
+from botvision.data.detection import open_generated
+from botvision.data.detection_notes import crowd_notes, mirror_note, nothing_usable
 from botvision.data.detection_sources import CocoSource
 from botvision.data.duplicates import Pictures, repeated_pictures
 from botvision.io.errors import DataError
