@@ -240,6 +240,9 @@ def test_what_is_odd_about_results_is_said(tmp_path, capsys):
         "found.json: 1 of 5 results are there before, to the score: all but the first of each count as wrong",
     ])  # fmt: skip
     assert evaluated(tmp_path, truth, [BOX, BOX | {"image_id": 2}], capsys) == (0, [])
+    assert evaluated(tmp_path, truth, [BOX | {"image_id": "1"}, BOX | {"image_id": 2}], capsys) == (0, [
+        "found.json: image_id that is text or decimal is read as a whole number (1 of them)"
+    ])  # fmt: skip
     assert evaluated(tmp_path, truth, [], capsys)[1][0].startswith("found.json: no results for 2 of the 2 im")
 
 

@@ -79,6 +79,10 @@ def test_a_test_file_is_never_trained_on(tmp_path: Path) -> None:
         found(tmp_path)
     named = "annotations/instances_test.json"
     assert found(tmp_path, train_annotations=named) == {"train": named}
+    with pytest.raises(
+        DataError, match=r"named for training and validation; data\.val_is_train true measures"
+    ):
+        found(tmp_path, train_annotations=named, val_annotations=named)
 
 
 def test_other_json_is_no_second_choice(tmp_path: Path) -> None:
@@ -239,7 +243,9 @@ def test_images_of_classes_are_no_labels_of_another_tool(tmp_path: Path) -> None
     assert not any("botvision convert" in problem for problem in check_data(tmp_path).problems)
 
 
-@pytest.mark.parametrize(("named", "there"), [("café.png", "cafe\u0301.png"), ("B.PNG", "b.png")])
+@pytest.mark.parametrize(
+    ("named", "there"), [("café.png", "cafe\u0301.png"), ("B.PNG", "b.png"), ("my%20b.png", "my b.png")]
+)
 @pytest.mark.parametrize("folder", ["", "shots/"])
 def test_names_that_differ_in_case_or_unicode_form_are_found(
     tmp_path: Path, named: str, there: str, folder: str
@@ -253,7 +259,7 @@ def test_names_that_differ_in_case_or_unicode_form_are_found(
     assert train.source.file.images[1].file == folder + there
     assert train.source.load(1).shape == (3, 50, 30)
     (line,) = [note for note in train.notes if "differ" in note]
-    assert "in case or Unicode form alone are read as those (1 images, " in line
+    assert "in case, Unicode form or %20 alone are read as those (1 images, " in line
     (tmp_path / "train2017" / folder / there.upper().replace(".PNG", ".Png")).write_bytes(b"")
     with pytest.raises(DataError, match="no such file"):
         open_detection(config(tmp_path, val_is_train=True))

@@ -179,3 +179,7 @@ def test_data_of_the_other_kind_name_their_recipes(image_folder, tmp_path):
             open_detection(DetectionDataConfig(root=str(root)))
     (root / "labels.json").write_text(content)  # of a tool, beside classes
     assert open_splits(DataConfig(root=str(root))).classes == ["cat", "dog"]
+    root = image_folder({"train/cat": 2, "train/dog": 2}, name="beside")
+    (root / "annotations").mkdir()
+    (root / "annotations" / "meta.json").write_text("{}")
+    assert opened(root).classes == ["cat", "dog"]

@@ -28,7 +28,7 @@ def laid_out(root: Path, image: str, label: str, *others: str) -> Path:
     Image.new("RGB", (40, 30), (90, 20, 200)).save(root / image)
     (root / label).write_text(LABELS[Path(label).suffix])
     for name in others:
-        (root / name).write_text("names: [cat]\n" if name.endswith(".yaml") else "cat\n")
+        (root / name).write_text("names: [cat]\n" if "data.y" in name else "cat\n")
     return root
 
 

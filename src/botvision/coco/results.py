@@ -11,7 +11,16 @@ import numpy.typing as npt
 from botvision.coco.annotations import OUTSIDE, OUTSIDE_PART
 from botvision.coco.doubts import fractions
 from botvision.coco.masks import read_rles
-from botvision.coco.problems import Records, are_objects, boxes, numbers, places, short, whole_numbers
+from botvision.coco.problems import (
+    Records,
+    are_objects,
+    boxes,
+    converted,
+    numbers,
+    places,
+    short,
+    whole_numbers,
+)
 from botvision.coco.raw import read_json
 from botvision.coco.truth import KINDS, CocoTruth, Kind
 from botvision.io.errors import DataError
@@ -76,7 +85,12 @@ def doubts(results: Sequence[Mapping[str, Any]], truth: CocoTruth, name: str) ->
         name: of the results, for messages.
     """
     images = places(whole_numbers([record.get("image_id") for record in results]), truth.images)
-    lines, with_objects = list[str](), np.flatnonzero(truth.counts().sum(axis=0))
+    lines = [
+        f"{name}: {key} that is text or decimal is read as a whole number ({count} of them)"
+        for key in ("image_id", "category_id")
+        if (count := converted([record.get(key) for record in results]))
+    ]
+    with_objects = np.flatnonzero(truth.counts().sum(axis=0))
     without = with_objects[~np.isin(with_objects, images)]
     if len(without):
         which = f"{len(without)} of the {len(with_objects)} images that have objects"

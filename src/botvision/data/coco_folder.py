@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from botvision.coco.annotations import Category, CocoFile
 from botvision.coco.problems import Problem
@@ -81,6 +82,9 @@ def find_split_files(config: DetectionDataConfig, *, need_train: bool = True) ->
             raise DataError(f"{root}: {hint}")
     if train is None and (need_train or val is None):
         raise DataError(f"{root}: {_no_training(root, tiers)}")
+    if named[1] is not None and val == train:
+        instead = "data.val_is_train true measures on the training images"
+        raise DataError(f"{val}: named for training and validation; {instead}")
     files = {}
     if train is not None:
         files["train"] = SplitFiles(train, _folder(root, config.train_images, "train_images"))
@@ -127,11 +131,13 @@ def unused_annotations(root: Path, files: Mapping[str, SplitFiles]) -> LeftOut:
 
 
 def is_detection_data(root: Path) -> bool:
-    """Return whether a folder holds COCO annotations: annotations/*.json, or JSON with COCO's keys."""
+    """Return whether a folder holds JSON with COCO's keys, or annotations/*.json and no classes."""
     if not root.is_dir():
         return False
     _, inside, beside, _, single = _tiers(root)
-    return bool(inside) or any(map(_is_coco, [*beside, *single]))
+    if any(map(_is_coco, [*inside, *beside, *single])):
+        return True
+    return bool(inside) and not has_classes(list_folder(root))
 
 
 def image_folder(file: CocoFile, files: SplitFiles, root: Path) -> tuple[Path, int]:
@@ -188,7 +194,7 @@ class FileNames:
         return path.name in self._listed(path.parent)
 
     def find(self, folder: Path, name: str) -> str | None:
-        """Return the only path in a folder that differs from `name` at most in case and Unicode form."""
+        """Return the only path in a folder that is `name` but for case, Unicode form and percent signs."""
         found: list[str] = []
         for part in PurePosixPath(name).parts:
             place = folder.joinpath(*found)
@@ -197,7 +203,8 @@ class FileNames:
                     alike = self._alike[place] = {}
                     for entry in self._there[place]:
                         alike.setdefault(same_name(entry), []).append(entry)
-                others = self._alike[place].get(same_name(part), [])
+                alike = self._alike[place]
+                others = alike.get(same_name(part)) or alike.get(same_name(unquote(part)), [])
                 if len(others) != 1:
                     return None
                 part = others[0]
@@ -307,9 +314,9 @@ def _as_on_disk(file: CocoFile, folder: Path, names: FileNames) -> CocoFile:
                 changed.append(image.file)
     if changed:
         line = (
-            f"{file.name}: file names that differ from those on disk in case or Unicode form alone are read "
+            f"{file.name}: file names that differ from those on disk in case, Unicode form or %20 alone are "
         )
-        line += f"as those ({len(changed)} images, {changed[0]} the first)"
+        line += f"read as those ({len(changed)} images, {changed[0]} the first)"
         file.problems.append(Problem("note", line, fatal=False))
     return replace(file, images=images)
 
