@@ -10,6 +10,7 @@ from botvision.data.images import IMAGE_SUFFIXES, has_image_suffix
 from botvision.data.split_names import SPLIT_NAMES
 
 LOOKED_AT, DEPTH = 200, 4  # folders and files of each; levels of folders
+_LABELS = ("labels", "annotations", "masks")
 _NAMES = ("classes.txt", "obj.names", "data.yaml", "data.yml", "dataset.yaml")  # of YOLO's classes
 
 
@@ -25,13 +26,24 @@ def convert_hint(root: Path) -> str | None:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """The folder and, level by level, those in it; hidden ones are left out."""
-    level = [root]
-    for _ in range(DEPTH):
-        yield from level
-        level = (inner for folder in level for inner in subfolders(folder))
-        level = list(islice(level, LOOKED_AT))
-    yield from level
+    """The folder, those in it, and those that lie deeper, likely ones first; hidden ones are left out."""
+    yield root
+    first = _likely_first(root)
+    yield from first
+    for folder in first:
+        yield from _below(folder, DEPTH - 1)
+
+
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    for inner in _likely_first(folder) if depth else []:
+        yield inner
+        yield from _below(inner, depth - 1)
+
+
+def _likely_first(folder: Path) -> list[Path]:
+    """A part of the folders in a folder, those that are called like labels before others."""
+    found = sorted(subfolders(folder), key=lambda each: each.name.lower() not in _LABELS)
+    return found[: LOOKED_AT // 4]
 
 
 def _with_names(folder: Path, root: Path) -> Path:
@@ -83,12 +95,13 @@ def _labelme(folder: Path, root: Path) -> bool:
 
 
 def _masks(folder: Path, root: Path) -> bool:
-    """Whether a mask has the name of an image, as `convert` needs it."""
+    """Whether a mask has the name of an image, or the folder around several has it."""
     if folder.name.lower() != "masks" or folder == root:
         return False
     places = [folder.parent, *(p for p in subfolders(folder.parent) if p.name.lower() == "images")]
     masks = [path for path in islice(folder.iterdir(), LOOKED_AT) if has_image_suffix(path)]
-    return any(_has_image(place, mask.stem) for mask in masks for place in places)
+    names = [mask.stem for mask in masks] + ([folder.parent.name] if len(masks) > 1 else [])
+    return any(_has_image(place, name) for name in names for place in places)
 
 
 def _has_image(folder: Path, stem: str) -> bool:
