@@ -250,10 +250,11 @@ def test_class_folders_whose_splits_share_pictures_are_said(
     assert open_splits(DataConfig(root=str(root))).shared() == []
 
 
-def test_validation_images_saved_again_are_said(tmp_path: Path) -> None:
+def test_validation_images_saved_again_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """COCO's files of several folders: not the names and ids decide, which differ, but what is shown."""
     written(tmp_path, [1, 2, 3])
     (tmp_path / "later").mkdir()
+    shutil.copy(tmp_path / "spots.json", tmp_path / "later" / "copy.json")
     content = json.loads((tmp_path / "spots.json").read_text())
     for k, image in enumerate(content["images"]):
         image["file_name"] = f"{k}.png"
@@ -262,3 +263,7 @@ def test_validation_images_saved_again_are_said(tmp_path: Path) -> None:
     (line,) = opened(tmp_path, val_images="later").shared()
     assert line.startswith("1 image of val is nearly the same picture as one of train: ")
     assert f"{tmp_path / 'later' / '1.png'} (image id 2) and " in line
+    monkeypatch.setattr("botvision.data.detection.VERIFIED", 5)  # only paths are compared, which differ
+    assert opened(tmp_path, val_images="later").shared() == []
+    (line,) = opened(tmp_path, val_annotations="later/copy.json", val_images="images").shared()
+    assert line.startswith("3 images of val are also in train, such as ")

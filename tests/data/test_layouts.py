@@ -1,6 +1,7 @@
 """Folders as people have them: which are splits, which are classes, and what is said of the others."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -179,6 +180,16 @@ def test_data_of_the_other_kind_name_their_recipes(image_folder, tmp_path):
             open_detection(DetectionDataConfig(root=str(root)))
     (root / "labels.json").write_text(content)  # of a tool, beside classes
     assert open_splits(DataConfig(root=str(root))).classes == ["cat", "dog"]
+    for name, inner in (("coco0", "coco0"), ("classes1", "")):
+        around = tmp_path / f"around {name}"
+        (around / "in").mkdir(parents=True)
+        shutil.move(tmp_path / name, around / "in")
+        line = f"{around}: the data lie deeper: botvision check '{around / 'in' / inner}'"
+        assert check_data(around).problems == [line]
+        with pytest.raises(DataError, match=re.escape(line)):
+            open_splits(DataConfig(root=str(around)))
+        with pytest.raises(DataError, match=re.escape(line)):
+            open_detection(DetectionDataConfig(root=str(around)))
     root = image_folder({"train/cat": 2, "train/dog": 2}, name="beside")
     (root / "annotations").mkdir()
     (root / "annotations" / "meta.json").write_text("{}")

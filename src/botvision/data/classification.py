@@ -14,7 +14,7 @@ from torch import Tensor
 
 from botvision.config.data import SYNTHETIC, DataConfig
 from botvision.data.cache import Progress, fill_cache, reported
-from botvision.data.coco_folder import BESIDE_IMAGES, is_detection_data
+from botvision.data.coco_folder import BESIDE_IMAGES, deeper, is_detection_data
 from botvision.data.counter_rng import keys, uniform
 from botvision.data.duplicates import SMALLER, same_pictures, seen_together, shared_with_train, sides_of
 from botvision.data.images import decode
@@ -236,9 +236,12 @@ class Splits:
     notes: list[str] = field(default_factory=list)
 
     def shared(self, progress: Progress | None = None) -> list[str]:
-        """Return lines on images of a val folder that train has, too, or nearly; all files are read."""
-        parts = self.train.part, self.val.part
-        if self.held_back or any(_files_of(part) is None for part in parts):
+        """Return lines on images of a val folder that train has, too, or nearly.
+
+        Files are read for that, so there are none for more than `verify` reads.
+        """
+        parts, count = (self.train.part, self.val.part), len(self.train) + len(self.val)
+        if self.held_back or count > VERIFIED or any(_files_of(part) is None for part in parts):
             return []
         names = [split.name_of(index) for split in (self.train, self.val) for index in range(len(split))]
         return shared_with_train(names, len(self.train), _same(parts, f"comparing {self.name}", progress))
@@ -380,6 +383,8 @@ def listed(config: DataConfig, kind: str) -> tuple[Path, Listing]:
         if is_detection_data(root) and not has_classes(listing):
             other = "which the recipes objects_* train on (objects_botnet50), expected folders of classes"
             raise DataError(f"{root}: COCO annotations, {other}")
+        if not (listing.named or has_classes(listing)) and (inner := deeper(root)):
+            raise DataError(f"{root}: {inner}")
         return root, listing
     listing = list_zip(root, config.max_pixels)
     for index, file in enumerate(listing.files):

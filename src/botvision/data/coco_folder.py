@@ -3,6 +3,7 @@
 import mmap
 import os
 import re
+import shlex
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -20,13 +21,14 @@ from botvision.data.labels import has_classes
 from botvision.data.left_out import LeftOut
 from botvision.data.other_labels import convert_hint, subfolders
 from botvision.data.sources import list_folder
-from botvision.data.split_names import TEST_NAMES, TRAIN_NAMES, VAL_NAMES
+from botvision.data.split_names import SPLIT_NAMES, TEST_NAMES, TRAIN_NAMES, VAL_NAMES
 from botvision.io.errors import DataError
 
 TRAIN_WORDS = frozenset({*TRAIN_NAMES, "trainval", "trainset"})
 VAL_WORDS = frozenset({*VAL_NAMES, "valset", "minival"})
 TEST_WORDS = frozenset(TEST_NAMES)
 HELD_WORDS = VAL_WORDS | TEST_WORDS
+MOST_FOLDERS = 20  # of a folder, that are looked into for data
 BESIDE_IMAGES = ("_annotations.coco.json", "annotations.json", "labels.json")
 
 
@@ -138,6 +140,18 @@ def is_detection_data(root: Path) -> bool:
     if any(map(_is_coco, [*inside, *beside, *single])):
         return True
     return bool(inside) and not has_classes(list_folder(root))
+
+
+def deeper(root: Path) -> str | None:
+    """Return a line on the data set that lies one or two folders below this one; None without any."""
+    first = subfolders(root)[:MOST_FOLDERS]
+    for folder in chain(first, *(subfolders(each)[:MOST_FOLDERS] for each in first)):
+        if any(_is_coco(path) for tier in _tiers(folder)[1:] for path in tier):
+            return f"the data lie deeper: botvision check {shlex.quote(str(folder))}"
+    alone = first[0] if len(first) == 1 and first[0].name.lower() not in SPLIT_NAMES else None
+    if alone is not None and has_classes(list_folder(alone)):
+        return f"the data lie deeper: botvision check {shlex.quote(str(alone))}"
+    return None
 
 
 def image_folder(file: CocoFile, files: SplitFiles, root: Path) -> tuple[Path, int]:
@@ -433,10 +447,13 @@ def _no_training(root: Path, tiers: list[list[Path]]) -> str:
         by_name = f"{others[0]} is of another split by its name"
         by_name += ", which eval --split test measures on" if words_of(others[0]) & TEST_WORDS else ""
         return f"no annotations to train on ({by_name}), expected some or data.train_annotations"
-    if not (hint := convert_hint(root)) and has_classes(list_folder(root)):
+    hint = convert_hint(root)
+    if not hint and has_classes(list_folder(root)):
         return (
             "folders of classes, which the recipes photos_* train on (photos_botnet50), expected COCO files"
         )
+    if not hint and (inner := deeper(root)):
+        return inner
     hint = hint or "botvision convert makes one of other labels"
     return (
         "no COCO annotations, expected annotations/instances_train*.json or a single *.json; "

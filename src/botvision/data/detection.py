@@ -27,7 +27,7 @@ from botvision.data.counter_rng import keys, uniform
 from botvision.data.detection_notes import crowd_notes, mirror_note, nothing_usable
 from botvision.data.detection_sources import CocoSource, ShapesInstances, Target
 from botvision.data.detection_transforms import DRAWS, choose_window, jitter_colors
-from botvision.data.duplicates import SMALLER, same_pictures, shared_with_train, sides_of
+from botvision.data.duplicates import SMALLER, grouped, same_pictures, shared_with_train, sides_of
 from botvision.data.loaders import VERIFIED, BatchedDataset
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError
@@ -217,12 +217,18 @@ class DetectionSplits:
     held_back: bool = False
 
     def shared(self, progress: Progress | None = None) -> list[str]:
-        """Return lines on images of a val file that train has, too, or nearly; all files are read."""
+        """Return lines on images of a val file that train has, too, or nearly.
+
+        Files are read for that; of more than `verify` reads only the paths are compared.
+        """
         if self.held_back or self.val.config.val_is_train or isinstance(self.train.source, ShapesInstances):
             return []
         pictures = [(split.source, index) for split in (self.train, self.val) for index in split.indices]
         names = [source.name_of(index) for source, index in pictures]
         same = _same(pictures, f"comparing {self.name}", progress)
+        if len(pictures) > VERIFIED:
+            paths = [source.folder / source.file.images[index].file for source, index in pictures]
+            same = lambda _: grouped(paths)  # noqa: E731
         return shared_with_train(names, len(self.train), same)
 
 
