@@ -180,7 +180,7 @@ def test_data_of_the_other_kind_name_their_recipes(image_folder, tmp_path):
             open_detection(DetectionDataConfig(root=str(root)))
     (root / "labels.json").write_text(content)  # of a tool, beside classes
     assert open_splits(DataConfig(root=str(root))).classes == ["cat", "dog"]
-    for name, inner in (("coco0", "coco0"), ("classes1", "")):
+    for name, inner in (("coco0", "coco0"), ("classes0", "")):
         around = tmp_path / f"around {name}"
         (around / "in").mkdir(parents=True)
         shutil.move(tmp_path / name, around / "in")
