@@ -312,6 +312,18 @@ def test_folders_of_another_machine_are_left_out_of_names(tmp_path: Path, form: 
     assert f"{line}{form.format('a.png').replace(chr(92), '/')} the first)" in report.warnings
 
 
+def test_links_that_lead_nowhere_are_lines_like_others(tmp_path: Path) -> None:
+    write_scene(tmp_path)
+    for name, target in (("a.png", "a.png"), ("b.png", "/nowhere/b.png")):
+        (tmp_path / "train2017" / name).unlink()
+        (tmp_path / "train2017" / name).symlink_to(target)
+    report = check_data(tmp_path)
+    assert (report.readable, report.broken) == (1, 2)
+    assert [line.partition(" (")[0] for line in report.problems[:2]] == [
+        f"{tmp_path / 'train2017' / name}" for name in ("a.png", "b.png")
+    ]
+
+
 def test_links_that_lead_out_of_the_data_are_counted(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "data")
     assert not any("links" in line for line in check_data(tmp_path / "data").warnings)

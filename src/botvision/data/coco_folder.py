@@ -294,16 +294,18 @@ def _outside(file: CocoFile, folder: Path, bases: Sequence[Path]) -> tuple[list[
     links: dict[Path, tuple[bool, set[str]]] = {}
     for image in file.images:
         path = folder / image.file
-        place = os.path.normpath(path.absolute())
-        if not any(is_below(place, base) for base in named):
+        leaves = ".." in image.file or Path(image.file).is_absolute()
+        place = os.path.normpath(path.absolute()) if leaves else ""
+        if leaves and not any(is_below(place, base) for base in named):
             line = f"{path} (image id {image.id}): outside {bases[0]}, so it is not read; "
             line += "data.root, data.train_images or data.val_images name the folder of the images"
             problems.append(Problem("file", line, image.id))
             refused.add(image.id)
             continue
         if path.parent not in links:
-            there = [*os.scandir(path.parent)] if _is(Path.is_dir, path.parent) else []
-            inside = any(is_below(os.path.realpath(path.parent), base) for base in real)
+            is_folder = _is(Path.is_dir, path.parent)
+            there = [*os.scandir(path.parent)] if is_folder else []
+            inside = not is_folder or any(is_below(os.path.realpath(path.parent), base) for base in real)
             links[path.parent] = inside, {entry.name for entry in there if entry.is_symlink()}
         inside, own = links[path.parent]
         if path.name in own:

@@ -63,7 +63,10 @@ def _near(folder: Path, root: Path) -> bool:
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders in a folder, sorted, without hidden ones; quick where there are many files."""
     with os.scandir(folder) as entries:
-        return sorted(Path(entry) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        seen = [entry for entry in entries if not entry.name.startswith(".")]
+    # Of links in a circle an entry's own method raises.
+    is_folder = lambda entry: Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()  # noqa: E731
+    return sorted(Path(entry) for entry in seen if is_folder(entry))
 
 
 def _files(folder: Path, suffix: str) -> list[Path]:
