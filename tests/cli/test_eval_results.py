@@ -107,7 +107,8 @@ def test_bad_files_are_named_in_one_line(files, tmp_path, capsys):
     )
     Path(results).write_text('[{"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [0, 0, 1, 1]}]')
     assert complaint(capsys, "eval", results, "--truth", truth) == (
-        f"{results}: result 1: image_id 1 is not in the ground truth's list"
+        f"{results}: no result is of an image of {truth}, which has 17 to 47 (image_id 1 the first of 1): "
+        "results on other data, or numbered otherwise"
     )
     Path(truth).write_text("{")
     assert f"{truth}: not valid JSON" in complaint(capsys, "eval", results, "--truth", truth)
@@ -183,3 +184,97 @@ def test_of_many_classes_the_lowest_are_listed():
     rows = table(tables.coco_tables([evaluate_coco(truth, found, "bbox")]), "100 lowest of 130")
     assert len(rows) == 101
     assert {row[3] for row in rows[1:]} == {"0.0"}
+
+
+BOX = {"image_id": 1, "category_id": 2, "bbox": [10, 10, 20, 20], "score": 0.5}
+
+
+def evaluated(
+    folder: Path, truth: object, results: object, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, list[str]]:
+    """Return the exit code, and the lines of the error stream without the folder."""
+    for name, content in (("truth", truth), ("found", results)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    code = cli.main(["eval", str(folder / "found.json"), "--truth", str(folder / "truth.json")])
+    lines = capsys.readouterr().err.replace(f"{folder}/", "").splitlines()
+    return code, [line.removeprefix("botvision: ") for line in lines]
+
+
+def test_what_check_notes_of_the_truth_is_said(tmp_path, capsys):
+    truth = scene_of_boxes([[10, 10, 20, 20], [10, 10, 20, 20], [-30, 5, 40, 20], [5, 5, 0, 9]])
+    truth["annotations"][0] |= {"area": 0, "iscrowd": "0"}
+    assert evaluated(tmp_path, truth, [BOX], capsys) == (0, [
+        "truth.json: 1 box reaches 30.0 pixels outside the image (annotation 12 of image 1): clipped for "
+        "training, measured as in the file",
+        "truth.json: 1 of 4 annotations is there twice, with the same image, category and box (annotation 11 "
+        "of image 1 the first): a detector that finds each once cannot reach AP 1",
+        "truth.json: boxes without area are measured as the file has them (1 of them, annotation 13 the "
+        "first)",
+        "truth.json: stated areas that are not above 0 count in evaluation by size (1 of them, annotation 10 "
+        "the first)",
+        "truth.json: values of iscrowd that are text are read as 0 or 1 (1 of them)",
+    ])  # fmt: skip
+    few = scene_of_boxes([[0.1, 0.1, 0.2, 0.2]])
+    assert evaluated(tmp_path, few, [BOX | {"bbox": [0.1, 0.1, 0.2, 0.2]}], capsys) == (0, [
+        f"{name}.json: all boxes (1) lie within the first pixel of their images: they look like fractions of "
+        "width and height, expected pixels" for name in ("truth", "found")
+    ])  # fmt: skip
+
+
+def test_what_is_odd_about_results_is_said(tmp_path, capsys):
+    truth = scene_of_boxes([[10, 10, 20, 20]])
+    truth["images"] += [{"id": k, "height": 100, "width": 100} for k in (2, 3)]  # 3 has no objects
+    truth["annotations"].append({**truth["annotations"][0], "id": 20, "image_id": 2})
+    found = [
+        BOX,
+        BOX,
+        BOX | {"score": 0.4},
+        BOX | {"bbox": [50, 60, 90, 95]},
+        BOX | {"bbox": [50, 60, 52, 40]},
+    ]
+    assert evaluated(tmp_path, truth, found, capsys) == (0, [
+        "found.json: no results for 1 of the 2 images that have objects (image 2 the first): their objects "
+        "count as missed",
+        "found.json: 1 of 5 boxes reach up to 55.0 pixels outside the image (result 4 the first): expected "
+        "x, y, width, height",
+        "found.json: 1 of 5 results are there before, to the score: all but the first of each count as wrong",
+    ])  # fmt: skip
+    assert evaluated(tmp_path, truth, [BOX, BOX | {"image_id": 2}], capsys) == (0, [])
+    assert evaluated(tmp_path, truth, [BOX | {"image_id": "1"}, BOX | {"image_id": 2}], capsys) == (0, [
+        "found.json: image_id that is text or decimal is read as a whole number (1 of them)"
+    ])  # fmt: skip
+    assert evaluated(tmp_path, truth, [], capsys)[1][0].startswith("found.json: no results for 2 of the 2 im")
+
+
+@pytest.mark.parametrize(
+    ("truth", "results", "line"),
+    [
+        (None, scene_of_boxes([[1, 1, 9, 9]]), "found.json: expected a list of objects with image_id, "
+         "category_id, score, ...; these are COCO annotations, as --truth takes them"),
+        (None, {"predictions": []}, "found.json: expected a list of objects with image_id, category_id, "
+         "score, ...; these predictions are for people, results.json lies beside them"),
+        (None, {"annotations": [BOX]}, "found.json: expected a list of objects with image_id, category_id, "
+         "score, ..., got an object with 'annotations'"),
+        ([BOX], [BOX], "truth.json: holds a list, as results are, expected a COCO object with images, "
+         "annotations and categories"),
+        (None, [BOX | {"image_id": 9}], "found.json: no result is of an image of truth.json, which has 1 "
+         "alone (image_id 9 the first of 1): results on other data, or numbered otherwise"),
+        (None, [BOX | {"category_id": 0}] * 3, "found.json: no result is of a category of truth.json, which "
+         "has 2 alone (category_id 0 the first of 3): results on other data, or numbered otherwise"),
+        (scene_of_boxes([]) | {"images": []}, [BOX], "truth.json: 0 images and no objects: there is nothing "
+         "to measure"),
+    ],
+)  # fmt: skip
+def test_files_that_do_not_belong_there_are_one_line(truth, results, line, tmp_path, capsys):
+    truth = scene_of_boxes([[10, 10, 20, 20]]) if truth is None else truth
+    assert evaluated(tmp_path, truth, results, capsys) == (2, [line])
+
+
+def test_truth_without_sizes_costs_the_masks_alone(tmp_path, capsys):
+    truth = scene_of_boxes([[10, 10, 20, 20]])
+    truth["images"] = [{"id": 1}]
+    mask = {"segmentation": {"size": [100, 100], "counts": [0, 100]}}
+    fault = "truth.json: annotation 10 of image 1: image 1 has no height and width, which masks need"
+    assert evaluated(tmp_path, truth, [BOX | mask], capsys) == (0, [f"masks are not evaluated: {fault}"])
+    only = [{key: value for key, value in (BOX | mask).items() if key != "bbox"}]
+    assert evaluated(tmp_path, truth, only, capsys) == (2, [fault])

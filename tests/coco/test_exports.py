@@ -117,7 +117,7 @@ def test_objects_that_are_there_twice_are_counted() -> None:
     copies[2]["bbox"] = [2, 20, 40, 18.5]
     content["annotations"] += copies  # the crowd and annotation 4 stay the same; a crowd may
     assert notes(content) == [
-        "x.json: of 8 annotations 1 are there twice, with the same image, category and box (annotation 104 "
+        "x.json: 1 of 8 annotations is there twice, with the same image, category and box (annotation 104 "
         "of image 30 the first): a detector that finds each once cannot reach AP 1"
     ]
 

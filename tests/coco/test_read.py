@@ -291,6 +291,47 @@ def test_categories_of_validation_are_those_of_training() -> None:
     assert lines(file) == ["val.json: category 7 is yacht, but boat in the training data"]
 
 
+def test_categories_of_other_ids_are_matched_by_name() -> None:
+    """Validation numbered anew: labels follow the names, and so does what is evaluated."""
+    train = parse(scene())
+    content, names = scene(), dict(train.categories)
+    new = {90: 7, 7: 12, 13: 13}
+    content["categories"] = [
+        {"id": new[number], "name": f" {name.upper()}"} for number, name in names.items()
+    ]
+    for record in content["annotations"]:
+        record["category_id"] = new[record["category_id"]]
+    file = parse_coco(content, "val.json", train.categories)
+    assert file.categories == train.categories
+    assert file.to_dict()["annotations"] == train.to_dict()["annotations"]
+    line = "val.json: annotations whose category has another id in training are matched by its name"
+    assert [p.line for p in file.problems] == [f"{line} (3 of them)"]
+    content["categories"] = [{"id": 12, "name": "boat"}, {"id": 7, "name": "plane"}]
+    file = parse_coco(content, "val.json", train.categories)
+    note = file.problems[-1].line
+    assert lines(file) == [
+        "val.json: annotation 4 of image 30: there is no category with id 13",
+        "val.json: annotation 2 of image 500: category 7 (plane) is not among those of the training data",
+    ]
+    assert note == f"{line} (2 of them)"
+    assert {file.categories[k].name for k in file.annotations.categories} == {"boat"}
+
+
+def test_a_mask_outside_its_image_has_no_area() -> None:
+    content = scene()
+    record = next(r for r in content["annotations"] if isinstance(r.get("segmentation"), list))
+    image = next(i for i in content["images"] if i["id"] == record["image_id"])
+    record["segmentation"] = [[200, 200, 300, 200, 300, 300]]
+    file = parse(content)
+    (problem,) = file.problems
+    assert (problem.kind, problem.fatal) == ("degenerate", False)
+    assert problem.line == (
+        f"x.json: annotation {record['id']} of image {image['id']}: the mask has no area within the image of "
+        f"{image['height']} x {image['width']} pixels (height x width)"
+    )
+    assert file.annotations.ids[file.annotations.degenerate].tolist() == [record["id"]]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -153,11 +153,11 @@ def test_ground_truth_without_usable_masks_serves_boxes_and_refuses_masks(mask):
 def test_masks_need_the_size_of_their_image():
     truth = scene_of_boxes([[0, 0, 5, 5]])
     del truth["images"][0]["height"]
-    with pytest.raises(ValueError, match="masks need height and width of image 1"):
+    with pytest.raises(ValueError, match="image 1 has no height and width, which masks need"):
         evaluate_coco(truth, [], "segm")
     truth["annotations"] = []
     record = {**GOOD, "segmentation": {"size": [100, 100], "counts": SQUARE}}
-    message = "results: result 1: masks need height and width of image 1 in the ground truth's file"
+    message = "results: result 1: image 1 has no height and width in the ground truth, which masks need"
     with pytest.raises(ValueError, match=f"^{message}$"):
         evaluate_coco(truth, [record], "segm")
 

@@ -90,7 +90,7 @@ def test_warnings_do_not_fail(image_folder):
     report = check_data(root)
     assert report.ok
     assert report.warnings == [
-        "1 files of val are also in train, such as val/dog/copy.png = train/cat/000.png",
+        "1 file of val is also in train: val/dog/copy.png = train/cat/000.png",
         "folders that training does not use: extra",
         "splits that training does not use: test (botvision eval --split test does use test)",
         "left out: 1 file, no image (train/cat/notes.txt)",
@@ -109,7 +109,7 @@ def test_images_outside_every_class_and_in_two_classes_are_said(image_folder):
     report = check_data(root)
     assert report.ok
     assert report.warnings == [
-        "1 files of train are in two classes, such as train/dog/again.png = train/cat/000.png",
+        "1 file of train is in two classes, such as train/dog/again.png = train/cat/000.png",
         "2 files of train are there twice, such as train/cat/twice.png = train/cat/000.png",
         "left out: 2 files, in no class's folder (cover.png, train/stray.png)",
         "left out: 1 file, in no class's folder (val/stray.png)",
@@ -169,7 +169,7 @@ def test_odd_images(capfd):
     assert {line.split(": ")[0] for line in report.problems} == {str(ODD / file) for file in bad}
     assert (report.readable, report.broken) == (len(entries) - len(bad), len(bad))
     assert not any("\n" in line for line in report.problems)
-    assert "20 files of images are there twice, 20 of them nearly the same, such as" in report.warnings[0]
+    assert "20 files of images are nearly the same picture as another there, such as" in report.warnings[0]
     assert report.warnings[1] == "left out: 2 files, no image (LICENSE.Pillow, manifest.json)"
     assert any(line.startswith("8 files with several pages or frames") for line in report.warnings)
     assert capfd.readouterr() == ("", "")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,10 @@ def test_a_test_file_is_never_trained_on(tmp_path: Path) -> None:
         found(tmp_path)
     named = "annotations/instances_test.json"
     assert found(tmp_path, train_annotations=named) == {"train": named}
+    with pytest.raises(
+        DataError, match=r"named for training and validation; data\.val_is_train true measures"
+    ):
+        found(tmp_path, train_annotations=named, val_annotations=named)
 
 
 def test_other_json_is_no_second_choice(tmp_path: Path) -> None:
@@ -169,9 +174,9 @@ def test_validation_without_anything_to_measure_is_one_line(
 def test_images_of_both_files_are_said(tmp_path: Path) -> None:
     write_scene(tmp_path)
     (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(scene()))
-    (note,) = open_detection(config(tmp_path, val_images="train2017")).train.notes
-    first = tmp_path / "train2017" / "a.png"
-    assert note == f"3 images of val are images of train, too, such as {first}: what is measured flatters"
+    (note,) = open_detection(config(tmp_path, val_images="train2017")).shared()
+    first = f"{tmp_path / 'train2017' / 'a.png'} (image id 500)"
+    assert note == f"3 images of val are also in train, such as {first} = {first}; what is measured flatters"
 
 
 def test_objects_that_are_crowds_are_said(tmp_path: Path) -> None:
@@ -240,7 +245,9 @@ def test_images_of_classes_are_no_labels_of_another_tool(tmp_path: Path) -> None
     assert not any("botvision convert" in problem for problem in check_data(tmp_path).problems)
 
 
-@pytest.mark.parametrize(("named", "there"), [("café.png", "cafe\u0301.png"), ("B.PNG", "b.png")])
+@pytest.mark.parametrize(
+    ("named", "there"), [("café.png", "cafe\u0301.png"), ("B.PNG", "b.png"), ("my%20b.png", "my b.png")]
+)
 @pytest.mark.parametrize("folder", ["", "shots/"])
 def test_names_that_differ_in_case_or_unicode_form_are_found(
     tmp_path: Path, named: str, there: str, folder: str
@@ -254,7 +261,85 @@ def test_names_that_differ_in_case_or_unicode_form_are_found(
     assert train.source.file.images[1].file == folder + there
     assert train.source.load(1).shape == (3, 50, 30)
     (line,) = [note for note in train.notes if "differ" in note]
-    assert "in case or Unicode form alone are read as those (1 images, " in line
+    assert "in case, Unicode form or %20 alone are read as those (1 images, " in line
     (tmp_path / "train2017" / folder / there.upper().replace(".PNG", ".Png")).write_bytes(b"")
     with pytest.raises(DataError, match="no such file"):
         open_detection(config(tmp_path, val_is_train=True))
+
+
+def renamed(root: Path, name: Callable[[str], str]) -> Path:
+    """A scene with file names of another form; returns the annotations."""
+    content = scene()
+    for image in content["images"]:
+        image["file_name"] = name(image["file_name"])
+    return write_scene(root, content)
+
+
+def test_names_that_leave_the_data_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    content = scene()
+    write_scene(tmp_path / "other")
+    for image, name in zip(
+        content["images"],
+        ("../../other/train2017/a.png", f"{tmp_path}/other/train2017/b.png", "empty.png"),
+        strict=True,
+    ):
+        image["file_name"] = name
+    write_scene(root, content)
+    problems = check_data(root).problems
+    assert f"(image id 500): outside {root}, so it is not read" in problems[0]
+    assert problems[1].startswith(f"{tmp_path}/other/train2017/b.png (image id 30): outside {root}, so it is")
+    with pytest.raises(DataError, match=r"a\.png \(image id 500\): outside .*\(and 1 more: see botvision ch"):
+        open_detection(config(root, val_is_train=True))
+    named = config(root, val_is_train=True, train_images=str(tmp_path / "other" / "train2017"))
+    assert len(open_detection(named).train) == 3  # all lie there
+
+
+def test_names_relative_to_the_annotations_or_absolute_stay_inside(tmp_path: Path) -> None:
+    for name, write in (
+        ("relative", "../train2017/{}".format),
+        ("absolute", f"{tmp_path}/absolute/train2017/{{}}".format),
+    ):
+        renamed(tmp_path / name, write)
+        assert check_data(tmp_path / name).ok
+        assert len(open_detection(config(tmp_path / name, val_is_train=True)).train) == 3
+
+
+@pytest.mark.parametrize("form", ["/home/someone/upload/{}", "C:\\data\\{}", "../elsewhere/{}", "old/{}"])
+def test_folders_of_another_machine_are_left_out_of_names(tmp_path: Path, form: str) -> None:
+    path = renamed(tmp_path, form.format)
+    report = check_data(tmp_path)
+    assert report.ok
+    line = f"{path}: file names are read without their folders, which are not there (3 images, "
+    assert f"{line}{form.format('a.png').replace(chr(92), '/')} the first)" in report.warnings
+
+
+def test_links_that_lead_nowhere_are_lines_like_others(tmp_path: Path) -> None:
+    write_scene(tmp_path)
+    for name, target in (("a.png", "a.png"), ("b.png", "/nowhere/b.png")):
+        (tmp_path / "train2017" / name).unlink()
+        (tmp_path / "train2017" / name).symlink_to(target)
+    report = check_data(tmp_path)
+    assert (report.readable, report.broken) == (1, 2)
+    assert [line.partition(" (")[0] for line in report.problems[:2]] == [
+        f"{tmp_path / 'train2017' / name}" for name in ("a.png", "b.png")
+    ]
+
+
+def test_links_that_lead_out_of_the_data_are_counted(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "data")
+    assert not any("links" in line for line in check_data(tmp_path / "data").warnings)
+    image = tmp_path / "data" / "train2017" / "a.png"
+    image.rename(tmp_path / "a.png")
+    image.symlink_to(tmp_path / "a.png")
+    line = f"{path}: images that links lead to, out of {tmp_path / 'data'}, are read "
+    first = f"{image} the first)"
+    assert f"{line}(1 of them, {first}" in check_data(tmp_path / "data").warnings
+    image.parent.rename(tmp_path / "pictures")
+    image.parent.symlink_to(tmp_path / "pictures")
+    assert (
+        f"{line}(3 of them, {first}"
+        in open_detection(config(tmp_path / "data", val_is_train=True)).train.notes
+    )
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    assert any("3 of them" in line for line in check_data(tmp_path / "link").warnings)

@@ -333,7 +333,7 @@ def test_what_is_worth_knowing(data: Path) -> None:
     edit(data, change)
     notes = " ".join(check_data(data).warnings)
     for part in (
-        "1 images of val are also in train, such as 000000.png (image id 1) = 000003.png (image id 4)",
+        "1 image of val is also in train: 000000.png (image id 1) = 000003.png (image id 4)",
         "train has no objects of 1 category (unicorn): they cannot be learnt",
         "objects: with 100 detections an image AP cannot reach 1",
         "train has boxes without masks",

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from botvision.config.data import DetectionDataConfig
+from botvision.config.data import DataConfig, DetectionDataConfig
 from botvision.data import duplicates
 from botvision.data.check import check_data
+from botvision.data.classification import open_splits
 from botvision.data.counter_rng import keys
 from botvision.data.detection import DetectionSplits, open_detection
 from botvision.data.duplicates import (
@@ -111,11 +114,13 @@ def test_lines_on_what_is_there_twice() -> None:
         ("val", "x", 1, b"1"), ("val", "y", 3, b"3"), ("val", "z", 2, b"2c"),
     ]:  # fmt: skip
         splits[split].add(name, content, photo(seed))
-    assert repeated_pictures("images", splits) == [
-        "2 images of train are there twice, 1 of them nearly the same, such as c = a",
-        "2 images of val are also in train, 1 of them nearly the same, such as x = a",
+    assert repeated_pictures("image", splits) == [
+        "1 image of train is there twice: c = a",
+        "1 image of train is nearly the same picture as another there: d and b",
+        "1 image of val is also in train: x = a",
+        "1 image of val is nearly the same picture as one of train: z and b",
     ]
-    assert repeated_pictures("images", {"train": Pictures()}) == repeated_pictures("images", {}) == []
+    assert repeated_pictures("image", {"train": Pictures()}) == repeated_pictures("image", {}) == []
 
 
 def written(root: Path, seeds: list[int], annotated: list[bool] | None = None) -> Path:
@@ -217,3 +222,48 @@ def test_what_is_held_back_can_be_measured_on(tmp_path: Path) -> None:
     annotated = [number == min({*range(1, 21)} - held) for number in range(1, 21)]
     only = opened(written(tmp_path / "b", [*range(20)], annotated))
     assert only.train.notes == ["b: none of the images held back has objects: AP is not measured"]
+
+
+def test_class_folders_whose_splits_share_pictures_are_said(
+    tmp_path: Path, zipped: Callable[..., Path]
+) -> None:
+    """Under another name, and saved again; a limit and a zip change nothing."""
+    root, seed = tmp_path / "photos", 0
+    for folder in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        (root / folder).mkdir(parents=True)
+        for name in "ab":
+            photo(seed := seed + 1).save(root / folder / f"{name}.png")
+    assert open_splits(DataConfig(root=str(root))).shared() == []
+    photo(1).save(root / "val" / "cat" / "c.png")
+    photo(4).save(root / "val" / "dog" / "c.jpg", quality=60)
+    seen: list[tuple[int, int]] = []
+    for limit, given, first in ((None, root, f"{root}/"), (6, zipped(root), f"{root}.zip:")):
+        splits = open_splits(DataConfig(root=str(given), limit=limit))
+        assert splits.shared(lambda _, done, total: seen.append((done, total))) == [
+            f"1 image of val is also in train: {first}val/cat/c.png = {first}train/cat/a.png; "
+            "what is measured flatters",
+            f"1 image of val is nearly the same picture as one of train: {first}val/dog/c.jpg and "
+            f"{first}train/dog/b.png; what is measured flatters",
+        ]
+        assert seen[-1] == (10, 10)
+    shutil.rmtree(root / "val")
+    assert open_splits(DataConfig(root=str(root))).shared() == []
+
+
+def test_validation_images_saved_again_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """COCO's files of several folders: not the names and ids decide, which differ, but what is shown."""
+    written(tmp_path, [1, 2, 3])
+    (tmp_path / "later").mkdir()
+    shutil.copy(tmp_path / "spots.json", tmp_path / "later" / "copy.json")
+    content = json.loads((tmp_path / "spots.json").read_text())
+    for k, image in enumerate(content["images"]):
+        image["file_name"] = f"{k}.png"
+        photo([7, 2, 8][k]).point(lambda value: 20 + value * 0.8).save(tmp_path / "later" / f"{k}.png")
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    (line,) = opened(tmp_path, val_images="later").shared()
+    assert line.startswith("1 image of val is nearly the same picture as one of train: ")
+    assert f"{tmp_path / 'later' / '1.png'} (image id 2) and " in line
+    monkeypatch.setattr("botvision.data.detection.VERIFIED", 5)  # only paths are compared, which differ
+    assert opened(tmp_path, val_images="later").shared() == []
+    (line,) = opened(tmp_path, val_annotations="later/copy.json", val_images="images").shared()
+    assert line.startswith("3 images of val are also in train, such as ")

@@ -1,11 +1,15 @@
 """Folders as people have them: which are splits, which are classes, and what is said of the others."""
 
+import json
+import re
 import shutil
 
 import pytest
 
+from botvision.config.data import DetectionDataConfig
 from botvision.data.check import check_data
 from botvision.data.classification import DataConfig, Splits, open_split, open_splits
+from botvision.data.detection import open_detection
 from botvision.io.errors import DataError
 
 
@@ -123,3 +127,70 @@ def test_a_home_folder_is_found(image_folder, monkeypatch):
     root = image_folder({"train/cat": 9, "train/dog": 9})
     monkeypatch.setenv("HOME", str(root.parent))
     assert check_data("~/data").readable == 18
+
+
+def test_flat_classes_are_measured_in_the_order_of_the_network(image_folder):
+    """Of which they may lack some; the images held back are those of training on the same folder."""
+    root = image_folder({"cat": 20, "dog": 10})
+    config = DataConfig(root=str(root))
+    held = open_splits(config).val
+    found = open_split(config, "val", ["owl", "dog", "cat"])
+    assert [found.name_of(k) for k in range(len(found))] == [held.name_of(k) for k in range(len(held))]
+    named = [found.classes[k] for k in found.targets.tolist()]
+    assert named == [found.name_of(k).split("/")[-2] for k in range(3)] == ["cat", "cat", "dog"]
+    assert found.notes == [
+        "no train/ folder: 2 classes (cat, dog) found at the root",
+        "no val/ or test/ folder: 10% of train will be held back",
+        "no images of class owl: their accuracy is not measured",
+        "measured on the 3 images that are held back; of a folder val/ around those of the classes all are "
+        "measured on",
+    ]
+    rest = open_split(config, "train", ["owl", "dog", "cat"])
+    assert (len(rest), rest.train, set(rest.targets.tolist())) == (27, False, {1, 2})
+
+
+def test_classes_that_a_network_does_not_know_are_named(image_folder):
+    config = DataConfig(root=str(image_folder({"Cat": 2, "dog": 2, "fox ": 2})))
+    line = r"classes \(Cat, fox \) not among the 3 trained on \(cat, dog, fox\); capitals and spaces must be "
+    for split in ("val", "train"):
+        with pytest.raises(DataError, match=line + r"the same \(Cat for cat, fox for fox\)"):
+            open_split(config, split, ["cat", "dog", "fox"])
+    with pytest.raises(DataError, match=r"class dog not among the 1 trained on \(Cat\)$"):
+        open_split(DataConfig(root=str(image_folder({"val/dog": 1}, name="one"))), "val", ["Cat"])
+
+
+def test_data_of_the_other_kind_name_their_recipes(image_folder, tmp_path):
+    content = json.dumps({"images": [], "annotations": [], "categories": []})
+    for name, (images, annotations) in enumerate(
+        (("images", "annotations/instances_train.json"), ("train", "train/_annotations.coco.json"),
+         ("train2017", "annotations/instances_train2017.json"), ("train/images", "train.json"))
+    ):  # fmt: skip
+        root = image_folder({images: 2}, name=f"coco{name}")
+        (root / annotations).parent.mkdir(exist_ok=True)
+        (root / annotations).write_text(content)
+        with pytest.raises(
+            DataError, match=r"COCO annotations, which the recipes objects_\* train on \(objects_b"
+        ):
+            open_splits(DataConfig(root=str(root)))
+    for name, counts in enumerate(({"train/cat": 2, "train/dog": 2}, {"cat": 2, "dog": 2})):
+        root = image_folder(counts, name=f"classes{name}")
+        with pytest.raises(
+            DataError, match=r"folders of classes, which the recipes photos_\* train on \(photos_b"
+        ):
+            open_detection(DetectionDataConfig(root=str(root)))
+    (root / "labels.json").write_text(content)  # of a tool, beside classes
+    assert open_splits(DataConfig(root=str(root))).classes == ["cat", "dog"]
+    for name, inner in (("coco0", "coco0"), ("classes0", "")):
+        around = tmp_path / f"around {name}"
+        (around / "in").mkdir(parents=True)
+        shutil.move(tmp_path / name, around / "in")
+        line = f"{around}: the data lie deeper: botvision check '{around / 'in' / inner}'"
+        assert check_data(around).problems == [line]
+        with pytest.raises(DataError, match=re.escape(line)):
+            open_splits(DataConfig(root=str(around)))
+        with pytest.raises(DataError, match=re.escape(line)):
+            open_detection(DetectionDataConfig(root=str(around)))
+    root = image_folder({"train/cat": 2, "train/dog": 2}, name="beside")
+    (root / "annotations").mkdir()
+    (root / "annotations" / "meta.json").write_text("{}")
+    assert opened(root).classes == ["cat", "dog"]

@@ -204,6 +204,16 @@ def test_truth_is_found_by_the_end_of_the_path(tmp_path):
         truth.compare([Category(1, "square")])
 
 
+def test_categories_of_other_ids_get_those_of_the_truth():
+    truth = Truth("t.json", {}, {7: "disc", 1: "Ring"})
+    model = [Category(1, "disc"), Category(2, "ring"), Category(3, "star")]
+    numbered = truth.numbered(model)
+    assert numbered == [Category(7, "disc"), Category(1, "ring"), Category(10, "star")]
+    assert truth.compare(numbered) == ["star"]
+    same = [Category(7, "disc"), Category(2, "star")]
+    assert truth.numbered(same) == same
+
+
 def test_names_of_a_truth_may_have_backslashes(tmp_path):
     images = [{"id": 3, "file_name": "val\\a.png"}, {"id": 4, "file_name": "val\\b.png"}]
     (tmp_path / "t.json").write_text(

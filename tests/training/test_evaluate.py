@@ -5,9 +5,11 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from botvision.cli import main as cli
 from botvision.config.recipes import ConfigError
 from botvision.io.files import write_json
 from botvision.metrics.predictions import load_predictions
@@ -91,3 +93,20 @@ def test_a_test_split_is_evaluated_alone(tmp_path: Path):
     assert [sum(row) for row in metrics.confusion] == [0, 2, 2]
     assert json.loads((folder / "eval-test-alone.json").read_text())["per_class"][0] is None
     assert (folder / "eval.json").read_bytes() == own
+
+
+def test_pictures_of_both_splits_are_said_in_training_and_what_is_left_out_in_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tmp_path / "photos", tmp_path / "run"
+    for number, place in enumerate((*["train/a", "train/b"] * 8, "val/a", "val/b")):
+        (root / place).mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / place / f"{number}.png")
+    shutil.copy(root / "train/a/0.png", root / "val/a/again.png")
+    run.train(tiny(data__source="folder", data__root=str(root), train__epochs=1), out)
+    line = f"note: 1 image of val is also in train: {root}/val/a/again.png = {root}/train/a/0.png; what is "
+    assert f"{line}measured flatters\n" in capsys.readouterr().err
+    (root / "val/a/notes.txt").write_text("by hand")
+    assert cli.main(["eval", str(out)]) == 0
+    assert capsys.readouterr().err == "botvision: note: left out: 1 file, no image (val/a/notes.txt)\n"

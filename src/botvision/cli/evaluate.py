@@ -27,6 +27,8 @@ def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str]) -> None
             )
         with CountBar() as bar:
             use = measure_use(of, bar)
+        for note in of.notes:
+            warn(f"note: {note}")
         print(f"{tables.attention_table(use)}\n\n{use.sentence()}")
         print(f"\nwritten: {use_file(of)}\nnext: botvision attend {run} IMAGE")
         return
@@ -37,8 +39,8 @@ def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str]) -> None
             metrics = of.measure(bar)
         else:
             metrics, use = evaluate_replaced(of, replaced, bar)
-    if of.note:
-        warn(f"note: {of.note}")
+    for note in of.notes:
+        warn(f"note: {note}")
     print(tables.metrics_tables(metrics))
     if use is not None:
         print(f"\n{tables.attention_line(use)}")
@@ -53,7 +55,7 @@ def evaluate_results(args: argparse.Namespace) -> None:
     """Evaluate boxes, masks, or both, whatever a file of COCO results carries; else as `evaluate_run`."""
     from botvision.cli.output import warn
     from botvision.coco.evaluate import evaluate_coco
-    from botvision.coco.results import kinds_in, of_other_categories, read_results
+    from botvision.coco.results import doubts, kinds_in, of_other_categories, read_results, refuse_others
     from botvision.coco.truth import read_truth
     from botvision.plots.curves import precision_recall
 
@@ -65,19 +67,20 @@ def evaluate_results(args: argparse.Namespace) -> None:
     if not len(truth.crowd) or truth.crowd.all():
         held = f"{len(truth.images)} images and no objects" + (" but crowds" if len(truth.crowd) else "")
         raise ValueError(f"{args.truth}: {held}: there is nothing to measure")
+    refuse_others(records, truth, name, args.truth)
     others = of_other_categories(records, truth)
     if others:
         warn(f"{name}: {others} results of categories that {args.truth} does not list are left out")
-    for note in truth.notes:
-        warn(note)
-    metrics = []
+    metrics, unmeasured = [], []
     for kind in kinds:
         try:
             metrics.append(evaluate_coco(truth, records, kind, args.max_detections or 100, name=name))
         except DataError as error:
             if not metrics:
                 raise
-            warn(f"masks are not evaluated: {error}")
+            unmeasured.append(f"masks are not evaluated: {error}")
+    for line in (*truth.notes, *doubts(records, truth, name), *unmeasured):
+        warn(line)
     print(tables.coco_tables(metrics))
     results, out = Path(args.run), Path(args.out or Path(args.run).parent)
     numbers, picture = out / f"{results.stem}-eval.json", out / f"{results.stem}-pr.png"

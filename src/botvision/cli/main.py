@@ -162,7 +162,8 @@ def _check(args: argparse.Namespace, overrides: Overrides) -> int:
     print(check_tables(found))
     splits = {row["split"] for row in found.rows}
     if found.ok and found.kind == "detection" and "train" not in splits:
-        print(f"next: botvision eval RUN --data.root {shlex.quote(args.data)}")
+        split = "" if "val" in splits else " --split test"
+        print(f"next: botvision eval RUN --data.root {shlex.quote(args.data)}{split}")
     elif found.ok and found.kind != "images":
         detection = found.kind == "detection"
         recipe = "objects_botnet50" if detection else "photos_botnet50"

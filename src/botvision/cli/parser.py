@@ -425,8 +425,8 @@ def means_results(args: argparse.Namespace, overrides: Overrides) -> bool:
     others = {"--truth": args.truth, "--max-detections": args.max_detections, "--out": args.out}
     wrong = next((flag for flag, given in (own if results else others).items() if given), None)
     if wrong is not None:
-        kinds = ("a run folder", "a file of COCO results")
-        raise UsageError(f"{wrong}: goes with {kinds[not results]}, and {args.run} is {kinds[results]}")
+        kind, other = ("run folder", "file") if results else ("file of COCO results", "folder")
+        raise UsageError(f"{wrong}: goes with a {kind}, and {args.run} is a {other}")
     if args.block is not None and args.attention in (None, "all"):
         raise UsageError("--block: goes with one way to replace attention, such as --attention zero")
     if results and args.truth is None:

@@ -195,6 +195,10 @@ def _images(args: argparse.Namespace, predictor: "DetectionPredictor", inputs: "
     if args.truth is None:
         return _Images(files, inputs.read)
     truth = Truth.read(args.truth)
+    numbered = truth.numbered(predictor.categories)
+    if numbered != predictor.categories:
+        warn(f"{args.truth} has other category ids than the model: matched by name, results have its ids")
+        predictor.number(numbered)
     lacking = truth.compare(predictor.categories)
     if lacking:
         names = ", ".join(lacking[:5]) + ", ..." * (len(lacking) > 5)

@@ -5,7 +5,6 @@ boxes of negative width pass, and what they do see they count without a name. So
 columns at a time.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -26,10 +25,13 @@ from botvision.coco.annotations import (
 from botvision.coco.doubts import (
     box_and_mask_apart,
     doubtful_categories,
+    fractions,
+    ids_by_name,
+    masks_outside,
     objects_twice,
-    root_categories,
     same_file_twice,
 )
+from botvision.coco.lists import Lists
 from botvision.coco.masks import polygons_to_rles, read_rles, rle_areas, rle_boxes, sound_polygons
 from botvision.coco.problems import (
     NONE,
@@ -37,7 +39,6 @@ from botvision.coco.problems import (
     Problem,
     Records,
     boxes,
-    converted,
     numbers,
     places,
     repeated,
@@ -48,9 +49,7 @@ from botvision.coco.raw import RawFile, read_json, unpacked
 from botvision.io.errors import DataError
 
 ROUNDING = 0.1  # pixels: so little is no matter, COCO itself has it
-FIRST_PIXEL, SMALLEST = 1.01, 8  # boxes that all end there, in images of longer sides, must be fractions
 LARGEST_COORDINATE = 1e15
-MAX_PIXELS = 2**31 - 1
 CROWD_WORDS: dict[str | None, int] = {"0": 0, "false": 0, "no": 0, "": 0, "1": 1, "true": 1, "yes": 1}
 AT_ONCE = 20_000  # annotations whose masks are Python objects at the same time
 
@@ -84,14 +83,16 @@ def parse_coco(content: object, name: str, categories: Sequence[Category] | None
         left_out = " and ".join(roots.values())
         file.note(f"category {left_out} only holds the others together (Roboflow's root) and is left out")
     problems = [*file.category_records.problems, *doubtful_categories(file.categories, known, name)]
-    annotations = Annotations(file, known)
+    annotations = Annotations(file, known, ids_by_name(file.categories, known))
     packed = annotations.pack()
+    extents = packed.mask_extents(file.images)
     notes = [
+        *masks_outside(packed, file.images, name, extents),
         *annotations.clipped(),
         *same_file_twice(file.images, name),
         *objects_twice(packed, file.images, name),
     ]
-    notes += box_and_mask_apart(packed, file.images, name)
+    notes += box_and_mask_apart(packed, file.images, name, extents)
     problems += [*file.image_records.problems, *annotations.records.problems, *notes]
     problems += [*annotations.fractions, *(Problem("note", line, fatal=False) for line in file.notes())]
     return CocoFile(name, file.images, known, packed, problems)
@@ -109,112 +110,6 @@ def read_images(path: str | Path) -> tuple[list[ImageRecord], list[Category]]:
         if not image.file:
             raise DataError(f"{path}: image {image.id}: no file_name, expected a path")
     return file.images, file.categories
-
-
-class Lists:
-    """The lists of a COCO file, images and categories without the broken ones.
-
-    Args:
-        content: of the file.
-        name: for messages.
-        training: images need a file and a size, categories a name; otherwise images are sorted by id.
-        needed: keys of the lists.
-    """
-
-    def __init__(
-        self,
-        content: Any,  # noqa: ANN401
-        name: str,
-        *,
-        training: bool,
-        needed: Sequence[str] = ("images", "annotations", "categories"),
-    ) -> None:
-        if not isinstance(content, Mapping):
-            expected = "expected a COCO object with images, annotations and categories"
-            raise DataError(f"{name}: holds a {type(content).__name__}, {expected}")
-        for key in needed:
-            if not isinstance(content.get(key), list | tuple):
-                expected = f"{', '.join(needed[:-1])} and {needed[-1]}"
-                raise DataError(f"{name}: no list {key!r}, expected {expected}")
-        self.content, self.name, self.training = content, name, training
-        self._counts, self._lines = Counter[str](), list[str]()
-        self.images = self._images(content["images"])
-        self.categories = self._categories(content["categories"])
-
-    def raise_first(self, *more: Records) -> None:
-        """Raise the first fatal problem, for whoever cannot do with a part of the file."""
-        for records in (self.image_records, self.category_records, *more):
-            for problem in records.problems:
-                if problem.fatal:
-                    raise DataError(problem.line)
-
-    def roots(self) -> dict[int, str]:
-        """Return Roboflow's root category, as `root_categories` finds it."""
-        return root_categories(self.content["categories"], self.content["annotations"])
-
-    def note(self, line: str) -> None:
-        """Keep a line on what was taken otherwise than the file says it."""
-        self._lines.append(line)
-
-    def count(self, what: str, number: int) -> None:
-        """Count records that were taken otherwise than the file says it."""
-        self._counts[what] += number
-
-    def notes(self) -> list[str]:
-        """Return what was noted and counted, one line for each reason."""
-        counted = [f"{what} ({number} of them)" for what, number in self._counts.items() if number]
-        return [f"{self.name}: {line}" for line in (*self._lines, *counted)]
-
-    def ids(self, values: Sequence[Any]) -> npt.NDArray[np.int64]:
-        """Return whole numbers as `whole_numbers`; those that are written as text or decimals are counted."""
-        self.count("ids that are text or decimals are read as whole numbers", converted(values))
-        return whole_numbers(values)
-
-    def _images(self, raw: Sequence[Any]) -> list[ImageRecord]:
-        def label(k: int) -> Label:
-            known = int(ids[k]) if ids[k] >= 0 else None
-            return f"{self.name}: " + (f"images[{k}]" if known is None else f"image {known}"), known, None
-
-        self.image_records = records = Records(raw, label)
-        given, files = records.column("id"), records.column("file_name")
-        ids, sides = self.ids(given), [records.column("height"), records.column("width")]
-        heights, widths = map(whole_numbers, sides)
-        expected = "expected a whole number from 0"
-        records.refuse(ids < 0, "image", lambda k: f"id is {short(given[k])}, {expected}")
-        records.refuse(repeated(ids, records.sound), "image", lambda _: "the id occurs twice")
-        unique = records.sound.copy()
-        sized = (heights > 0) & (widths > 0)
-        named = [file if isinstance(file, str) else "" for file in files]
-        if self.training:
-            nameless = [not file for file in named]
-            records.refuse(nameless, "image", lambda k: f"file_name is {short(files[k])}, expected a path")
-            wrong = "height x width is {} x {}, expected two whole numbers above 0".format
-            records.refuse(~sized, "image", lambda k: wrong(*(short(side[k]) for side in sides)))
-            fault = "height x width is {} x {}, too large to be an image"
-            large = heights.astype(np.float64) * widths > MAX_PIXELS
-            records.refuse(large, "image", lambda k: fault.format(heights[k], widths[k]))
-        self.broken_images = ids[unique & ~records.sound]
-        sound = np.flatnonzero(records.sound)
-        if not self.training:
-            sound = sound[np.argsort(ids[sound])]
-        size = np.where(sized[:, None], np.stack([heights, widths], axis=1), 0).tolist()
-        return [ImageRecord(int(ids[k]), named[k], *size[k]) for k in sound.tolist()]
-
-    def _categories(self, raw: Sequence[Any]) -> list[Category]:
-        def label(k: int) -> Label:
-            which = f"categories[{k}]" if bad[k] else f"category {ids[k]}"
-            return f"{self.name}: {which}", None, None
-
-        self.category_records = records = Records(raw, label)
-        names, ids = records.column("name"), self.ids(records.column("id"))
-        nameless = np.array([not isinstance(name, str) or not name.strip() for name in names], dtype=bool)
-        bad = (ids < 0) | (nameless & self.training)
-        records.refuse(bad, "category", lambda _: "expected an id (a whole number from 0) and a name")
-        again = repeated(ids, records.sound)
-        first = {int(ids[k]): names[k] for k in np.flatnonzero(records.sound & ~again)}
-        fault = "the id occurs twice ({}, {})"
-        records.refuse(again, "category", lambda k: fault.format(first[int(ids[k])], names[k]))
-        return [Category(k, str(k if first[k] is None else first[k])) for k in sorted(first)]
 
 
 class Annotations:
@@ -238,7 +133,9 @@ class Annotations:
         empty: bool (A), whose run lengths have no pixels; known once masks are read.
     """
 
-    def __init__(self, file: Lists, categories: Sequence[Category]) -> None:
+    def __init__(
+        self, file: Lists, categories: Sequence[Category], ids: Mapping[int, int] | None = None
+    ) -> None:
         def label(k: int) -> Label:
             number, image = (int(v[k]) if v[k] != NONE else None for v in (self.ids, image_ids))
             which = f"annotations[{k}]" if number is None else f"annotation {number}"
@@ -252,6 +149,13 @@ class Annotations:
         self.ids, image_ids, kinds = (file.ids(given[key]) for key in ("id", "image_id", "category_id"))
         self.image_ids = np.array([image.id for image in file.images], dtype=np.int64)
         self.images = places(image_ids, self.image_ids)
+        if ids:
+            named = np.array([ids.get(kind, NONE) for kind in kinds.tolist()], dtype=np.int64)
+            changed = int((named != kinds)[named != NONE].sum())
+            file.count(
+                "annotations whose category has another id in training are matched by its name", changed
+            )
+            kinds = named
         self.categories = places(kinds, np.array([category.id for category in categories], dtype=np.int64))
         sizes = np.array([*((r.height, r.width) for r in file.images), (0, 0)], np.int64)  # (0, 0): no image
         self.image_sizes, self.sizes = sizes[:-1], sizes[self.images]
@@ -260,11 +164,16 @@ class Annotations:
             fault = "id is {}, expected a whole number".format
             records.refuse(self.ids == NONE, "annotation", lambda k: fault(short(given["id"][k])))
             records.refuse(repeated(self.ids, records.sound), "annotation", lambda _: "the id occurs twice")
-        unknown = "there is no {} with id {}".format
+        unknown, names = "there is no {} with id {}".format, dict(file.categories)
         records.refuse(self.images < 0, "annotation", lambda k: unknown("image", short(given["image_id"][k])))
-        records.refuse(
-            self.categories < 0, "category", lambda k: unknown("category", short(given["category_id"][k]))
-        )
+
+        def which(k: int) -> str:
+            number = short(given["category_id"][k])
+            name = names.get(int(whole_numbers([given["category_id"][k]])[0]))
+            training = f"category {number} ({name}) is not among those of the training data"
+            return unknown("category", number) if name is None else training
+
+        records.refuse(self.categories < 0, "category", which)
         self._judge_crowds()
         self._segmentations = records.column("segmentation")
         self._judge_boxes()
@@ -273,6 +182,14 @@ class Annotations:
             odd = np.isnan(self.areas) & np.array([value is not None for value in given["area"]], dtype=bool)
             records.refuse(odd, "area", lambda k: f"area is {short(given['area'][k])}, expected a number")
         self.bare, self.empty = np.zeros((2, len(self.images)), dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def objects(self) -> npt.NDArray[np.bool_]:
+        """Bool (A), which are sound, no crowds, and have an area as far as it is known."""
+        return self.records.sound & ~(self.flat | self.empty | self.crowd)
 
     def _judge_crowds(self) -> None:
         """Set which stand for crowds; "0" and "false" are what they say, not the truth values of Python."""
@@ -291,7 +208,7 @@ class Annotations:
     def _judge_boxes(self) -> None:
         """Set the boxes; in training those that reach far outside their image are clipped."""
         given, refuse = self._given["bbox"], self.records.refuse
-        self.boxes, self.fractions = boxes(given), list[Problem]()
+        self.boxes = boxes(given)
         faults = self._boxes_of_masks()
         usable = (np.abs(self.boxes) < LARGEST_COORDINATE).all(axis=1)
         expected = "expected four finite numbers x, y, width, height"
@@ -311,7 +228,10 @@ class Annotations:
             off = (low >= high).any(axis=1) & ~self.flat
             refuse(off, "box", lambda k: f"{self._bbox(k)} lies outside {self._frame(k)}")
             self.boxes[self.far] = np.concatenate([low, high - low], axis=1)[self.far]
-            self._refuse_fractions(self.records.sound & ~self.flat, high, sides)
+        among = self.records.sound & ~self.flat
+        self.fractions = fractions(high[among], sides[among], self.file.name)
+        if self.fractions and self.file.training:
+            self.records.sound &= ~among
 
     def _boxes_of_masks(self) -> dict[int, str]:
         """Give those without bbox the box around their mask; returns why where it cannot be taken."""
@@ -330,7 +250,11 @@ class Annotations:
             kept, bad, _ = sound_polygons(outlines, self.sizes)
             wrong |= bad | {k: "its polygons have fewer than 3 points" for k in kept if not kept[k]}
             outlines = kept
-            wrong |= {k: "masks need height and width of the image" for k in masks if not self.sizes[k].all()}
+            wrong |= {
+                k: "the image has no height and width, which masks need"
+                for k in masks
+                if not self.sizes[k].all()
+            }
             for k, box in zip(rles, rle_boxes([*rles.values()]), strict=True):
                 self.boxes[k] = box
             for k in outlines.keys() - wrong.keys():
@@ -343,16 +267,6 @@ class Annotations:
             self.file.count("annotations without bbox get the box around their mask", len(taken))
             faults |= {k: f"and its mask gives none: {text}" for k, text in wrong.items()}
         return faults
-
-    def _refuse_fractions(
-        self, among: npt.NDArray[np.bool_], high: npt.NDArray[Any], sides: npt.NDArray[Any]
-    ) -> None:
-        """Refuse boxes that all lie within the first pixel of their images, in one line."""
-        if among.any() and (high[among] <= FIRST_PIXEL).all() and (sides[among] > SMALLEST).all():
-            line = f"{self.file.name}: all boxes ({among.sum()}) lie within the first pixel of their images: "
-            line += "they look like fractions of width and height, expected pixels"
-            self.fractions = [Problem("box", line)]
-            self.records.sound &= ~among
 
     def _bbox(self, k: int) -> str:
         values = self._given["bbox"][k] or self.boxes[k]
@@ -371,7 +285,9 @@ class Annotations:
         unknown = np.zeros(len(self.images), dtype=bool)
         unknown[start:stop] = (self.sizes[start:stop] == 0).any(axis=1)
         image = lambda k: self.image_ids[self.images[k]]  # noqa: E731
-        self.records.refuse(unknown, "size", lambda k: f"masks need height and width of image {image(k)}")
+        self.records.refuse(
+            unknown, "size", lambda k: f"image {image(k)} has no height and width, which masks need"
+        )
         outlines, runs, faults = dict[int, Any](), dict[int, Any](), dict[int, str]()
         for place, (value, sound) in enumerate(
             zip(values, self.records.sound[start:stop], strict=True), start
@@ -467,9 +383,9 @@ class Annotations:
         return f"area is {self.areas[k]:g}, {covers}"
 
     def clipped(self) -> list[Problem]:
-        """Return one line for all boxes a little outside: a tool's habit, of which there may be thousands."""
-        little = self.records.sound & (self.reach > ROUNDING) & ~(self.far | self.flat | self.empty)
-        which = np.flatnonzero(little)
+        """Return one line for all boxes outside, for training those a little: there may be thousands."""
+        beyond = self.records.sound & (self.reach > ROUNDING) & ~(self.flat | self.empty)
+        which = np.flatnonzero(beyond & (~self.far if self.file.training else self.sizes.all(axis=1)))
         if not len(which):
             return []
         first = f"annotation {self.ids[which[0]]} of image {self.image_ids[self.images[which[0]]]}"

@@ -8,8 +8,19 @@ import hotcoco
 import numpy as np
 import numpy.typing as npt
 
+from botvision.coco.annotations import OUTSIDE, OUTSIDE_PART
+from botvision.coco.doubts import fractions
 from botvision.coco.masks import read_rles
-from botvision.coco.problems import Records, are_objects, boxes, numbers, places, short, whole_numbers
+from botvision.coco.problems import (
+    Records,
+    are_objects,
+    boxes,
+    converted,
+    numbers,
+    places,
+    short,
+    whole_numbers,
+)
 from botvision.coco.raw import read_json
 from botvision.coco.truth import KINDS, CocoTruth, Kind
 from botvision.io.errors import DataError
@@ -28,8 +39,81 @@ def read_results(
     name = str(results) if isinstance(results, str | Path) else "results"
     data = read_json(results) if isinstance(results, str | Path) else results
     if not isinstance(data, Sequence) or not are_objects(data):
-        raise DataError(f"{name}: expected a list of objects with image_id, category_id, score, ...")
+        held = _held(data) if isinstance(data, Mapping) else ""
+        raise DataError(f"{name}: expected a list of objects with image_id, category_id, score, ...{held}")
     return data, name
+
+
+def _held(content: Mapping[str, Any]) -> str:
+    """What a file holds in place of results."""
+    if "images" in content and "categories" in content:
+        return "; these are COCO annotations, as --truth takes them"
+    if "predictions" in content:
+        return "; these predictions are for people, results.json lies beside them"
+    return f", got an object with {', '.join(map(short, [*content][:4])) or 'nothing in it'}"
+
+
+def refuse_others(results: Sequence[Mapping[str, Any]], truth: CocoTruth, name: str, called: str) -> None:
+    """Refuse results that are all of images, or all of categories, that the ground truth does not list.
+
+    Args:
+        results: COCO's records.
+        truth: the ground truth.
+        name: of the results, for messages.
+        called: name of the truth.
+
+    Raises:
+        DataError: one line.
+    """
+    for key, known, what in (
+        ("image_id", truth.images, "an image"),
+        ("category_id", _ids(truth), "a category"),
+    ):
+        given = whole_numbers([record.get(key) for record in results])
+        if len(given) and (given >= 0).all() and (places(given, known) < 0).all():
+            listed = f"{known.min()} to {known.max()}" if len(known) > 1 else f"{known[0]} alone"
+            line = f"no result is of {what} of {called}, which has {listed} ({key} {given[0]} the first of "
+            raise DataError(f"{name}: {line}{len(given)}): results on other data, or numbered otherwise")
+
+
+def doubts(results: Sequence[Mapping[str, Any]], truth: CocoTruth, name: str) -> list[str]:
+    """Return lines on what is odd about results that can be evaluated, one for each kind.
+
+    Args:
+        results: COCO's records.
+        truth: the ground truth.
+        name: of the results, for messages.
+    """
+    images = places(whole_numbers([record.get("image_id") for record in results]), truth.images)
+    lines = [
+        f"{name}: {key} that is text or decimal is read as a whole number ({count} of them)"
+        for key in ("image_id", "category_id")
+        if (count := converted([record.get(key) for record in results]))
+    ]
+    with_objects = np.flatnonzero(truth.counts().sum(axis=0))
+    without = with_objects[~np.isin(with_objects, images)]
+    if len(without):
+        which = f"{len(without)} of the {len(with_objects)} images that have objects"
+        first = f"image {truth.images[without[0]]} the first"
+        lines.append(f"{name}: no results for {which} ({first}): their objects count as missed")
+    found = boxes([record.get("bbox") for record in results])
+    known = (images >= 0) & np.isfinite(found).all(axis=1) & (found[:, 2:] > 0).all(axis=1)
+    found, sides, numbered = found[known], truth.sizes[images[known]][:, ::-1], np.flatnonzero(known) + 1
+    high = found[:, :2] + found[:, 2:]
+    lines += [problem.line for problem in fractions(high, sides, name)]
+    reach = np.maximum(-found[:, :2], high - sides)
+    over = reach > np.maximum(OUTSIDE, OUTSIDE_PART * sides) + 1e-6
+    far = np.flatnonzero(over.any(axis=1) & sides.all(axis=1))
+    if len(far):
+        what = f"{len(far)} of {len(found)} boxes reach up to {reach[far].max():.1f} pixels outside the image"
+        lines.append(f"{name}: {what} (result {numbered[far[0]]} the first): expected x, y, width, height")
+    scores = np.array([record.get("score") for record in results], dtype=object)[known]
+    kinds = whole_numbers([record.get("category_id") for record in results])[known]
+    seen = {*zip(images[known].tolist(), kinds.tolist(), map(tuple, found.tolist()), scores, strict=True)}
+    if len(seen) < len(found):
+        again = f"{len(found) - len(seen)} of {len(found)} results are there before, to the score"
+        lines.append(f"{name}: {again}: all but the first of each count as wrong")
+    return lines
 
 
 def kinds_in(results: Sequence[Mapping[str, Any]], truth: CocoTruth) -> list[Kind]:
@@ -45,8 +129,11 @@ def of_other_categories(results: Sequence[Mapping[str, Any]], truth: CocoTruth) 
 
 
 def _unlisted(kinds: npt.NDArray[np.int64], truth: CocoTruth) -> npt.NDArray[np.bool_]:
-    known = np.array([category.id for category in truth.categories], dtype=np.int64)
-    return (kinds >= 0) & (places(kinds, known) < 0)
+    return (kinds >= 0) & (places(kinds, _ids(truth)) < 0)
+
+
+def _ids(truth: CocoTruth) -> npt.NDArray[np.int64]:
+    return np.array([category.id for category in truth.categories], dtype=np.int64)
 
 
 class FoundObjects:
@@ -89,8 +176,7 @@ class FoundObjects:
             results, counted, kinds = [results[k] for k in kept], [counted[k] for k in kept], kinds[kept]
         records = Records(results, lambda k: (f"{name}: result {counted[k]}", None, None))
         self.images = _known(records, "image_id", truth.images)
-        ids = np.array([category.id for category in truth.categories], dtype=np.int64)
-        self.categories = _known(records, "category_id", ids, kinds)
+        self.categories = _known(records, "category_id", _ids(truth), kinds)
         scores = records.column("score")
         self.scores = numbers(scores)
         records.refuse(
@@ -105,7 +191,7 @@ class FoundObjects:
             records.refuse(bad, "box", lambda k: f"bbox is {_said(given[k])}, {expected}")
         else:
             unknown = (truth.sizes[self.images] == 0).any(axis=1)
-            needed = "masks need height and width of image {} in the ground truth's file".format
+            needed = "image {} has no height and width in the ground truth, which masks need".format
             records.refuse(unknown, "size", lambda k: needed(truth.images[self.images[k]]))
             sound = np.flatnonzero(records.sound).tolist()
             rles, self._areas, faults = read_rles({k: given[k] for k in sound}, truth.sizes[self.images])

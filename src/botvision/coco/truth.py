@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from botvision.coco.annotations import Category
+from botvision.coco.doubts import doubtful_categories, objects_twice, same_file_twice
+from botvision.coco.lists import Lists
 from botvision.coco.masks import empty_rle
 from botvision.coco.raw import RawFile, read_json
-from botvision.coco.read import Annotations, Lists
+from botvision.coco.read import Annotations
 from botvision.io.errors import DataError
 
 Kind = Literal["bbox", "segm"]
@@ -40,8 +42,26 @@ class CocoTruth:
 
     @property
     def notes(self) -> list[str]:
-        """What was taken otherwise than the file says it, such as ids that are text; of masks once read."""
-        return self._annotations.file.notes()
+        """Lines on what is odd or taken otherwise than the file says it, as `read_coco` has them.
+
+        On masks there are some once they are read.
+        """
+        own = self._annotations
+        name, images = own.file.name, own.file.images
+        lines = [
+            f"{name}: {text} ({odd.sum()} of them, annotation {own.ids[odd.argmax()]} the first)"
+            for odd, text in (
+                (own.flat, "boxes without area are measured as the file has them"),
+                (
+                    (own.areas <= 0) & ~own.flat,
+                    "stated areas that are not above 0 count in evaluation by size",
+                ),
+            )
+            if odd.any()
+        ]
+        found = [*doubtful_categories(self.categories, self.categories, name), *own.fractions]
+        found += [*own.clipped(), *same_file_twice(images, name), *objects_twice(own, images, name)]
+        return [*(problem.line for problem in found), *lines, *own.file.notes()]
 
     def counts(self) -> npt.NDArray[np.int64]:
         """Return how many objects of each category each image has, int64 (K, I), crowds aside."""

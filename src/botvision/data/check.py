@@ -196,9 +196,11 @@ def _structure(config: DataConfig, listing: Listing, warnings: list[str]) -> lis
 def _duplicates(tallies: dict[str, _Tally]) -> list[str]:
     """Files that are in two classes, in a split twice, or in training and validation."""
     doubles = {split: tally.doubles for split, tally in sorted(tallies.items()) if tally.doubles}
-    line = "{} files of {} are in two classes, such as {} = {}".format
-    lines = [line(len(found), split, *found[0][::-1]) for split, found in doubles.items()]
-    return lines + repeated_pictures("files", {split: tally.pictures for split, tally in tallies.items()})
+    lines = []
+    for split, found in doubles.items():
+        count = f"1 file of {split} is" if len(found) == 1 else f"{len(found)} files of {split} are"
+        lines.append(f"{count} in two classes, such as {' = '.join(found[0][::-1])}")
+    return lines + repeated_pictures("file", {split: tally.pictures for split, tally in tallies.items()})
 
 
 def _row(split: str, tally: _Tally) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,14 +14,16 @@ from torch import Tensor
 
 from botvision.config.data import SYNTHETIC, DataConfig
 from botvision.data.cache import Progress, fill_cache, reported
-from botvision.data.coco_folder import BESIDE_IMAGES
+from botvision.data.coco_folder import BESIDE_IMAGES, deeper, is_detection_data
 from botvision.data.counter_rng import keys, uniform
-from botvision.data.duplicates import SMALLER, same_pictures, seen_together, sides_of
+from botvision.data.duplicates import SMALLER, same_pictures, seen_together, shared_with_train, sides_of
 from botvision.data.images import decode
 from botvision.data.labels import (
     Labelled,
     Subset,
+    has_classes,
     hold_back,
+    in_order_of,
     labelled,
     notes_on_folders,
     some_classes,
@@ -233,6 +235,17 @@ class Splits:
     held_back: bool = False
     notes: list[str] = field(default_factory=list)
 
+    def shared(self, progress: Progress | None = None) -> list[str]:
+        """Return lines on images of a val folder that train has, too, or nearly.
+
+        Files are read for that, so there are none for more than `verify` reads.
+        """
+        parts, count = (self.train.part, self.val.part), len(self.train) + len(self.val)
+        if self.held_back or count > VERIFIED or any(_files_of(part) is None for part in parts):
+            return []
+        names = [split.name_of(index) for split in (self.train, self.val) for index in range(len(split))]
+        return shared_with_train(names, len(self.train), _same(parts, f"comparing {self.name}", progress))
+
 
 def open_splits(config: DataConfig, seed: int = 0) -> Splits:
     """Open the configured data; decodes nothing yet.
@@ -301,39 +314,63 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
         folder = next((listing.splits[name] for name in names if name in listing.splits), None)
         if folder is not None:
             part = labelled(listing, folder, classes)
-            return _dataset(part, config, f"{root.name or root} {folder}")
+            dataset = _dataset(part, config, f"{root.name or root} {folder}")
+            dataset.notes[:0] = listing.left_out.notes()
+            return dataset
         if split == "test":
             raise DataError(f"{root}: no test/ folder, expected test/<class>/<image>")
     elif split == "test" and kind in SYNTHETIC:
         raise DataError(f"{kind} data have no test split, expected val or train")
     splits = open_splits(config, seed)
-    if splits.classes != classes:
-        raise DataError(
-            f"{splits.name}: {some_classes(splits.classes)}, but the run has {some_classes(classes)}"
-        )
-    if split != "train":
-        return splits.val
-    return ClassificationDataset(splits.train.part, config, train=False, name=splits.train.name)
+    chosen = splits.train if split == "train" else splits.val
+    if kind not in ("folder", "zip") and splits.classes != classes:
+        own = some_classes(splits.classes)
+        raise DataError(f"{splits.name}: {own}, but the run has {some_classes(classes)}")
+    part = in_order_of(chosen.part, classes, splits.name)
+    dataset = ClassificationDataset(part, config, train=False, name=chosen.name)
+    if splits.held_back or split == "train":
+        dataset.notes[:0] = splits.train.notes if split == "val" else splits.notes
+    if splits.held_back and split == "val":
+        line = f"measured on the {len(splits.val)} images that are held back; "
+        dataset.notes.append(f"{line}of a folder val/ around those of the classes all are measured on")
+    return dataset
 
 
 def _sides(train: Labelled, name: str) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Groups of pictures that must not lie on both sides, and lines that say so."""
-    assert isinstance(train.source, Subset)
-    source, places = train.source.source, train.source.indices.tolist()
-    assert isinstance(source, FileSource | ZipSource)
+    return sides_of(name, _same([train], f"comparing {name}"))
+
+
+def _files_of(part: Labelled) -> tuple[FileSource | ZipSource, list[int]] | None:
+    """The files of a part and its places in them; None where its images are no files."""
+    source, places = part.source, torch.arange(len(part.source))
+    while isinstance(source, Subset):
+        source, places = source.source, source.indices[places]
+    return (source, places.tolist()) if isinstance(source, FileSource | ZipSource) else None
+
+
+def _same(
+    parts: Sequence[Labelled], label: str, progress: Progress | None = None
+) -> Callable[[bool], npt.NDArray[np.int64]]:
+    """What groups all pictures of some parts, as `sides_of` wants it."""
+    files = [(source, place) for source, places in filter(None, map(_files_of, parts)) for place in places]
 
     def read(place: int) -> Image.Image:
-        with source.stream(places[place]) as file:
-            called = source.name_of(places[place])
+        source, index = files[place]
+        if progress is not None:
+            progress(label, place + 1, len(files))
+        with source.stream(index) as file:
+            called = source.name_of(index)
             return decode(file, called, reduce=SMALLER, max_pixels=source.max_pixels).rgb
 
     def same(nearly: bool) -> npt.NDArray[np.int64]:
-        if isinstance(source, ZipSource):
-            return seen_together([source.content_of(place) for place in places], read if nearly else None)
-        paths = [Path(source.name_of(place)) for place in places]
+        if any(isinstance(source, ZipSource) for source, _ in files):
+            contents = [source.content_of(index) for source, index in files if isinstance(source, ZipSource)]
+            return seen_together(contents, read if nearly else None)
+        paths = [Path(source.name_of(index)) for source, index in files]
         return same_pictures(paths, read if nearly else None)
 
-    return sides_of(name, same)
+    return same
 
 
 def listed(config: DataConfig, kind: str) -> tuple[Path, Listing]:
@@ -342,7 +379,13 @@ def listed(config: DataConfig, kind: str) -> tuple[Path, Listing]:
     if hint := convert_hint(root):
         raise DataError(f"{root}: {hint}")
     if kind != "zip":
-        return root, list_folder(root, config.max_pixels)
+        listing = list_folder(root, config.max_pixels)
+        if is_detection_data(root) and not has_classes(listing):
+            other = "which the recipes objects_* train on (objects_botnet50), expected folders of classes"
+            raise DataError(f"{root}: COCO annotations, {other}")
+        if not (listing.named or has_classes(listing)) and (inner := deeper(root)):
+            raise DataError(f"{root}: {inner}")
+        return root, listing
     listing = list_zip(root, config.max_pixels)
     for index, file in enumerate(listing.files):
         *folders, name = file.lower().split("/")

@@ -1,27 +1,34 @@
 """Which annotation files and image folders a detection data set has."""
 
 import mmap
+import os
 import re
+import shlex
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from botvision.coco.annotations import Category, CocoFile
 from botvision.coco.problems import Problem
 from botvision.coco.read import read_coco
 from botvision.config.data import DetectionDataConfig
+from botvision.data.convert.walk import is_below
 from botvision.data.images import has_image_suffix
+from botvision.data.labels import has_classes
 from botvision.data.left_out import LeftOut
 from botvision.data.other_labels import convert_hint, subfolders
-from botvision.data.split_names import TEST_NAMES, TRAIN_NAMES, VAL_NAMES
+from botvision.data.sources import list_folder
+from botvision.data.split_names import SPLIT_NAMES, TEST_NAMES, TRAIN_NAMES, VAL_NAMES
 from botvision.io.errors import DataError
 
 TRAIN_WORDS = frozenset({*TRAIN_NAMES, "trainval", "trainset"})
 VAL_WORDS = frozenset({*VAL_NAMES, "valset", "minival"})
 TEST_WORDS = frozenset(TEST_NAMES)
 HELD_WORDS = VAL_WORDS | TEST_WORDS
+MOST_FOLDERS = 20  # of a folder, that are looked into for data
 BESIDE_IMAGES = ("_annotations.coco.json", "annotations.json", "labels.json")
 
 
@@ -77,6 +84,9 @@ def find_split_files(config: DetectionDataConfig, *, need_train: bool = True) ->
             raise DataError(f"{root}: {hint}")
     if train is None and (need_train or val is None):
         raise DataError(f"{root}: {_no_training(root, tiers)}")
+    if named[1] is not None and val == train:
+        instead = "data.val_is_train true measures on the training images"
+        raise DataError(f"{val}: named for training and validation; {instead}")
     files = {}
     if train is not None:
         files["train"] = SplitFiles(train, _folder(root, config.train_images, "train_images"))
@@ -125,11 +135,25 @@ def unused_annotations(root: Path, files: Mapping[str, SplitFiles]) -> LeftOut:
 
 
 def is_detection_data(root: Path) -> bool:
-    """Return whether a folder holds COCO annotations: annotations/*.json, or JSON with COCO's keys."""
+    """Return whether a folder holds JSON with COCO's keys, or annotations/*.json and no classes."""
     if not root.is_dir():
         return False
     _, inside, beside, _, single = _tiers(root)
-    return bool(inside) or any(map(_is_coco, [*beside, *single]))
+    if any(map(_is_coco, [*inside, *beside, *single])):
+        return True
+    return bool(inside) and not has_classes(list_folder(root))
+
+
+def deeper(root: Path) -> str | None:
+    """Return a line on the data set that lies one or two folders below this one; None without any."""
+    first = subfolders(root)[:MOST_FOLDERS]
+    for folder in chain(first, *(subfolders(each)[:MOST_FOLDERS] for each in first)):
+        if any(_is_coco(path) for tier in _tiers(folder)[1:] for path in tier):
+            return f"the data lie deeper: botvision check {shlex.quote(str(folder))}"
+    alone = first[0] if len(first) == 1 and first[0].name.lower() not in SPLIT_NAMES else None
+    if alone is not None and has_classes(list_folder(alone)):
+        return f"the data lie deeper: botvision check {shlex.quote(str(alone))}"
+    return None
 
 
 def image_folder(file: CocoFile, files: SplitFiles, root: Path) -> tuple[Path, int]:
@@ -186,7 +210,7 @@ class FileNames:
         return path.name in self._listed(path.parent)
 
     def find(self, folder: Path, name: str) -> str | None:
-        """Return the only path in a folder that differs from `name` at most in case and Unicode form."""
+        """Return the only path in a folder that is `name` but for case, Unicode form and percent signs."""
         found: list[str] = []
         for part in PurePosixPath(name).parts:
             place = folder.joinpath(*found)
@@ -195,7 +219,8 @@ class FileNames:
                     alike = self._alike[place] = {}
                     for entry in self._there[place]:
                         alike.setdefault(same_name(entry), []).append(entry)
-                others = self._alike[place].get(same_name(part), [])
+                alike = self._alike[place]
+                others = alike.get(same_name(part)) or alike.get(same_name(unquote(part)), [])
                 if len(others) != 1:
                     return None
                 part = others[0]
@@ -238,12 +263,61 @@ def read_split(
         other = replace(file, images=slashed)
         other_folder, more = image_folder(other, files, root)
         if more >= found:
-            file, folder = other, other_folder
+            file, folder, found = other, other_folder, more
             line = f"{file.name}: backslashes in file names are read as slashes ({changed} images)"
             file.problems.append(Problem("note", line, fatal=False))
+    if not found:
+        file, folder = _without_folders(file, files, root) or (file, folder)
     names, where = FileNames(), f"{folder}" if files.images else f"the usual folders or others of {root}"
     file = _as_on_disk(file, folder, names)
-    return file, folder, [*file.problems, *_missing(file, folder, where, names)]
+    bases = [root, files.annotations.parent, *([] if files.images is None else [files.images])]
+    left, outside = _outside(file, folder, bases)
+    return file, folder, [*file.problems, *left, *_missing(file, folder, where, names, outside)]
+
+
+def _without_folders(file: CocoFile, files: SplitFiles, root: Path) -> tuple[CocoFile, Path] | None:
+    """Take the last part of each file name, the rest being of another machine; None if that is not there."""
+    last = [image._replace(file=image.file.replace("\\", "/").rpartition("/")[2]) for image in file.images]
+    changed = [old.file for old, new in zip(file.images, last, strict=True) if old.file != new.file]
+    if not changed or len({image.file for image in last}) < len(last):
+        return None
+    other = replace(file, images=last)
+    folder, found = image_folder(other, files, root)
+    line = f"{file.name}: file names are read without their folders, which are not there "
+    line += f"({len(changed)} images, {changed[0]} the first)"
+    file.problems.extend([Problem("note", line, fatal=False)] if found else [])
+    return (other, folder) if found else None
+
+
+def _outside(file: CocoFile, folder: Path, bases: Sequence[Path]) -> tuple[list[Problem], set[int]]:
+    """Refuse names that leave the data set, with their image ids, and count links that lead out of it."""
+    named, real = ([way(base) for base in bases] for way in (os.path.abspath, os.path.realpath))
+    problems, refused, linked = list[Problem](), set[int](), list[Path]()
+    links: dict[Path, tuple[bool, set[str]]] = {}
+    for image in file.images:
+        path = folder / image.file
+        leaves = ".." in image.file or Path(image.file).is_absolute()
+        place = os.path.normpath(path.absolute()) if leaves else ""
+        if leaves and not any(is_below(place, base) for base in named):
+            line = f"{path} (image id {image.id}): outside {bases[0]}, so it is not read; "
+            line += "data.root, data.train_images or data.val_images name the folder of the images"
+            problems.append(Problem("file", line, image.id))
+            refused.add(image.id)
+            continue
+        if path.parent not in links:
+            is_folder = _is(Path.is_dir, path.parent)
+            there = [*os.scandir(path.parent)] if is_folder else []
+            inside = not is_folder or any(is_below(os.path.realpath(path.parent), base) for base in real)
+            links[path.parent] = inside, {entry.name for entry in there if entry.is_symlink()}
+        inside, own = links[path.parent]
+        if path.name in own:
+            inside = any(is_below(os.path.realpath(path), base) for base in real)
+        linked += [] if inside else [path]
+    if linked:
+        line = f"{file.name}: images that links lead to, out of {bases[0]}, are read "
+        line += f"({len(linked)} of them, {linked[0]} the first)"
+        problems.append(Problem("note", line, fatal=False))
+    return problems, refused
 
 
 def _as_on_disk(file: CocoFile, folder: Path, names: FileNames) -> CocoFile:
@@ -258,16 +332,16 @@ def _as_on_disk(file: CocoFile, folder: Path, names: FileNames) -> CocoFile:
                 changed.append(image.file)
     if changed:
         line = (
-            f"{file.name}: file names that differ from those on disk in case or Unicode form alone are read "
+            f"{file.name}: file names that differ from those on disk in case, Unicode form or %20 alone are "
         )
-        line += f"as those ({len(changed)} images, {changed[0]} the first)"
+        line += f"read as those ({len(changed)} images, {changed[0]} the first)"
         file.problems.append(Problem("note", line, fatal=False))
     return replace(file, images=images)
 
 
-def _missing(file: CocoFile, folder: Path, where: str, names: FileNames) -> list[Problem]:
+def _missing(file: CocoFile, folder: Path, where: str, names: FileNames, refused: Set[int]) -> list[Problem]:
     """A problem for every image whose file is not there; one for all, where none is."""
-    paths = [(folder / image.file, image.id) for image in file.images]
+    paths = [(folder / image.file, image.id) for image in file.images if image.id not in refused]
     lacking = [(path, number) for path, number in paths if path not in names]
     problems = [Problem("file", f"{path} (image id {n}): no such file", n) for path, n in lacking]
     if len(problems) > 1 and len(lacking) == len(paths):
@@ -375,8 +449,16 @@ def _no_training(root: Path, tiers: list[list[Path]]) -> str:
     others = [str(path.relative_to(root)) for path in dict.fromkeys(chain(*tiers)) if _is_coco(path)]
     if others:
         by_name = f"{others[0]} is of another split by its name"
+        by_name += ", which eval --split test measures on" if words_of(others[0]) & TEST_WORDS else ""
         return f"no annotations to train on ({by_name}), expected some or data.train_annotations"
-    hint = convert_hint(root) or "botvision convert makes one of other labels"
+    hint = convert_hint(root)
+    if not hint and has_classes(list_folder(root)):
+        return (
+            "folders of classes, which the recipes photos_* train on (photos_botnet50), expected COCO files"
+        )
+    if not hint and (inner := deeper(root)):
+        return inner
+    hint = hint or "botvision convert makes one of other labels"
     return (
         "no COCO annotations, expected annotations/instances_train*.json or a single *.json; "
         f"data.train_annotations names another file, and {hint}"

@@ -1,6 +1,6 @@
 """Images with instances: a configuration to data sets for training and validation of detectors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from botvision.coco.annotations import Category, CocoFile
+from botvision.coco.annotations import Category
 from botvision.coco.instances import Instances
 from botvision.coco.problems import Problem
-from botvision.coco.sides import side_twins
 from botvision.config.data import DetectionDataConfig
 from botvision.data.cache import Progress, fill_cache, reported
 from botvision.data.coco_folder import (
@@ -25,9 +24,10 @@ from botvision.data.coco_folder import (
     unnamed_images,
 )
 from botvision.data.counter_rng import keys, uniform
+from botvision.data.detection_notes import crowd_notes, mirror_note, nothing_usable
 from botvision.data.detection_sources import CocoSource, ShapesInstances, Target
 from botvision.data.detection_transforms import DRAWS, choose_window, jitter_colors
-from botvision.data.duplicates import SMALLER, same_pictures, sides_of
+from botvision.data.duplicates import SMALLER, grouped, same_pictures, shared_with_train, sides_of
 from botvision.data.loaders import VERIFIED, BatchedDataset
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError
@@ -216,19 +216,37 @@ class DetectionSplits:
     name: str
     held_back: bool = False
 
+    def shared(self, progress: Progress | None = None) -> list[str]:
+        """Return lines on images of a val file that train has, too, or nearly.
 
-def open_detection(config: DetectionDataConfig, seed: int = 0) -> DetectionSplits:
+        Files are read for that; of more than `verify` reads only the paths are compared.
+        """
+        if self.held_back or self.val.config.val_is_train or isinstance(self.train.source, ShapesInstances):
+            return []
+        pictures = [(split.source, index) for split in (self.train, self.val) for index in split.indices]
+        names = [source.name_of(index) for source, index in pictures]
+        same = _same(pictures, f"comparing {self.name}", progress)
+        if len(pictures) > VERIFIED:
+            paths = [source.folder / source.file.images[index].file for source, index in pictures]
+            same = lambda _: grouped(paths)  # noqa: E731
+        return shared_with_train(names, len(self.train), same)
+
+
+def open_detection(
+    config: DetectionDataConfig, seed: int = 0, categories: Sequence[Category] | None = None
+) -> DetectionSplits:
     """Open the configured data; reads the annotations, decodes no image yet.
 
     Args:
         config: source and treatment.
         seed: of the augmentation; the same images are in the same split whatever it is.
+        categories: of a network that is there already; by default those of the training data.
 
     Raises:
         DataError: one line naming what is missing or wrong: the first problem and how many there are (unless
             `skip_broken`), no annotated images, no validation images.
     """
-    opened = open_generated(config) if config.source == "generated" else _coco(config)
+    opened = open_generated(config) if config.source == "generated" else _coco(config, categories)
     (train_source, chosen, skipped), name = opened["train"], _name_of(config)
     notes: list[str] = []
     held_back = "val" not in opened and not config.val_is_train
@@ -243,7 +261,7 @@ def open_detection(config: DetectionDataConfig, seed: int = 0) -> DetectionSplit
     val = _val(*((train_source, chosen, []) if config.val_is_train else opened["val"]), config)
     train = DetectionDataset(train_source, chosen, config, train=True, seed=seed, name=f"{name} train")
     _tell(train, skipped)
-    notes += [*crowd_notes(train_source.file), *_shared_files(train_source, opened.get("val"), held_back)]
+    notes += crowd_notes(train_source.file)
     if config.source != "generated":
         parts = {id(source): (source.file, source.folder) for source, *_ in opened.values()}
         notes += unnamed_images([*parts.values()]).notes()
@@ -280,12 +298,14 @@ def open_detection_split(
         if "val" in found:
             source, chosen, problems = _opened(config, split, found["val"], categories)
             return _without_broken(_val(source, chosen, problems, config), progress)
-    splits = open_detection(config, seed)
-    if categories is not None and list(categories) != splits.categories:
-        raise DataError(
-            f"{splits.name}: {len(splits.categories)} categories that are not the network's {len(categories)}"
-        )
+    splits = open_detection(config, seed, categories)
+    if categories is not None and list(categories) != splits.categories:  # of drawn images
+        raise DataError(f"{splits.name}: other categories than the network's {len(categories)}")
     if split == "val":
+        if splits.held_back:  # of the same file
+            mirrored = mirror_note(splits.classes, config)
+            splits.val.notes = [note for note in splits.train.notes if note != mirrored]
+            splits.val.skipped = splits.train.skipped
         return _without_broken(splits.val, progress)
     train = splits.train
     dataset = DetectionDataset(train.source, train.indices, config, train=False, name=train.name)
@@ -319,12 +339,12 @@ def _name_of(config: DetectionDataConfig) -> str:
     return Path(str(config.root)).resolve().name or str(config.root)
 
 
-def _coco(config: DetectionDataConfig) -> dict[str, Opened]:
+def _coco(config: DetectionDataConfig, known: Sequence[Category] | None = None) -> dict[str, Opened]:
     opened: dict[str, Opened] = {}
     for split, files in find_split_files(config).items():
         if split == "train" or not config.val_is_train:
-            known = opened["train"][0].file.categories if opened else None
             opened[split] = _opened(config, split, files, known)
+            known = known or opened[split][0].file.categories
     return opened
 
 
@@ -362,55 +382,6 @@ def _tell(dataset: DetectionDataset, problems: Sequence[Problem]) -> None:
     """Keep with a data set what was wrong with its file; boxes that are clipped leave nothing out."""
     dataset.skipped = [problem for problem in problems if problem.kind not in ("clipped", "note")]
     dataset.notes = [problem.line for problem in problems if problem.kind in ("clipped", "note")]
-
-
-def mirror_note(classes: Sequence[str], config: DetectionDataConfig) -> str | None:
-    """Return one line if training mirrors images although a mirror turns classes into others; else None."""
-    twins = side_twins(classes)
-    if not twins or not config.mirrors:
-        return None
-    first, count = min(twins), len(twins) // 2
-    more = f" and {count - 1} more" if count > 1 else ""
-    return (
-        f"left and right are classes of their own ({classes[first]}, {classes[twins[first]]}{more}), "
-        "and a mirrored image has the wrong ones: switch mirroring off with --data.flip false"
-    )
-
-
-def crowd_notes(file: CocoFile) -> list[str]:
-    """Return a line on categories of which all objects are crowds, if there are any."""
-    own, count = file.annotations, len(file.categories)
-    crowds = np.bincount(own.categories[own.crowd], minlength=count)
-    objects = np.bincount(own.categories[own.objects], minlength=count)
-    only = np.flatnonzero((crowds > 0) & (objects == 0))
-    if not len(only):
-        return []
-    names = ", ".join(file.categories[k].name for k in only[:5]) + (", ..." if len(only) > 5 else "")
-    which = f"categor{'y' if len(only) == 1 else 'ies'} {names}"
-    return [
-        f"{file.name}: all annotations of {which} ({crowds[only].sum()}) are crowds (iscrowd 1), "
-        "which are never trained on"
-    ]
-
-
-def nothing_usable(file: CocoFile) -> str:
-    """Return half a line on a file without a single object to train on."""
-    crowds = int(file.annotations.crowd.sum())
-    why = f": all {crowds} are crowds (iscrowd 1), which are never trained on" if crowds else ""
-    return f"no image has annotations that can be used{why}"
-
-
-def _shared_files(train: CocoSource, val: Opened | None, held_back: bool) -> list[str]:
-    """A line on images of a validation file of its own that the training file has, too."""
-    if val is None or held_back or isinstance(train, ShapesInstances):
-        return []
-    own = {train.folder / image.file for image in train.file.images}
-    both = [path for image in val[0].file.images if (path := val[0].folder / image.file) in own]
-    if not both:
-        return []
-    return [
-        f"{len(both)} images of val are images of train, too, such as {both[0]}: what is measured flatters"
-    ]
 
 
 def refuse(problems: Sequence[Problem], config: DetectionDataConfig) -> None:
@@ -452,12 +423,7 @@ def _hold_back(
         raise DataError(f"{name}: {len(chosen)} images, expected 2 or more to hold some back for validation")
     ids: npt.NDArray[np.int64] = np.array([source.file.images[index].id for index in chosen])
     count = min(len(chosen) - 1, max(1, round(fraction * len(chosen))))
-    paths = [source.folder / source.file.images[index].file for index in chosen]
-
-    def read(place: int) -> Tensor | Image.Image:
-        return source.picture(chosen[place], SMALLER)
-
-    labels, notes = sides_of(name, lambda nearly: same_pictures(paths, read if nearly else None))
+    labels, notes = sides_of(name, _same([(source, index) for index in chosen], f"comparing {name}"))
     order = np.argsort(keys(ids), kind="stable")
     groups = [np.flatnonzero(labels == label).tolist() for label in dict.fromkeys(labels[order].tolist())]
     if len(groups) == 1:
@@ -477,6 +443,21 @@ def _hold_back(
             held.update(min(groups, key=lambda group: (annotated[group].any(), len(group))))
     rest = [index for place, index in enumerate(chosen) if place not in held]
     return rest, [index for place, index in enumerate(chosen) if place in held], notes
+
+
+def _same(
+    pictures: Sequence[tuple[CocoSource, int]], label: str, progress: Progress | None = None
+) -> Callable[[bool], npt.NDArray[np.int64]]:
+    """What groups pictures, as `sides_of` wants it."""
+    paths = [source.folder / source.file.images[index].file for source, index in pictures]
+
+    def read(place: int) -> Tensor | Image.Image:
+        source, index = pictures[place]
+        if progress is not None:
+            progress(label, place + 1, len(pictures))
+        return source.picture(index, SMALLER)
+
+    return lambda nearly: same_pictures(paths, read if nearly else None)
 
 
 def _limited(source: CocoSource, chosen: list[int], limit: int | None) -> list[int]:

@@ -20,7 +20,8 @@ from botvision.data.coco_folder import (
     unnamed_images,
     unused_annotations,
 )
-from botvision.data.detection import crowd_notes, mirror_note, nothing_usable, open_generated
+from botvision.data.detection import open_generated
+from botvision.data.detection_notes import crowd_notes, mirror_note, nothing_usable
 from botvision.data.detection_sources import CocoSource
 from botvision.data.duplicates import Pictures, repeated_pictures
 from botvision.io.errors import DataError
@@ -176,7 +177,7 @@ def _report(
             problems.append(f"{split.file.name}: none of the {images} images can be read")
         warnings += [*split.notes, *split.source.choices.notes()]
     if config.source != "generated":
-        warnings += repeated_pictures("images", {split.name: split.pictures for split in splits.values()})
+        warnings += repeated_pictures("image", {split.name: split.pictures for split in splits.values()})
     if "train" in splits:
         more, others = _structure(config, splits)
         if not problems:  # else they follow from those

@@ -123,7 +123,9 @@ def sides_of(
     notes = []
     again = len(labels) - len(np.unique(labels))
     if again:
-        notes.append(f"{name}: {again} images are the same as others, or nearly, and stay on their side")
+        said = f"{again} images are the same as others, or nearly, and stay on their side"
+        said = "1 image is the same as another, or nearly, and stays on its side" if again == 1 else said
+        notes.append(f"{name}: {said}")
     if len(labels) > MOST:
         notes.append(f"{name}: of more than {MOST:,} images only the same files are kept together")
     return labels, notes
@@ -169,7 +171,7 @@ def repeated_pictures(word: str, splits: Mapping[str, Pictures]) -> list[str]:
     """Return lines on pictures that are in a split twice, and on those that are in train, too.
 
     Args:
-        word: what they are called, such as "images".
+        word: what one of them is called, such as "image".
         splits: their pictures by name.
     """
     contents = [content for pictures in splits.values() for content in pictures.contents]
@@ -177,21 +179,60 @@ def repeated_pictures(word: str, splits: Mapping[str, Pictures]) -> list[str]:
     own = np.repeat([*splits], [len(pictures.names) for pictures in splits.values()])
     thumbnails = [each for pictures in splits.values() for each in pictures.thumbnails]
     few = 0 < len(names) <= MOST
-    exact, labels = grouped(contents), grouped(contents, np.stack(thumbnails) if few else None)
+    groups = grouped(contents), grouped(contents, np.stack(thumbnails) if few else None)
     train, lines = np.flatnonzero(own == "train"), list[str]()
-
-    def add(what: str, places: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> None:
-        if not len(places):
-            return
-        nearly = int((~np.isin(exact[places], exact[others])).sum())
-        text = f"{len(places)} {word} {what}" + (f", {nearly} of them nearly the same" if nearly else "")
-        like = others[labels[others] == labels[places[0]]][0]
-        lines.append(f"{text}, such as {names[places[0]]} = {names[like]}")
-
     for split in sorted(splits):
         mine = np.flatnonzero(own == split)
-        first = np.unique(labels[mine], return_index=True)[1]
-        add(f"of {split} are there twice", np.delete(mine, first), mine[first])
+        first = np.unique(groups[1][mine], return_index=True)[1]
+        said = f"of {split}", "there twice", "another there"
+        lines += _alike(word, said, names, groups, np.delete(mine, first), mine[first])
         if split != "train":
-            add(f"of {split} are also in train", mine[np.isin(labels[mine], labels[train])], train)
+            lines += in_train(word, split, names, groups, mine, train)
+    return lines
+
+
+Groups = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Those that are the same, and those that are nearly the same, too; int64 (N) each, as of `grouped`."""
+
+
+def shared_with_train(
+    names: Sequence[str], count: int, same: Callable[[bool], npt.NDArray[np.int64]]
+) -> list[str]:
+    """Return lines on images of val that are in train, too, or nearly: what is measured on them flatters.
+
+    Args:
+        names: of the images of train, `count` of them, and then of val.
+        count: of train.
+        same: groups them all, as for `sides_of`.
+    """
+    groups, places = (same(False), same(True)), np.arange(len(names))
+    lines = in_train("image", "val", names, groups, places[count:], places[:count])
+    return [f"{line}; what is measured flatters" for line in lines]
+
+
+def in_train(
+    word: str, split: str, names: Sequence[str], groups: Groups, mine: npt.NDArray[np.int64],
+    train: npt.NDArray[np.int64],
+) -> list[str]:  # fmt: skip
+    """Return lines on pictures of another split, at some of N places, that are in train, too, or nearly."""
+    found = mine[np.isin(groups[1][mine], groups[1][train])]
+    return _alike(word, (f"of {split}", "also in train", "one of train"), names, groups, found, train)
+
+
+def _alike(
+    word: str, said: tuple[str, str, str], names: Sequence[str], groups: Groups,
+    places: npt.NDArray[np.int64], others: npt.NDArray[np.int64],
+) -> list[str]:  # fmt: skip
+    """A line on pictures that are the same as others, and one on those that are nearly the same."""
+    whose, same, nearly = said
+    is_same, lines = np.isin(groups[0][places], groups[0][others]), list[str]()
+    for found, labels, what, sign in (
+        (places[is_same], groups[0], same, "="),
+        (places[~is_same], groups[1], f"nearly the same picture as {nearly}", "and"),
+    ):
+        if len(found):
+            like = others[labels[others] == labels[found[0]]][0]
+            count = f"1 {word} {whose} is" if len(found) == 1 else f"{len(found):,} {word}s {whose} are"
+            such = ":" if len(found) == 1 else ", such as"
+            lines.append(f"{count} {what}{such} {names[found[0]]} {sign} {names[like]}")
     return lines

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from botvision.coco.doubts import plain
 from botvision.data.check_report import some
 from botvision.data.counter_rng import uniform
 from botvision.data.left_out import LeftOut
@@ -221,9 +222,7 @@ def labelled(listing: Listing, folder: str, classes: list[str] | None = None) ->
     may_lack, classes = classes is not None, found if classes is None else classes
     unknown = sorted(set(found) - set(classes))
     if unknown:
-        raise DataError(
-            f"{where}: {some_classes(unknown)} not among those trained on ({some_classes(classes)})"
-        )
+        raise DataError(f"{where}: {_not_trained_on(unknown, classes)}")
     number = {name: k for k, name in enumerate(classes)}
     indices, targets, left_out = [], [], LeftOut()
     for index, file in enumerate(listing.files):
@@ -252,6 +251,42 @@ def labelled(listing: Listing, folder: str, classes: list[str] | None = None) ->
         notes.append(_of_one_class(listing, f"{folder}/{classes[0]}".lstrip("/"), where))
     images = torch.tensor(targets, dtype=torch.int64)
     return Labelled(Subset(listing.source, indices), images, classes, notes=notes)
+
+
+def _not_trained_on(unknown: list[str], classes: list[str]) -> str:
+    """Say which classes a network does not know; the likely reason is how they are written."""
+    shown = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+    line = f"{some_classes(unknown)} not among the {len(classes)} trained on ({shown})"
+    known = {plain(name): name for name in classes}
+    alike = [f"{name} for {known[plain(name)]}" for name in unknown if plain(name) in known]
+    return line + (f"; capitals and spaces must be the same ({', '.join(alike[:3])})" if alike else "")
+
+
+def in_order_of(part: Labelled, classes: list[str], where: str) -> Labelled:
+    """Return a part with its targets in the order of a network's classes (K), of which it may lack some.
+
+    Raises:
+        DataError: one line, if it has classes that the network does not know.
+    """
+    if part.classes == classes:
+        return part
+    if unknown := [name for name in part.classes if name not in classes]:
+        raise DataError(f"{where}: {_not_trained_on(unknown, classes)}")
+    notes, lacking = part.notes, [name for name in classes if name not in part.classes]
+    if lacking:
+        notes = [*notes, f"no images of {some_classes(lacking)}: their accuracy is not measured"]
+    places = torch.tensor([classes.index(name) for name in part.classes])
+    return replace(part, targets=places[part.targets], classes=classes, notes=notes)
+
+
+def has_classes(listing: Listing) -> bool:
+    """Return whether training finds folders that can be classes, and are no parts of other data sets."""
+    try:
+        folder = split_folders(listing)["train"]
+    except DataError:
+        return False
+    names = (class_of(f"{each}/", folder) for each in listing.folders)
+    return not folder or any(name is not None and name.lower() not in _NO_CLASSES for name in names)
 
 
 def reason_left_out(listing: Listing, index: int, has_class: bool) -> str | None:

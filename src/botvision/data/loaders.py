@@ -38,6 +38,14 @@ class BatchedDataset(Dataset[Any], ABC):
     notes: list[str]
     skipped: list[Problem]
 
+    @property
+    def passed_over(self) -> list[str]:
+        """A line on the problems for which something was left out, if there are any."""
+        if not self.skipped:
+            return []
+        count = "1 problem" if len(self.skipped) == 1 else f"{len(self.skipped)} problems"
+        return [f"{self.name}: {count} passed over, the first: {self.skipped[0].line}"]
+
     @abstractmethod
     def __len__(self) -> int: ...
 

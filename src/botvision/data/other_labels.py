@@ -8,38 +8,66 @@ from itertools import islice
 from pathlib import Path
 
 from botvision.data.images import IMAGE_SUFFIXES, has_image_suffix
-from botvision.data.split_names import SPLITS
+from botvision.data.split_names import SPLIT_NAMES
 
-LOOKED_AT = 200  # folders, and files of each
-_NAMES = ("classes.txt", "obj.names", "data.yaml")  # of YOLO's classes
+LOOKED_AT, DEPTH = 200, 4  # folders and files of each; levels of folders
+_LABELS = ("labels", "annotations", "masks")
+_NAMES = ("classes.txt", "obj.names", "data.yaml", "data.yml", "dataset.yaml")  # of YOLO's classes
 
 
 def convert_hint(root: Path) -> str | None:
     """Return the line on labels that `botvision convert` makes COCO's JSON of; None where there are none."""
     folders = list(islice(_folders(root), LOOKED_AT)) if root.is_dir() else []
     for kind, tool, parts in _TOOLS:
-        if any(parts(folder, root) for folder in folders):
-            return f"the labels look like {tool}: botvision convert {kind} {shlex.quote(str(root))}"
+        found = next((folder for folder in folders if parts(folder, root)), None)
+        if found is not None:
+            place = _with_names(found, root) if kind == "yolo" else root
+            return f"the labels look like {tool}: botvision convert {kind} {shlex.quote(str(place))}"
     return None
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """The folder and, two levels deep, those in it, labels a level deeper; hidden ones are left out."""
+    """The folder, those in it, and those that lie deeper, likely ones first; hidden ones are left out."""
     yield root
-    first = subfolders(root)[: LOOKED_AT // 4]
+    first = _likely_first(root)
     yield from first
     for folder in first:
-        for below in subfolders(folder)[: LOOKED_AT // 4]:
-            yield below
-            for name in ("Annotations", "masks"):  # of VOCdevkit/VOC2012, or of an image's own folder
-                if (labels := below / name).is_dir():
-                    yield labels
+        yield from _below(folder, DEPTH - 1)
+
+
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    for inner in _likely_first(folder) if depth else []:
+        yield inner
+        yield from _below(inner, depth - 1)
+
+
+def _likely_first(folder: Path) -> list[Path]:
+    """A part of the folders in a folder, those that are called like labels before others."""
+    found = sorted(subfolders(folder), key=lambda each: each.name.lower() not in _LABELS)
+    return found[: LOOKED_AT // 4]
+
+
+def _with_names(folder: Path, root: Path) -> Path:
+    """The data set of some labels: the outermost folder with names of the classes, or else the root."""
+    parts = folder.relative_to(root).parts
+    inner = (k for k, part in enumerate(parts) if part.lower() in ("labels", *SPLIT_NAMES))
+    places = [root.joinpath(*parts[:k]) for k in range(next(inner, len(parts)) + 1)]
+    return next((place for place in places if any((place / name).exists() for name in _NAMES)), root)
+
+
+def _near(folder: Path, root: Path) -> bool:
+    """Whether a folder lies at most two levels deep, and is not that of a class in a split."""
+    parts = folder.relative_to(root).parts
+    return len(parts) < 2 or (len(parts) == 2 and parts[0].lower() not in SPLIT_NAMES)
 
 
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders in a folder, sorted, without hidden ones; quick where there are many files."""
     with os.scandir(folder) as entries:
-        return sorted(Path(entry) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        seen = [entry for entry in entries if not entry.name.startswith(".")]
+    # Of links in a circle an entry's own method raises.
+    is_folder = lambda entry: Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()  # noqa: E731
+    return sorted(Path(entry) for entry in seen if is_folder(entry))
 
 
 def _files(folder: Path, suffix: str) -> list[Path]:
@@ -52,7 +80,8 @@ def _yolo(folder: Path, root: Path) -> bool:
     """Whether a text in a labels folder, or beside its image, begins with a class number and four more."""
     texts = _files(folder, ".txt")
     if "labels" not in map(str.lower, folder.relative_to(root).parts):
-        if not any((place / name).exists() for place in (root, folder) for name in _NAMES):
+        places = (root, *(each for each in folder.parents if root in each.parents), folder)
+        if not any((place / name).exists() for place in places for name in _NAMES):
             return False
         texts = [path for path in texts if _has_image(folder, path.stem)]
     lines = (_beginning(path).split(b"\n")[0].split() for path in texts)
@@ -60,13 +89,13 @@ def _yolo(folder: Path, root: Path) -> bool:
 
 
 def _voc(folder: Path, root: Path) -> bool:
-    near = folder in (root, root / folder.name) or folder.name.lower() == "annotations"
+    near = _near(folder, root) or folder.name.lower() == "annotations"
     return near and any(b"<annotation" in _beginning(path) for path in _files(folder, ".xml"))
 
 
 def _labelme(folder: Path, root: Path) -> bool:
-    near = folder in (root, root / folder.name) or folder.parent.name.lower() not in SPLITS
-    return near and any(b'"shapes"' in _beginning(path) for path in _files(folder, ".json"))
+    contents = map(_beginning, _files(folder, ".json"))
+    return _near(folder, root) and any(b'"shapes"' in text for text in contents)
 
 
 def _masks(folder: Path, root: Path) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from botvision.backbones.device import pick_device
 from botvision.coco.annotations import Category, ImageRecord
-from botvision.coco.doubts import plain
+from botvision.coco.doubts import ids_by_name, plain
 from botvision.coco.instances import Instances
 from botvision.coco.masks import encode
 from botvision.coco.read import read_images
@@ -72,8 +72,8 @@ class DetectionPredictor:
             raise ValueError(f"most detections of an image is {max_detections}, expected at least 1")
         self.device = pick_device(device)
         self.batch_size = batch_size
-        self.categories = _categories(description)
-        self.description = {**description, "categories": [each._asdict() for each in self.categories]}
+        self.description = dict(description)
+        self.number(_categories(description))
         self.model: Any = place(model, self.device)
         heads: Any = model.roi_heads
         if score_threshold is not None:
@@ -102,6 +102,11 @@ class DetectionPredictor:
         if getattr(heads, "mask_head", None) is not None:
             fuse_norms(heads.mask_head, (MASK_CELLS, MASK_CELLS))
         return cls(model, description, **options)
+
+    def number(self, categories: list[Category]) -> None:
+        """Set the ids, and names, of the categories, in the order of the labels."""
+        self.categories = categories
+        self.description["categories"] = [each._asdict() for each in categories]
 
     @property
     def score_threshold(self) -> float:
@@ -209,6 +214,16 @@ class Truth:
         slashed = {image.file.replace("\\", "/"): image for image in images}
         return cls(str(path), slashed | {image.file: image for image in images}, dict(categories))
 
+    def numbered(self, categories: Sequence[Category]) -> list[Category]:
+        """Return a model's categories with the ids that those of the same names have here."""
+        here = [Category(number, name) for number, name in self.categories.items()]
+        ids = ids_by_name(categories, here)
+        free = max([*self.categories, *(category.id for category in categories)]) + 1
+        return [
+            Category(ids.get(number, free + k), name) if ids else Category(number, name)
+            for k, (number, name) in enumerate(categories)
+        ]
+
     def compare(self, categories: Sequence[Category]) -> list[str]:
         """Return the names of a model's categories that are not here.
 
@@ -222,7 +237,7 @@ class Truth:
         lacking = [category.name for category in categories if category.id not in self.categories]
         if len(lacking) == len(categories):
             raise ValueError(
-                f"{self.name}: none of the model's {len(categories)} categories is listed, by its id"
+                f"{self.name}: none of the model's {len(categories)} categories is listed, by id or name"
             )
         return lacking
 

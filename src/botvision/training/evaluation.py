@@ -77,6 +77,13 @@ class Evaluation:
         """The run's network, placed."""
         return self._network[0]
 
+    @property
+    def notes(self) -> list[str]:
+        """Lines on the weights and images, once they are read: what was left out, clipped or guessed."""
+        data: Any = None if self._loader is None else self._loader.dataset
+        of_data = [] if data is None else [*data.notes, *data.passed_over]
+        return [*([self.note] if self.note else []), *of_data]
+
     def measure(
         self, progress: Progress | None = None, replaced: Replaced | None = None, out: Path | None = None
     ) -> Any:  # noqa: ANN401  the task decides

@@ -260,9 +260,10 @@ def _open_and_build(
             bar.say(f"{split.name}: {len(split)} images are not read beforehand; botvision check does it")
         for note in split.notes:
             bar.say(f"note: {note}")
-        if split.skipped:
-            first = split.skipped[0].line
-            bar.say(f"{split.name}: {len(split.skipped)} problems passed over, the first: {first}")
+        for line in split.passed_over:
+            bar.say(line)
+    for note in splits.shared(bar) if fresh else []:
+        bar.say(f"note: {note}")
     job = assemble(task, fabric, splits, model)
     waiting = len(splits.train) - len(job.train_loader) * config.train.batch * fabric.world_size
     if waiting > 0.1 * len(splits.train):

@@ -48,6 +48,10 @@ class Splits(Protocol):
     @property
     def held_back(self) -> bool: ...
 
+    def shared(self, progress: Progress | None = None) -> list[str]:
+        """Return lines on images that are both trained and measured on."""
+        ...
+
 
 class Outcome(Protocol):
     """What a network is worth on the images of a split."""
