@@ -147,7 +147,7 @@ def test_weights_of_a_repository(hub: Path):
     assert pretrained.from_hub("hf-hub:me/mine@v2") == folder / "v2" / "model.safetensors"
     (hub / "me" / "pickle").mkdir()
     torch.save(source.state_dict(), hub / "me" / "pickle" / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"^hf-hub:me/pickle: .*fetched \(it has no model.safetensors\)$"):
+    with pytest.raises(ValueError, match=r"^hf-hub:me/pickle: holds no model.safetensors$"):
         botvision.load_weights(model, "hf-hub:me/pickle")
 
 
@@ -156,7 +156,7 @@ def test_a_repository_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch):
         raise LocalEntryNotFoundError("check your connection") from OSError("no route\nto host")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
-    with pytest.raises(ValueError, match=r"^hf-hub:me/mine: cannot be fetched \(no route to host\)$"):
+    with pytest.raises(ValueError, match=r"^hf-hub:me/mine@v1: the Hugging Face Hub cannot be reached"):
         download("me/mine@v1", "model.json")
 
 

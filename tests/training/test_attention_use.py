@@ -161,7 +161,7 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
     results = tmp_path / "results.json"
     results.write_text("[]")
     line = complaint(capsys, "eval", str(results), "--attention", "zero", "--truth", str(results))
-    assert line == f"--attention: goes with a run folder, and {results} is a file of COCO results"
+    assert line == f"--attention: goes with a run folder, and {results} is a file"
     plain = bv.create_model("resnet14_tiny", num_classes=5)
     kwargs = {"num_classes": 5}
     facts = {"classes": list("abcde"), "image_size": [16, 16], "mean": [0.5] * 3, "std": [0.2] * 3}

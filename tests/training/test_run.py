@@ -228,8 +228,9 @@ def test_the_terminal_shows_what_comes_one_line_an_epoch_and_no_notices(
     lines = [line.split("\r")[-1] for line in captured.err.splitlines() if line.strip()]
     assert captured.out == ""
     expected = f"{tmp_path / 'run'}: 100 images to train on, 40 to measure on, 6 steps an epoch, 2 epochs"
-    assert lines[0] == expected
-    assert [line[:10] for line in lines[1:-1]] == ["epoch 1/2 ", "epoch 2/2 "]
+    assert lines[0] == "botnet14_tiny starts from nothing, with random weights"
+    assert lines[1] == expected
+    assert [line[:10] for line in lines[2:-1]] == ["epoch 1/2 ", "epoch 2/2 "]
     assert lines[-1].startswith(f"{tmp_path / 'run'}: top-1")
 
 
@@ -336,10 +337,10 @@ def test_images_too_many_to_be_read_beforehand_are_mentioned_once(monkeypatch: p
     bar = CountBar()
     monkeypatch.setattr(bar, "say", lines.append)
     run._open_and_build(tiny(), open_fabric("cpu"), fresh=True, bar=bar)
-    assert len(lines) == 1  # 100 for training, 40 for validation
-    assert lines[0].endswith("train: 100 images are not read beforehand; botvision check does it")
+    assert len(lines) == 2  # 100 for training, 40 for validation
+    assert lines[1].endswith("train: 100 images are not read beforehand; botvision check does it")
     run._open_and_build(tiny(), open_fabric("cpu"), fresh=False, bar=bar)
-    assert len(lines) == 1
+    assert len(lines) == 2
 
 
 def test_the_epoch_line_leaves_out_what_there_is_not():
