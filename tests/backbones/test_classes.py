@@ -84,6 +84,6 @@ def test_weights_without_names_are_as_before(weights: Path):
     assert class_names({}, THEIRS, ["fc"]) is None
     report = load_weights(create_model("resnet14_nano", num_classes=4), weights)
     assert (report.mismatched, report.classes) == (["fc.weight", "fc.bias"], "")
-    for content in ("{", "[]", json.dumps({"classes": 3})):
+    for content in ("{", "[]", *(json.dumps({"classes": each}) for each in (3, [], "abc", [1, 2, 3]))):
         weights.with_name("model.json").write_text(content)
         assert class_names(weights, THEIRS, ["fc"]) is None

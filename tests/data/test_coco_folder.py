@@ -303,6 +303,8 @@ def test_names_relative_to_the_annotations_or_absolute_stay_inside(tmp_path: Pat
         renamed(tmp_path / name, write)
         assert check_data(tmp_path / name).ok
         assert len(open_detection(config(tmp_path / name, val_is_train=True)).train) == 3
+    (tmp_path / "linked").symlink_to(tmp_path / "absolute")  # names hold the path that the link stands for
+    assert len(open_detection(config(tmp_path / "linked", val_is_train=True)).train) == 3
 
 
 @pytest.mark.parametrize("form", ["/home/someone/upload/{}", "C:\\data\\{}", "../elsewhere/{}", "old/{}"])

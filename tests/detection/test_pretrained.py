@@ -49,6 +49,7 @@ class Coco:
                     module.bias.normal_(std=0.3)
             first = model.backbone.body.bn1
             first.running_var.uniform_(1e-5, 1e-4)  # where an epsilon counts
+            first.running_var[0] = 1e-13  # as of channels that are always 0
             first.weight.copy_(first.running_var.sqrt())
             predictor = model.roi_heads.box_predictor
             predictor.cls_score.weight.normal_(std=0.1)

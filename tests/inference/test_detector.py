@@ -276,7 +276,7 @@ def test_the_command(capsys, tmp_path, run, photos):
     assert len(list((out / "pictures").glob("*.jpg"))) == 3
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     said = complaint(capsys, *words)
-    assert said == f"{out}: holds predictions.json and results.json already; --out names another folder"
+    assert said == f"{out}: holds predictions.json and results.json already; --out {out}-2 is new"
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
     out = tmp_path / "others"
     words[4] = str(out)

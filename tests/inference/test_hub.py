@@ -265,6 +265,18 @@ def test_what_cannot_be_pushed(run: Path, capsys: pytest.CaptureFixture[str], tm
     assert "--license apache-2.0" in complaint(capsys, "push", mine, "ada/birds", "--public")
     assert "got 'My Licence'" in complaint(capsys, "push", mine, "a/b", "--license", "My Licence")
     assert "nowhere: no such run folder" in complaint(capsys, "push", str(tmp_path / "nowhere"), "a/b")
+    own = tmp_path / "hub" / "mine.txt"
+    own.parent.mkdir()
+    own.touch()
+    assert "summary.json: missing" in complaint(capsys, "push", str(tmp_path), "a/b", "--dry-run")
+    (run / "hub").mkdir()
+    (run / "hub" / "mine.txt").touch()
+    assert "holds other files than a dry run writes (mine.txt)" in complaint(
+        capsys, "push", mine, "a/b", "--dry-run"
+    )
+    assert own.is_file()
+    (run / "hub" / "mine.txt").unlink()
+    (run / "hub").rmdir()
     weights = run / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     assert "model.safetensors has 1,000" in complaint(capsys, "push", mine, "a/b", "--dry-run")

@@ -177,6 +177,11 @@ def test_a_run_of_another_configuration_is_refused(tmp_path, done, key, value, w
         plan.states()
 
 
+def test_a_batch_that_each_arm_would_choose_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="arms of a study share a batch, expected a number, got auto"):
+        plan_of(tmp_path, train__batch_size="auto").states()
+
+
 def test_a_run_on_other_data_is_refused_but_data_may_move(tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()

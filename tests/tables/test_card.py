@@ -1,7 +1,9 @@
 """A model card says what the numbers are worth, and nothing of the machine."""
 
+import json
 from dataclasses import replace
 
+import pytest
 import yaml
 
 from botvision.metrics.runs import Run
@@ -42,3 +44,19 @@ def test_numbers_of_training_images_are_said_to_be_that():
     text = card(replace(RUN, settings={"data.val_is_train": "true"}))
     assert "the numbers say nothing about new images" in text
     assert "random weights" in text
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ("auto", "timm's resnet50"),
+        ("hf-hub:ada/birds", "hf-hub:ada/birds"),
+        ("resnet50.a1_in1k", "resnet50.a1_in1k"),
+        ("/home/secret/runs/first/model/model.safetensors", "first/model.safetensors"),
+        ("/home/secret/best.safetensors", "best.safetensors"),
+    ],
+)
+def test_what_a_run_started_from(weights: str, said: str):
+    text = card(replace(RUN, model="botnet50", settings={"model.weights": json.dumps(weights)}))
+    assert f"| started from | {said} |" in text
+    assert "secret" not in text

@@ -15,6 +15,7 @@ from botvision.backbones.models import create_model
 from botvision.backbones.stored import read_description, size_of
 from botvision.io.errors import text_of
 from botvision.io.files import replacing, write_text
+from botvision.io.read import read_object
 
 M = TypeVar("M", bound=nn.Module)
 WEIGHTS_FILE = "model.safetensors"
@@ -115,7 +116,9 @@ def class_names(
         theirs = source.classes if isinstance(source, NamedWeights) else None
         return None if theirs is None else ClassNames(theirs, list(ours), layers, before)
     try:
-        theirs = json.loads(Path(source).with_name(DESCRIPTION_FILE).read_text(encoding="utf-8"))["classes"]
-        return ClassNames([str(name) for name in theirs], list(ours), layers, before)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        theirs = read_object(Path(source).with_name(DESCRIPTION_FILE)).get("classes")
+    except (OSError, ValueError):
         return None
+    if not isinstance(theirs, list) or not theirs or not all(isinstance(name, str) for name in theirs):
+        return None
+    return ClassNames(theirs, list(ours), layers, before)

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from botvision.config.data import DataConfig, DetectionDataConfig
     from botvision.tables.models import ModelCost
 
-ON_HUB = "hf-hub:"  # begins names of models on the Hugging Face Hub, as botvision.inference.hub has them
-
 # Packages of botvision[train].
 EXTRA = {
     "lightning",
@@ -291,21 +289,28 @@ def _eval(args: argparse.Namespace, overrides: Overrides) -> int:
     return 0
 
 
+def _must_be_model(run: str) -> None:
+    from botvision.backbones.variants import HUB
+
+    if not run.startswith(HUB):
+        _must_exist(run, kind="run folder")
+
+
 def _predict(args: argparse.Namespace, _: Overrides) -> int:
-    if not args.run.startswith(ON_HUB):
-        _must_exist(args.run, kind="run folder")
+    _must_be_model(args.run)
     for path in [*args.paths, *([args.truth] if args.truth else [])]:
         _must_exist(path)
-    from botvision.cli.predict import predict
+    from botvision.cli.predict import check_new, predict
     from botvision.cli.unfinished import model_of
+
+    check_new(Path(args.out))
 
     with model_of(args.run) as args.model:
         return predict(args)
 
 
 def _attend(args: argparse.Namespace, _: Overrides) -> int:
-    if not args.run.startswith(ON_HUB):
-        _must_exist(args.run, kind="run folder")
+    _must_be_model(args.run)
     for path in args.images:
         _must_exist(path)
     from botvision.cli.attend import attend

@@ -187,7 +187,8 @@ botvision eval results.json --truth instances_val2017.json    # COCO results of 
             "paths": _path("PATH", "image files, or folders (searched recursively); none: images of the "
                 "evaluation", nargs="*"),
             "--samples": _number("N", "without PATH: how many images (default: 16)", default=16),
-            "--out": _path("DIR", "folder for the results (default: predictions)", default="predictions"),
+            "--out": _path("DIR", "folder for the results, without earlier ones (default: predictions)",
+                default="predictions"),
             "--topk": _number("K", "classifier: classes per image (default: 5)"),
             "--score": _value("S", "detector: lowest score that is written and drawn (default: written as "
                 "the run says, drawn from 0.5)", type=_fraction),
@@ -203,12 +204,12 @@ botvision eval results.json --truth instances_val2017.json    # COCO results of 
         },
         examples="""
 botvision predict runs/first             # on validation images, beside the ground truth
-botvision predict runs/first photo.jpg
-botvision predict runs/first photos/ more/cat.png --out labelled --topk 3
-botvision predict runs/first photos/ --no-pictures --device cuda
-botvision predict runs/shapes photos/ --score 0.3        # a detector: also results.json for COCO's tools
-botvision predict runs/shapes photos/ --write labelme    # then: labelme photos/ --output predictions/labelme
-botvision predict runs/shapes val2017/ --truth annotations/instances_val2017.json --max-detections 300
+botvision predict runs/first photo.jpg --out labelled
+botvision predict runs/first photos/ more/cat.png --out top3 --topk 3
+botvision predict runs/first photos/ --out plain --no-pictures --device cuda
+botvision predict runs/shapes photos/ --out shapes --score 0.3     # a detector: also results.json
+botvision predict runs/shapes photos/ --out drawn --write labelme  # labelme photos/ --output drawn/labelme
+botvision predict runs/shapes val2017/ --out coco --truth instances_val2017.json --max-detections 300
 """,
     ),
     "attend": Command(

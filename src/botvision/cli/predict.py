@@ -5,6 +5,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +41,10 @@ def predict(args: argparse.Namespace) -> int:
         if getattr(args, name) is not None:
             kind = "a detector" if task == "detect" else "a classifier"
             raise ValueError(f"--{name.replace('_', '-')}: {args.run} is {kind}, which has no such choice")
-    _check_new(Path(args.out))
     return _detect(args) if task == "detect" else _classify(args)
 
 
-def _check_new(out: Path) -> None:
+def check_new(out: Path) -> None:
     """Refuse a folder with the results of other images, which would be taken for those of these."""
     from botvision.inference import labelme
     from botvision.inference.writers import PICTURES, PREDICTIONS, RESULTS, RESULTS_IMAGES, SHEET
@@ -54,7 +54,9 @@ def _check_new(out: Path) -> None:
         name for name in names if (path := out / name).is_file() or (path.is_dir() and any(path.iterdir()))
     ]
     if there:
-        raise ValueError(f"{out}: holds {' and '.join(there[:2])} already; --out names another folder")
+        places = (out.with_name(f"{out.name}-{number}") for number in count(2))
+        new = shlex.quote(str(next(place for place in places if not place.exists())))
+        raise ValueError(f"{out}: holds {' and '.join(there[:2])} already; --out {new} is new")
 
 
 def _classify(args: argparse.Namespace) -> int:

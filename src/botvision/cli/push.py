@@ -28,18 +28,16 @@ def push(args: argparse.Namespace) -> int:
     if args.public and licence == UNKNOWN:
         raise UsageError("--public: others need to know what they may do: --license apache-2.0, mit, ...")
     run = _run_folder(Path(args.run))
-    if args.dry_run:
-        folder = run / LOOK
-        shutil.rmtree(folder, ignore_errors=True)
-        _write(run, folder, repo, licence)
-        print(_listing(folder))
-        print(f"\nwritten: {folder}/; nothing was uploaded")
-        return 0
     with tempfile.TemporaryDirectory() as place:
         _write(run, Path(place), repo, licence)
-        address = upload(Path(place), repo, public=args.public)
         print(_listing(Path(place)))
-    print(f"\nuploaded: {address} ({'public' if args.public else 'private'}, license: {licence})")
+        if args.dry_run:
+            _replace(run / LOOK, Path(place))
+            print(f"\nwritten: {run / LOOK}/; nothing was uploaded")
+            return 0
+        address, private = upload(Path(place), repo, public=args.public)
+    seen = "private, as it was" if private and args.public else "private" if private else "public"
+    print(f"\nuploaded: {address} ({seen}, license: {licence})")
     print(f'next: botvision predict hf-hub:{repo} PATH..., or in Python bv.load("hf-hub:{repo}")')
     return 0
 
@@ -73,6 +71,19 @@ def _write(run: Path, folder: Path, repo: str, licence: str) -> None:
     sentence = None if use is None else use.sentence()
     card = model_card(facts, description, repo=repo, licence=licence, use=sentence)
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Put new files into the folder of an earlier dry run. Raises ValueError for one with other files."""
+    known = {"README.md", "eval.json", *FILES, *PICTURES}
+    there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    foreign = sorted(set(there) - known)
+    if foreign or folder.is_file():
+        raise ValueError(
+            f"{folder}: holds other files than a dry run writes ({', '.join(foreign[:2])}); move it"
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(new, folder)
 
 
 def _listing(folder: Path) -> str:

@@ -392,7 +392,7 @@ class Annotations:
         count = "1 box reaches" if len(which) == 1 else f"{len(which)} boxes reach up to"
         first += "" if len(which) == 1 else " the first"
         line = f"{self.file.name}: {count} {self.reach[which].max():.1f} pixels outside the image ({first}): "
-        line += "clipped for training, measured as in the file"
+        line += f"{'clipped for training, ' if self.file.training else ''}measured as in the file"
         return [Problem("clipped", line, fatal=False)]
 
 

@@ -298,9 +298,10 @@ def _outside(file: CocoFile, folder: Path, bases: Sequence[Path]) -> tuple[list[
         path = folder / image.file
         leaves = ".." in image.file or Path(image.file).is_absolute()
         place = os.path.normpath(path.absolute()) if leaves else ""
-        if leaves and not any(is_below(place, base) for base in named):
-            line = f"{path} (image id {image.id}): outside {bases[0]}, so it is not read; "
-            line += "data.root, data.train_images or data.val_images name the folder of the images"
+        if leaves and not any(is_below(place, base) for base in (*named, *real)):
+            line = f"{path} (image id {image.id}): outside {bases[0]}, so it is not read"
+            line += "" if path.exists() else ", and not there"
+            line += "; data.root, data.train_images or data.val_images name the folder of the images"
             problems.append(Problem("file", line, image.id))
             refused.add(image.id)
             continue

@@ -54,12 +54,22 @@ def from_torchvision(name: str) -> NamedWeights:
             f"{name}: other weights than torchvision's ({str(error).splitlines()[-1].strip()})"
         ) from None
     state = theirs.state_dict()
+    if not name.endswith("_v2"):
+        _give_epsilon(state)
     check_finite(state, name)
     labels = entry.meta["categories"]
     named = [label for label, category in enumerate(labels) if category != _NO_CLASS]
     for key, value in state.items():
         if key.startswith(_OF_CLASSES):
             state[key] = value.unflatten(0, (len(labels), -1))[named].flatten(0, 1)
-        elif key.endswith(".running_var") and not name.endswith("_v2"):
-            state[key] = value - _EPS  # trained without an epsilon, which torchvision sets to 0 for them
     return NamedWeights(state, classes=[labels[label] for label in named[1:]])
+
+
+def _give_epsilon(state: dict[str, Tensor]) -> None:
+    """Scale norms that were trained without an epsilon, which torchvision sets to 0 for them; in place.
+
+    Ours add one to the variance, the larger scale takes it back: exact also where the variance is tiny.
+    """
+    for key in [key for key in state if key.endswith(".running_var")]:
+        scale, variance = key.replace("running_var", "weight"), state[key].double()
+        state[scale] = (state[scale].double() * ((variance + _EPS) / variance).sqrt()).to(state[scale])

@@ -41,13 +41,16 @@ def fetch(run: str) -> Path:
     return folder
 
 
-def upload(folder: Path, repo: str, *, public: bool) -> str:
-    """Upload a folder's files as one commit and return the page's address; the repository is made if need be.
+def upload(folder: Path, repo: str, *, public: bool) -> tuple[str, bool]:
+    """Upload a folder's files as one commit; the repository is made if need be.
 
     Args:
         folder: the files.
         repo: OWNER/NAME.
         public: make a new repository public, or accept that it is.
+
+    Returns:
+        The page's address, and whether it is private: an existing one stays as it is.
 
     Raises:
         ValueError: one line: no token, a token that may not write there, no network; or it is public and
@@ -67,4 +70,4 @@ def upload(folder: Path, repo: str, *, public: bool) -> str:
         raise ValueError(f"{repo}: is public already; push with --public, or to another name")
     with faults_in_one_line(repo):
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="botvision push")
-    return str(address)
+    return str(address), bool(private)

@@ -150,6 +150,8 @@ class PlannedRun:
         Raises:
             ConfigError: it holds a run of another configuration, or on other data.
         """
+        if self.config.train.batch_size == "auto":
+            raise ConfigError("train.batch_size: arms of a study share a batch, expected a number, got auto")
         path = self.folder / "config.yaml"
         if not path.is_file():
             return "new"

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from botvision.backbones.variants import AUTO, HUB, weights_for
 from botvision.metrics.runs import Run
 from botvision.tables.markdown import percent, short, table
 
@@ -24,7 +25,7 @@ _PAGE = """---
 
 ## Use
 
-With botvision installed (`pip install "botvision[train]"`):
+With botvision installed (in a checkout of it, `pip install ".[train]"`):
 
 ```python
 import botvision as bv
@@ -126,6 +127,20 @@ def _remarks(run: Run) -> list[str]:
     return lines
 
 
+def _start(run: Run, weights: object) -> str:
+    """What a run started from, without the folders of the machine."""
+    if weights is None:
+        return "random weights"
+    name = str(weights)
+    if name == AUTO:
+        return f"timm's {weights_for(run.model)}"
+    path = PurePath(name)
+    if name.startswith(HUB) or len(path.parts) == 1:
+        return name
+    generic = path.name in ("model", "model.safetensors", "best.ckpt")
+    return "/".join([part for part in path.parts if part != "model"][-2:]) if generic else path.name
+
+
 def _facts(run: Run) -> Sequence[tuple[str, str]]:
     height, width = run.size.split("x")
     trained = "" if run.train_images is None else f", {_images(run.train_images, 'training ')}"
@@ -137,7 +152,7 @@ def _facts(run: Run) -> Sequence[tuple[str, str]]:
     ]
     rows = [
         ("data", f"{run.data}{trained}{measured}"),
-        ("started from", "random weights" if start is None else PurePath(str(start)).name),
+        ("started from", _start(run, start)),
         ("epochs", f"{run.epochs}; weights of the {run.kept or 'last'} epoch"),
         ("seed", str(run.seed)),
         ("image size", f"{height} x {width} (height x width)"),

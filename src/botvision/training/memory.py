@@ -60,6 +60,7 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def most_images(images: int) -> int:
@@ -74,7 +75,10 @@ def describe(device: torch.device) -> str:
 
 
 def advice(batch: int, accumulate: int, fitting: int) -> str:
-    """Return which keys make the same optimiser step from batches that fit."""
+    """Return which keys make an optimiser step of as many images from batches that fit, or about as many."""
     images = batch * accumulate
     smaller = max(n for n in range(1, fitting + 1) if images % n == 0)
-    return f"--train.batch_size {smaller} --train.accumulate {images // smaller} makes the same step"
+    smaller = smaller if 2 * smaller >= fitting else fitting
+    times = math.ceil(images / smaller)
+    step = f"{'' if smaller * times == images else 'about '}{images} images a step"
+    return f"--train.batch_size {smaller} --train.accumulate {times} has {step}"

@@ -8,7 +8,7 @@ import json
 import resource
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,8 @@ def train(config: AnyRunConfig, out: str | Path, resume: bool = False, progress:
         check_new_folder(folder)
     elif not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder}: no run to resume, there is no config.yaml")
+    elif config.train.batch_size == "auto":  # which the run has replaced by a number
+        config = _of_batch(config, load_config(folder / "config.yaml").train.batch)
     with CountBar(shown=progress) as bar, locked(folder / LOCK, BEING_TRAINED, bar.say):
         for part in (folder, folder / "model", folder / CHECKPOINTS):
             remove_leftovers(part)
@@ -168,7 +170,7 @@ def _with_largest_batch(config: AnyRunConfig, device: torch.device, bar: CountBa
         raise ConfigError(
             f"train.batch_size: auto needs a GPU of CUDA, this run is on {device.type}: expected a number"
         )
-    images = _largest_batch(config, bar)
+    images = _largest_batch(config, bar, memory.most_images)
     if not images:
         raise memory.BatchTooLargeError(f"out of memory ({memory.describe(device)}): not even one image fits")
     config = _of_batch(config, images)
@@ -182,7 +184,7 @@ def _with_largest_batch(config: AnyRunConfig, device: torch.device, bar: CountBa
 def _too_large(config: AnyRunConfig, device: torch.device, bar: CountBar) -> Exception | None:
     """Return what to say of a batch that did not fit, with the largest that does; None if it does fit."""
     train, found = config.train, memory.describe(device)
-    fitting = _largest_batch(config, bar)
+    fitting = _largest_batch(config, bar, lambda _: train.batch)
     if fitting >= train.batch:
         return None
     advice = "not even one does: smaller images need less"
@@ -191,8 +193,8 @@ def _too_large(config: AnyRunConfig, device: torch.device, bar: CountBar) -> Exc
     return memory.BatchTooLargeError(f"out of memory ({found}): {train.batch} images do not fit, {advice}")
 
 
-def _largest_batch(config: AnyRunConfig, bar: CountBar) -> int:
-    """Return the largest batch that fits; with 0 for none."""
+def _largest_batch(config: AnyRunConfig, bar: CountBar, limit: Callable[[int], int]) -> int:
+    """Return the largest batch that fits, 0 for none; at most what `limit` says of the number of images."""
     task = task_of(config)
     splits = task.open()
 
@@ -200,7 +202,7 @@ def _largest_batch(config: AnyRunConfig, bar: CountBar) -> int:
         bar("trying a batch", images, most)
         return Stepper(task_of(_of_batch(config, images)), splits)
 
-    most = memory.most_images(len(splits.train))
+    most = limit(len(splits.train))
     return memory.largest_batch(trial, most)
 
 
