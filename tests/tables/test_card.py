@@ -58,5 +58,5 @@ def test_numbers_of_training_images_are_said_to_be_that():
 )
 def test_what_a_run_started_from(weights: str, said: str):
     text = card(replace(RUN, model="botnet50", settings={"model.weights": json.dumps(weights)}))
-    assert f"| started from | {said} |" in text
+    assert f"| started from | {said} |" in " ".join(text.split())
     assert "secret" not in text
