@@ -273,8 +273,9 @@ def test_images_in_another_folder_are_found_if_there_is_one_of_their_name(tmp_pa
     assert done.notes == [
         "in no folder called train, val or test, so taken for training: 2 images",
         "2 label files whose image lies in another folder, the only one of that name",
-        "left out: 3 files, without an image of the same name, or of that in imagePath (jsons/e.json, "
-        "old/b.json, train/notes/d.json)",
+        "left out: 2 files, without an image of the same name, or of that in imagePath (jsons/e.json, "
+        "train/notes/d.json)",
+        "left out: 1 file, whose image has labels of its own (old/b.json)",
         "left out: 3 files, in a folder without label files (one/e.jpg, two/e.jpg, val/pics/d.jpg)",
     ]
     write(tmp_path / "more" / "a.json", labels(shape()))

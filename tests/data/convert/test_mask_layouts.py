@@ -69,11 +69,23 @@ def test_a_mask_for_each_object(tmp_path: Path, image: str, mask: str) -> None:
     assert hint is None or "botvision convert masks" in hint
     assert hint or image in ("{0}/images/photo.jpg", "{0}/image.png", "images/train/{0}.jpg")
     done = to_coco("masks", tmp_path)
-    assert done.notes == ["with several masks, of one object each: 2 images"]
+    assert "with several masks, of one object each: 2 images" in done.notes
+    names = image.format("a_1"), mask.format("a_1", "x0")
+    guessed = f"with a mask of a longer name: 1 image, {names[1]} for {names[0]} the first"
+    assert (guessed in done.notes, len(done.notes)) == ((True, 2) if "{0}_" in mask else (False, 1))
     assert objects(next(iter(done.files.values()))) == {
         image.format("a"): expected(*BOXES), image.format("a_1"): expected(*BOXES),
         image.format("b"): expected(BOXES[0], (3, 4, 30, 30)),
     }  # fmt: skip
+
+
+def test_a_mask_that_may_be_of_a_missing_image_is_said(tmp_path: Path) -> None:
+    for name in ("cell", "b"):
+        picture(tmp_path / "images" / f"{name}.png")
+    for name in ("cell_2", "b"):
+        save(tmp_path / "masks" / f"{name}.png", BOXES[0])
+    line = "with a mask of a longer name: 1 image, masks/cell_2.png for images/cell.png the first"
+    assert line in to_coco("masks", tmp_path).notes
 
 
 def test_several_masks_that_cannot_be_meant(tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ class Labelled(Generic[F]):
             image = self._index.find_far(path.stem, found.image, str(path.parent))
             if image is None or image in near:
                 reason = f"without an image of the same name, or of that in {self._form.field}"
+                reason = reason if image is None else "whose image has labels of its own"
                 self.left_out.add(reason, label)
             else:
                 self._describe(image, label, found)

@@ -64,6 +64,15 @@ def read(
     for split, file in reported(images, "converting", progress):
         reader.read(root, file, files[file], records[split])
     notes += reader.notes(root)
+    guessed = [  # by the beginning of a name, which may be that of a missing image
+        f"{found[0]} for {file}"
+        for file, found in files.items()
+        if not masks[file] and len(found) == 1 and Path(found[0]).name.startswith(Path(file).stem)
+    ]
+    if guessed:
+        notes.append(
+            f"with a mask of a longer name: {counted(len(guessed), 'image')}, {guessed[0]} the first"
+        )
     return Labels(records, [*notes, *pairs.alike.notes(), *left_out.notes()])
 
 

@@ -194,7 +194,7 @@ class _Lines:
                 6: "boxes with their score and a number, they are read wrongly",
                 8: "oriented boxes, the masks show these, not the objects",
             }.get(length, f"boxes with key points, they are read wrongly: kpt_shape in {self._file} tells")
-            if length < 10 or polygons > 2:
+            if polygons > 2 or length == 8:
                 notes.append(f"all polygons have {length // 2} corners: {polygons:,}; if they are {meant}")
         if count["rectangles"]:
             also = "with a box alone: taken as masks, too, since other objects have outlines"
