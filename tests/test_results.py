@@ -154,3 +154,13 @@ def test_pages_fetch_nothing(file: Path):
     assert page.startswith("<!DOCTYPE html>")
     for word in ('src="http', 'href="http', "url(http", "<script", "@import", '<link rel="stylesheet'):
         assert word not in page
+
+
+def test_detectors_from_weights_and_from_nothing_are_what_was_measured() -> None:
+    rows = json.loads((ROOT / "results" / "objects_cpu.json").read_text(encoding="utf-8"))["rows"]
+    for run in rows:
+        recipe, _, start = run["run"].partition(" ")
+        numbers = [f"{100 * run[key]:.1f}" for key in ("box_ap", "box_ap50", "mask_ap", "mask_ap50")]
+        assert f"| {' | '.join([f'`{recipe}` {start}', *numbers])} |" in PAGE
+    resnet, botnet, nothing = rows
+    assert min(resnet["box_ap50"], botnet["box_ap50"]) > 0.5 > 2 * nothing["box_ap50"]

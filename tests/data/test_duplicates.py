@@ -267,3 +267,12 @@ def test_validation_images_saved_again_are_said(tmp_path: Path, monkeypatch: pyt
     assert opened(tmp_path, val_images="later").shared() == []
     (line,) = opened(tmp_path, val_annotations="later/copy.json", val_images="images").shared()
     assert line.startswith("3 images of val are also in train, such as ")
+
+
+def test_of_too_many_images_to_look_at_a_line_says_that_only_the_same_files_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(duplicates, "MOST", 2)
+    names, note = ["a", "b", "c"], "of more than 2 images only the same files are found in train and val"
+    assert duplicates.shared_with_train(names, 2, lambda nearly: np.arange(3)) == [note]
+    assert duplicates.shared_with_train(names[:2], 1, lambda nearly: np.arange(2)) == []

@@ -207,7 +207,10 @@ def shared_with_train(
     """
     groups, places = (same(False), same(True)), np.arange(len(names))
     lines = in_train("image", "val", names, groups, places[count:], places[:count])
-    return [f"{line}; what is measured flatters" for line in lines]
+    lines = [f"{line}; what is measured flatters" for line in lines]
+    if len(names) > MOST:
+        lines.append(f"of more than {MOST:,} images only the same files are found in train and val")
+    return lines
 
 
 def in_train(
