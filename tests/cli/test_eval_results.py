@@ -204,8 +204,8 @@ def test_what_check_notes_of_the_truth_is_said(tmp_path, capsys):
     truth = scene_of_boxes([[10, 10, 20, 20], [10, 10, 20, 20], [-30, 5, 40, 20], [5, 5, 0, 9]])
     truth["annotations"][0] |= {"area": 0, "iscrowd": "0"}
     assert evaluated(tmp_path, truth, [BOX], capsys) == (0, [
-        "truth.json: 1 box reaches 30.0 pixels outside the image (annotation 12 of image 1): clipped for "
-        "training, measured as in the file",
+        "truth.json: 1 box reaches 30.0 pixels outside the image (annotation 12 of image 1): measured as "
+        "in the file",
         "truth.json: 1 of 4 annotations is there twice, with the same image, category and box (annotation 11 "
         "of image 1 the first): a detector that finds each once cannot reach AP 1",
         "truth.json: boxes without area are measured as the file has them (1 of them, annotation 13 the "
