@@ -29,7 +29,7 @@ def trained(model: Any) -> Any:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder ORG/NAME/file that stands in for the hub, for timm and for us."""
+    """A folder OWNER/NAME/file that stands in for the hub, for timm and for us."""
 
     def fetch(repo: str, filename: str, revision: str | None = None, **_: object) -> str:
         from huggingface_hub.errors import EntryNotFoundError
@@ -184,10 +184,10 @@ def test_names_that_are_known(source: str):
         ("maskrcn_resnet50_fpn_v2", "did you mean maskrcnn_resnet50_fpn_v2"),
         ("botnet26t_255", "did you mean botnet26t_256"),
         ("botnet50", "no weights of botnet50 itself; resnet50, or auto, has it start from its ResNet's"),
-        ("hf-hub:mine", "expected hf-hub:ORG/NAME"),
+        ("hf-hub:mine", "hf-hub:mine: expected OWNER/NAME on the Hugging Face Hub"),
         ("runs/none", "runs/none: no such file or folder"),
         ("none.pth", "none.pth: no such file or folder"),
-        ("qqqqqq", "unknown 'qqqqqq'; expected a file, a run folder, hf-hub:ORG/NAME"),
+        ("qqqqqq", "unknown 'qqqqqq'; expected a file, a run folder, hf-hub:OWNER/NAME"),
     ],
 )
 def test_names_that_are_not(source: str, message: str):

@@ -26,6 +26,7 @@ from botvision.data.duplicates import (
     same_pictures,
     thumbnail,
 )
+from botvision.data.images import read_image
 from botvision.io.errors import DataError
 
 
@@ -43,7 +44,11 @@ def picture_groups(folder: Path, names: list[str]) -> list[int]:
             raise DataError(f"{paths[place]}: no such file")
         return Image.open(paths[place])
 
-    return same_pictures(paths, read).tolist()
+    return same_pictures(paths, read)[1].tolist()
+
+
+def unread(place: int) -> Image.Image:
+    pytest.fail(f"picture {place} was read")
 
 
 def test_a_picture_is_found_again_whatever_it_is_saved_as(tmp_path: Path) -> None:
@@ -69,9 +74,15 @@ def test_without_reading_pictures_only_the_same_files_are_found(
     other[-1] ^= 1  # of the same size
     (tmp_path / "d.png").write_bytes(other)
     paths = [tmp_path / name for name in ("a.png", "b.png", "c.jpg", "d.png", "a.png")]
-    assert same_pictures(paths, None).tolist() == [0, 0, 2, 3, 0]
+    read_whole = []
+    original = duplicates.digest
+    monkeypatch.setattr(duplicates, "digest", lambda data: read_whole.append(len(data)) or original(data))
+    same, nearly = same_pictures(paths, lambda place: Image.open(paths[place]))
+    assert (same.tolist(), nearly[2]) == ([0, 0, 2, 3, 0], 0)  # a file of an own size is looked at alone
+    assert len(read_whole) == 4
     monkeypatch.setattr(duplicates, "MOST", 4)
-    assert same_pictures(paths, lambda _: pytest.fail("read")).tolist() == [0, 0, 2, 3, 0]
+    for groups in same_pictures(paths, unread):
+        assert groups.tolist() == [0, 0, 2, 3, 0]
     content = bytearray(np.random.default_rng(0).bytes(200_000))
     for name, place in (("a", None), ("b", None), ("c", 0), ("d", -1), ("e", 15 * (200_000 - 4096) // 15)):
         (tmp_path / name).write_bytes(content)
@@ -79,14 +90,19 @@ def test_without_reading_pictures_only_the_same_files_are_found(
             other = bytearray(content)
             other[place] ^= 1
             (tmp_path / name).write_bytes(other)
-    assert same_pictures([tmp_path / name for name in "abcde"], None).tolist() == [0, 0, 2, 3, 4]
+    assert same_pictures([tmp_path / name for name in "abcde"], unread)[0].tolist() == [0, 0, 2, 3, 4]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
 def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         os.mkfifo(tmp_path / name)
-    assert same_pictures([tmp_path / "a.png", tmp_path / "b.png"], None).tolist() == [0, 1]
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+
+    def read(place: int) -> Image.Image:
+        return read_image(paths[place])
+
+    assert same_pictures(paths, read)[1].tolist() == [0, 1]
 
 
 def test_groups_go_through_others_and_all_rows_are_compared() -> None:
@@ -274,5 +290,5 @@ def test_of_too_many_images_to_look_at_a_line_says_that_only_the_same_files_are_
 ) -> None:
     monkeypatch.setattr(duplicates, "MOST", 2)
     names, note = ["a", "b", "c"], "of more than 2 images only the same files are found in train and val"
-    assert duplicates.shared_with_train(names, 2, lambda nearly: np.arange(3)) == [note]
-    assert duplicates.shared_with_train(names[:2], 1, lambda nearly: np.arange(2)) == []
+    assert duplicates.shared_with_train(names, 2, (np.arange(3),) * 2) == [note]
+    assert duplicates.shared_with_train(names[:2], 1, (np.arange(2),) * 2) == []

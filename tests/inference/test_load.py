@@ -1,5 +1,6 @@
 """A run in one's own code: what goes in, what comes out, and that it is what `predict` says."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,21 @@ def test_a_detector() -> None:
     assert found.to_supervision()["data"]["class_name"].tolist() == found.names
     assert found.plot(score=0).size >= image.size
     assert found.plot(score=0).tobytes() != found.plot(score=0.999).tobytes()
+
+
+def test_a_result_is_one_line(tmp_path: Path) -> None:
+    noise(48, 64).save(tmp_path / "a.png")
+    found = detector().predict(tmp_path / "a.png")
+    scored = zip(found.names[:3], found.scores[:3], strict=True)
+    best = ", ".join(f"{name} {score:.2f}" for name, score in scored)
+    assert repr(found) == f"Detections(8 objects in {tmp_path}/a.png: {best}, ...)"
+    assert repr(detector(score_threshold=0.999999).predict(noise(48, 64))) == "Detections(0 objects)"
+
+
+def test_a_detector_without_what_it_needs_is_one_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "botvision.inference.detector", None)
+    with pytest.raises(ImportError, match=r'a detector, which needs .*: pip install "botvision\[train\]"$'):
+        bv.load(run)
 
 
 def test_a_detector_that_finds_nothing_and_one_without_masks() -> None:

@@ -79,7 +79,7 @@ def test_the_sentence():
     )
     assert use(zero, blocks=BLOCKS[:1]).sentence().endswith("top-1 over none")
     none_over_even = use(zero, effect("even", 0.001, -0.002, 0.004)).sentence()
-    assert none_over_even.endswith(", nothing measurable, +0.1 (95 % -0.2 to +0.4) over even weights")
+    assert none_over_even.endswith(", +0.1 (95 % -0.2 to +0.4) over even weights (nothing measurable)")
 
 
 def test_the_sentence_says_plainly_that_there_is_nothing():

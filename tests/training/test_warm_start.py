@@ -111,7 +111,7 @@ def test_a_repository_on_the_hub_is_a_source(
     [
         ("restnet50", "model.weights: unknown 'restnet50'; did you mean resnet50"),
         ("auto", "no pretrained weights for botnet14_tiny, .*; --model.weights none starts from nothing"),
-        ("hf-hub:mine", "model.weights: expected hf-hub:ORG/NAME"),
+        ("hf-hub:mine", "model.weights: hf-hub:mine: expected OWNER/NAME"),
     ],
 )
 def test_wrong_names_of_weights_are_found_before_the_data(weights: str, message: str, tmp_path: Path):

@@ -15,7 +15,7 @@ def download(repo: str, filename: str, revision: str | None = None) -> Path:
     """Return the local copy of a file; fetched where the cache has none.
 
     Args:
-        repo: "ORG/NAME", or "ORG/NAME@REVISION"; "hf-hub:" may stand before it.
+        repo: "OWNER/NAME", or "OWNER/NAME@REVISION"; "hf-hub:" may stand before it.
         filename: of the file in the repository.
         revision: instead of the one in `repo`.
 

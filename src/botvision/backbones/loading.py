@@ -88,7 +88,7 @@ def load_weights(
     Args:
         model: changed in place.
         source: file, state dict, or a name: of a network that timm has weights of ("resnet50"), or
-            "hf-hub:ORG/NAME". Of a detector's weights a classifier takes the backbone.
+            "hf-hub:OWNER/NAME". Of a detector's weights a classifier takes the backbone.
         strict: anything missing, unexpected or of another shape is an error, and nothing is loaded.
         warm_start: how such attention begins: "fit" (by least squares on `images`), "taps" (from the
             convolution's weights and the norms alone), "zero" (new, the block's last norm at zero) or "new";

@@ -37,7 +37,7 @@ def from_hub(repo: str) -> Path:
     """Return the local copy of a repository's weights; its description, if there is one, lies beside it.
 
     Args:
-        repo: "hf-hub:ORG/NAME" or "hf-hub:ORG/NAME@REVISION". Its model.safetensors is read, never a pickle.
+        repo: "hf-hub:OWNER/NAME" or "hf-hub:OWNER/NAME@REVISION". Never a pickle is read.
 
     Raises:
         ValueError: one line: no such file, or no connection.
@@ -49,7 +49,7 @@ def from_hub(repo: str) -> Path:
 
 
 def fetch(name: str) -> Path | dict[str, Tensor]:
-    """Return weights by a name of timm's or "hf-hub:ORG/NAME". Raises ValueError, one line."""
+    """Return weights by a name of timm's or "hf-hub:OWNER/NAME". Raises ValueError, one line."""
     return from_hub(name) if name.startswith(HUB) else from_timm(name)
 
 

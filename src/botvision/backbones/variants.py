@@ -90,6 +90,18 @@ AUTO, HUB = "auto", "hf-hub:"
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
 
 
+def repository(name: str) -> str:
+    """Return OWNER/NAME of a repository on the Hugging Face Hub, without the prefix "hf-hub:".
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    repo = name.removeprefix(HUB)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", repo) is None or ".." in repo or "--" in repo:
+        raise ValueError(f"{name}: expected OWNER/NAME on the Hugging Face Hub, such as ada/birds")
+    return repo
+
+
 def weights_for(name: str) -> str | None:
     """Return whose weights of timm's a network starts from: its own, a BoTNet of ours from its ResNet's."""
     row = VARIANTS.get(name)
@@ -108,7 +120,7 @@ def check_weights(source: str, name: str) -> None:
     """Refuse weights that are neither a file nor known by name; timm's source is read as text.
 
     Args:
-        source: `model.weights`: a path, "auto", "hf-hub:ORG/NAME", or a name of torchvision's or timm's.
+        source: `model.weights`: a path, "auto", "hf-hub:OWNER/NAME", or a name of torchvision's or timm's.
         name: of the network.
 
     Raises:
@@ -118,8 +130,7 @@ def check_weights(source: str, name: str) -> None:
         if weights_for(name) is None:
             raise ValueError(f"{no_weights_for(name)}; --model.weights none starts from nothing")
     elif source.startswith(HUB):
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", source.removeprefix(HUB)):
-            raise ValueError(f"expected {HUB}ORG/NAME or {HUB}ORG/NAME@REVISION, got {source!r}")
+        repository(source.partition("@")[0])
     elif source not in DETECTORS and not Path(source).expanduser().exists():
         _check_timm_weights(source)
 
@@ -137,7 +148,7 @@ def _check_timm_weights(source: str) -> None:
     weights = re.findall(r"""^ +['"](\w+\.\w+)['"]: _?\w*cfg""", text, re.MULTILINE)
     known = {AUTO, *DETECTORS, *weights, *(each.split(".")[0] for each in weights)}
     close = difflib.get_close_matches(source, sorted(known), n=4)
-    rest = f"expected a file, a run folder, {HUB}ORG/NAME, or a name of timm's or torchvision's"
+    rest = f"expected a file, a run folder, {HUB}OWNER/NAME, or a name of timm's or torchvision's"
     raise ValueError(f"unknown {source!r}; " + (f"did you mean {', '.join(close)}?" if close else rest))
 
 

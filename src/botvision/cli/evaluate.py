@@ -47,6 +47,10 @@ def evaluate_run(args: argparse.Namespace, overrides: Mapping[str, str]) -> None
     written = [*of.files(replaced)]
     if getattr(metrics, "breakdown", None) is not None:
         written.append(breakdown_file(written[1], metrics.breakdown.name))
+    if of.task.config.task == "detect":
+        from botvision.training.detect import sheet_file
+
+        written.append(sheet_file(written[0]))
     then = f"compare {run} OTHER_RUN" if replaced is None else f"eval {run} --attention all"
     print(f"\nwritten: {', '.join(map(str, written))}\nnext: botvision {then}")
 

@@ -7,8 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from botvision.backbones.variants import repository
 from botvision.cli.parser import UsageError
-from botvision.inference.hub import FILES, check_name, upload
+from botvision.inference.hub import FILES, upload
 from botvision.tables.card import UNKNOWN, model_card
 
 # Pictures of numbers; those with photos (sheet.png, pictures/) stay here.
@@ -22,7 +23,7 @@ def push(args: argparse.Namespace) -> int:
     Raises:
         ValueError: one line on what is wrong with the arguments, the run or the hub.
     """
-    repo, licence = check_name(args.repo), args.license or UNKNOWN
+    repo, licence = repository(args.repo), args.license or UNKNOWN
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
         raise UsageError(f"--license: expected a licence as the hub writes it, such as mit, got {licence!r}")
     if args.public and licence == UNKNOWN:

@@ -31,7 +31,7 @@ class ModelConfig(Section):
         weights: what to start from; what fits by name and shape is taken. "auto": timm's ImageNet weights, of
             the network itself or of a BoTNet's ResNet; a name of timm's (resnet50, botnet26t_256.c1_in1k), or
             of a detector that torchvision trained on COCO (maskrcnn_resnet50_fpn_v2, maskrcnn_resnet50_fpn,
-            fasterrcnn_resnet50_fpn_v2, fasterrcnn_resnet50_fpn); "hf-hub:ORG/NAME"; a run folder; a
+            fasterrcnn_resnet50_fpn_v2, fasterrcnn_resnet50_fpn); "hf-hub:OWNER/NAME"; a run folder; a
             .safetensors or .pth file; "none": random numbers.
         warm_start: how attention begins where these weights have a convolution: "fit" (as that convolution,
             by least squares on some of the training images, without labels), "taps" (the same, from the

@@ -2,7 +2,7 @@
 
 import dataclasses
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,14 @@ from botvision.config.data import SYNTHETIC, DataConfig
 from botvision.data.cache import Progress, fill_cache, reported
 from botvision.data.coco_folder import BESIDE_IMAGES, deeper, is_detection_data
 from botvision.data.counter_rng import keys, uniform
-from botvision.data.duplicates import SMALLER, same_pictures, seen_together, shared_with_train, sides_of
+from botvision.data.duplicates import (
+    SMALLER,
+    Groups,
+    same_pictures,
+    seen_together,
+    shared_with_train,
+    sides_of,
+)
 from botvision.data.images import decode
 from botvision.data.labels import (
     Labelled,
@@ -244,7 +251,7 @@ class Splits:
         if self.held_back or count > VERIFIED or any(_files_of(part) is None for part in parts):
             return []
         names = [split.name_of(index) for split in (self.train, self.val) for index in range(len(split))]
-        return shared_with_train(names, len(self.train), _same(parts, f"comparing {self.name}", progress))
+        return shared_with_train(names, len(self.train), _groups(parts, f"comparing {self.name}", progress))
 
 
 def open_splits(config: DataConfig, seed: int = 0) -> Splits:
@@ -338,7 +345,7 @@ def open_split(config: DataConfig, split: str, classes: list[str], seed: int = 0
 
 def _sides(train: Labelled, name: str) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Groups of pictures that must not lie on both sides, and lines that say so."""
-    return sides_of(name, _same([train], f"comparing {name}"))
+    return sides_of(name, _groups([train], f"comparing {name}"))
 
 
 def _files_of(part: Labelled) -> tuple[FileSource | ZipSource, list[int]] | None:
@@ -349,10 +356,8 @@ def _files_of(part: Labelled) -> tuple[FileSource | ZipSource, list[int]] | None
     return (source, places.tolist()) if isinstance(source, FileSource | ZipSource) else None
 
 
-def _same(
-    parts: Sequence[Labelled], label: str, progress: Progress | None = None
-) -> Callable[[bool], npt.NDArray[np.int64]]:
-    """What groups all pictures of some parts, as `sides_of` wants it."""
+def _groups(parts: Sequence[Labelled], label: str, progress: Progress | None = None) -> Groups:
+    """All pictures of some parts, those that are the same or nearly together."""
     files = [(source, place) for source, places in filter(None, map(_files_of, parts)) for place in places]
 
     def read(place: int) -> Image.Image:
@@ -363,14 +368,10 @@ def _same(
             called = source.name_of(index)
             return decode(file, called, reduce=SMALLER, max_pixels=source.max_pixels).rgb
 
-    def same(nearly: bool) -> npt.NDArray[np.int64]:
-        if any(isinstance(source, ZipSource) for source, _ in files):
-            contents = [source.content_of(index) for source, index in files if isinstance(source, ZipSource)]
-            return seen_together(contents, read if nearly else None)
-        paths = [Path(source.name_of(index)) for source, index in files]
-        return same_pictures(paths, read if nearly else None)
-
-    return same
+    if any(isinstance(source, ZipSource) for source, _ in files):
+        contents = [source.content_of(index) for source, index in files if isinstance(source, ZipSource)]
+        return seen_together(contents, read)
+    return same_pictures([Path(source.name_of(index)) for source, index in files], read)
 
 
 def listed(config: DataConfig, kind: str) -> tuple[Path, Listing]:

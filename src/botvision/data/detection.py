@@ -1,6 +1,6 @@
 """Images with instances: a configuration to data sets for training and validation of detectors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from botvision.data.counter_rng import keys, uniform
 from botvision.data.detection_notes import crowd_notes, mirror_note, nothing_usable
 from botvision.data.detection_sources import CocoSource, ShapesInstances, Target
 from botvision.data.detection_transforms import DRAWS, choose_window, jitter_colors
-from botvision.data.duplicates import SMALLER, grouped, same_pictures, shared_with_train, sides_of
+from botvision.data.duplicates import SMALLER, Groups, grouped, same_pictures, shared_with_train, sides_of
 from botvision.data.loaders import VERIFIED, BatchedDataset
 from botvision.data.synthetic.shapes import ShapesSource
 from botvision.io.errors import DataError
@@ -225,11 +225,11 @@ class DetectionSplits:
             return []
         pictures = [(split.source, index) for split in (self.train, self.val) for index in split.indices]
         names = [source.name_of(index) for source, index in pictures]
-        same = _same(pictures, f"comparing {self.name}", progress)
         if len(pictures) > VERIFIED:
-            paths = [source.folder / source.file.images[index].file for source, index in pictures]
-            same = lambda _: grouped(paths)  # noqa: E731
-        return shared_with_train(names, len(self.train), same)
+            paths = grouped([source.folder / source.file.images[index].file for source, index in pictures])
+            return shared_with_train(names, len(self.train), (paths, paths))
+        groups = _groups(pictures, f"comparing {self.name}", progress)
+        return shared_with_train(names, len(self.train), groups)
 
 
 def open_detection(
@@ -423,7 +423,7 @@ def _hold_back(
         raise DataError(f"{name}: {len(chosen)} images, expected 2 or more to hold some back for validation")
     ids: npt.NDArray[np.int64] = np.array([source.file.images[index].id for index in chosen])
     count = min(len(chosen) - 1, max(1, round(fraction * len(chosen))))
-    labels, notes = sides_of(name, _same([(source, index) for index in chosen], f"comparing {name}"))
+    labels, notes = sides_of(name, _groups([(source, index) for index in chosen], f"comparing {name}"))
     order = np.argsort(keys(ids), kind="stable")
     groups = [np.flatnonzero(labels == label).tolist() for label in dict.fromkeys(labels[order].tolist())]
     if len(groups) == 1:
@@ -445,10 +445,10 @@ def _hold_back(
     return rest, [index for place, index in enumerate(chosen) if place in held], notes
 
 
-def _same(
+def _groups(
     pictures: Sequence[tuple[CocoSource, int]], label: str, progress: Progress | None = None
-) -> Callable[[bool], npt.NDArray[np.int64]]:
-    """What groups pictures, as `sides_of` wants it."""
+) -> Groups:
+    """Pictures, those that are the same or nearly together."""
     paths = [source.folder / source.file.images[index].file for source, index in pictures]
 
     def read(place: int) -> Tensor | Image.Image:
@@ -457,7 +457,7 @@ def _same(
             progress(label, place + 1, len(pictures))
         return source.picture(index, SMALLER)
 
-    return lambda nearly: same_pictures(paths, read if nearly else None)
+    return same_pictures(paths, read)
 
 
 def _limited(source: CocoSource, chosen: list[int], limit: int | None) -> list[int]:

@@ -19,6 +19,9 @@ from torch import Tensor
 from botvision.data.check_report import digest
 from botvision.io.errors import DataError
 
+Groups = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Those that are the same, and those that are nearly the same, too; int64 (N) each, as of `grouped`."""
+
 MOST = 10_000
 SMALLER = 8  # times, that a JPEG is decoded smaller to see what it shows
 SIDE = 16
@@ -63,15 +66,12 @@ def grouped(
     return labels
 
 
-def same_pictures(
-    paths: Sequence[Path], read: Callable[[int], Image.Image | Tensor] | None
-) -> npt.NDArray[np.int64]:
-    """Group image files as `grouped` does; the files are read, unless they are more than `MOST`.
+def same_pictures(paths: Sequence[Path], read: Callable[[int], Image.Image | Tensor]) -> Groups:
+    """Group image files; the pictures are looked at, unless they are more than `MOST`.
 
     Args:
         paths: N files. Links to a file are that file; the content of those of the same size is compared.
-        read: the picture of a place, as small as it may come; what raises DataError is like no other. None:
-            only look for files that are the same.
+        read: the picture of a place, as small as it may come; what raises DataError is like no other.
     """
     stats = [_stat(path) for path in paths]
     seen, twice = set[int](), set[int]()
@@ -84,42 +84,39 @@ def same_pictures(
     return seen_together(contents, read)
 
 
-def seen_together(
-    contents: Sequence[object], read: Callable[[int], Image.Image | Tensor] | None
-) -> npt.NDArray[np.int64]:
-    """Group pictures as `grouped` does; they are looked at, unless they are more than `MOST`.
+def seen_together(contents: Sequence[object], read: Callable[[int], Image.Image | Tensor]) -> Groups:
+    """Group pictures; they are looked at, unless they are more than `MOST`.
 
     Args:
         contents: N values, the same for the same file or content.
         read: as of `same_pictures`.
     """
-    if read is None or len(contents) > MOST:
-        return grouped(contents)
+    same = grouped(contents)
+    if len(contents) > MOST:
+        return same, same
     thumbnails = np.full((len(contents), SIDE**2), np.nan, dtype=np.float32)
     for place in range(len(contents)):
         try:
             thumbnails[place] = thumbnail(read(place))
         except DataError:
             continue
-    return grouped(contents, thumbnails)
+    return same, grouped(contents, thumbnails)
 
 
-def sides_of(
-    name: str, same: Callable[[bool], npt.NDArray[np.int64]]
-) -> tuple[npt.NDArray[np.int64], list[str]]:
+def sides_of(name: str, groups: Groups) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Return groups of pictures that are held back together or not at all, and lines that say so.
 
     Args:
         name: of the data set.
-        same: groups them, int64 (N), those that are nearly the same too, or the same files alone.
+        groups: of its pictures.
     """
-    labels = same(True)
+    same, labels = groups
     largest = int(np.bincount(labels).max(initial=0))
     if largest > len(labels) // 2:
-        labels = same(False)
-        if largest > np.bincount(labels).max():
+        if largest > np.bincount(same).max():
             line = f"{name}: {largest} images are nearly the same picture, so what is held back flatters"
-            return labels, [line]
+            return same, [line]
+        labels = same
     notes = []
     again = len(labels) - len(np.unique(labels))
     if again:
@@ -191,21 +188,15 @@ def repeated_pictures(word: str, splits: Mapping[str, Pictures]) -> list[str]:
     return lines
 
 
-Groups = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
-"""Those that are the same, and those that are nearly the same, too; int64 (N) each, as of `grouped`."""
-
-
-def shared_with_train(
-    names: Sequence[str], count: int, same: Callable[[bool], npt.NDArray[np.int64]]
-) -> list[str]:
+def shared_with_train(names: Sequence[str], count: int, groups: Groups) -> list[str]:
     """Return lines on images of val that are in train, too, or nearly: what is measured on them flatters.
 
     Args:
         names: of the images of train, `count` of them, and then of val.
         count: of train.
-        same: groups them all, as for `sides_of`.
+        groups: of them all.
     """
-    groups, places = (same(False), same(True)), np.arange(len(names))
+    places = np.arange(len(names))
     lines = in_train("image", "val", names, groups, places[count:], places[:count])
     lines = [f"{line}; what is measured flatters" for line in lines]
     if len(names) > MOST:

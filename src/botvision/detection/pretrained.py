@@ -21,7 +21,7 @@ _EPS = 1e-5  # of our batch norms
 
 
 def fetch(name: str) -> Path | dict[str, Tensor]:
-    """Return weights by the name of a detector of torchvision's, a network of timm's, or "hf-hub:ORG/NAME".
+    """Return weights by the name of a detector of torchvision's, a network of timm's, or "hf-hub:OWNER/NAME".
 
     Raises:
         ValueError: one line: no such weights, or they cannot be fetched.

@@ -58,7 +58,7 @@ def warm_start(
         source: safetensors file, folder of a run of ours or its model folder, PyTorch file of a state dict,
             or a state dict, with names as timm's or torchvision's ResNet or detector has them; or a name:
             of a detector of torchvision's that was trained on COCO ("maskrcnn_resnet50_fpn_v2"), of a network
-            that timm has weights of ("resnet50"), or "hf-hub:ORG/NAME".
+            that timm has weights of ("resnet50"), or "hf-hub:OWNER/NAME".
         how: how attention begins where the source has a convolution: "fit", "taps", "zero" or "new", see
             `botvision.load_weights`; None for "fit" with images, else "taps". With "zero" and "new" the norm
             behind it stays new, too, and is reported as missing: what the source has there is of the

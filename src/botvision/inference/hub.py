@@ -1,30 +1,16 @@
 """Finished models on the Hugging Face Hub: fetched by name, and uploaded."""
 
-import re
 from pathlib import Path
 
 from botvision.backbones.hub import download, faults_in_one_line
-from botvision.backbones.variants import HUB
+from botvision.backbones.variants import HUB, repository
 
 FILES = ("model.json", "model.safetensors")
-_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def is_on_hub(run: str | Path) -> bool:
     """Return whether a run is named as one of the hub's: hf-hub:OWNER/NAME."""
     return str(run).startswith(HUB)
-
-
-def check_name(repo: str) -> str:
-    """Return OWNER/NAME without the prefix that `load` wants.
-
-    Raises:
-        ValueError: it is not of that form.
-    """
-    name = repo.removeprefix(HUB)
-    if _NAME.fullmatch(name) is None or ".." in name or "--" in name:
-        raise ValueError(f"{repo}: expected OWNER/NAME on the Hugging Face Hub, such as ada/birds")
-    return name
 
 
 def fetch(run: str) -> Path:
@@ -35,7 +21,7 @@ def fetch(run: str) -> Path:
     Raises:
         ValueError: one line: no such repository, no model in it, no network.
     """
-    check_name(run.partition("@")[0])
+    repository(run.partition("@")[0])
     folder = download(run, FILES[0]).parent
     download(run, FILES[1], folder.name)  # of the same commit
     return folder

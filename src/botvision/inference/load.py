@@ -46,7 +46,7 @@ class Classes:
         return annotate(self.image, [{"label": name, "score": score} for name, score in best])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Detections:
     """The N objects that were found in one image, highest score first.
 
@@ -72,6 +72,12 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def __repr__(self) -> str:
+        count = f"{len(self)} object{'s' * (len(self) != 1)}"
+        best = zip(self.names[:3], self.scores[:3].tolist(), strict=True)
+        such = ", ".join(f"{name} {score:.2f}" for name, score in best) + ", ..." * (len(self) > 3)
+        return f"Detections({count}{' in ' + self.file if self.file else ''}{': ' + such if such else ''})"
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
         """Return COCO results with the category ids of the training data, masks as run lengths."""
@@ -189,10 +195,15 @@ def load(
     Raises:
         ValueError: no such folder or repository, no finished model in it, or a broken file; or thresholds for
             a classifier.
+        ImportError: one line; a detector, and botvision was installed without [train].
     """
     source, task = find_model(run)
     if task == "detect":
-        from botvision.inference.detector import DetectionPredictor
+        try:
+            from botvision.inference.detector import DetectionPredictor
+        except ModuleNotFoundError as error:
+            needed = 'pip install "botvision[train]"'
+            raise ImportError(f"{run}: a detector, which needs {error.name}: {needed}") from None
 
         return LoadedDetector(
             DetectionPredictor.from_run(

@@ -101,8 +101,8 @@ class AttentionUse:
         parts = [f"{_verb(found)} {found.text()} {title} over none"]
         if even is not None:
             over = even.contributions[self.metric]
-            nothing = "nothing measurable, " if found.interval.sign and not over.interval.sign else ""
-            parts.append(f"{nothing}{over.text()} over even weights")
+            nothing = " (nothing measurable)" if found.interval.sign and not over.interval.sign else ""
+            parts.append(f"{over.text()} over even weights{nothing}")
         most = self._most(found.mean) if found.interval.sign > 0 and len(self.blocks) > 1 else ""
         return ", ".join(parts) + most
 

@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 
 from botvision.backbones.variants import AUTO, HUB, weights_for
+from botvision.metrics.attention_use import TITLES as SCORES
 from botvision.metrics.runs import Run
 from botvision.tables.markdown import percent, short, table
 
-TITLES = {"top1": "top-1", "box_ap": "box AP", "box_ap50": "box AP50", "mask_ap": "mask AP"}
-TITLES |= {"mask_ap50": "mask AP50", "side_accuracy": "side accuracy"}
+TITLES = SCORES | {"box_ap50": "box AP50", "mask_ap50": "mask AP50", "side_accuracy": "side accuracy"}
 UNKNOWN = "unknown"
 _MOST_CLASSES = 100
 

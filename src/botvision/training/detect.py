@@ -285,7 +285,7 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset, Resu
         parts = {part.kind: part.to_dict() for part in kinds}
         write_json(table, {"split": split, "data": found.data.name, **metrics.side_numbers(), **parts})
         precision_recall(kinds, picture)
-        with replacing(table.with_name(f"sheet{label}.png")) as temporary:
+        with replacing(sheet_file(table)) as temporary:
             found.sheet().save(temporary, "PNG")
         return metrics
 
@@ -304,3 +304,8 @@ class Detection(Task[DetectionRunConfig, DetectionSplits, DetectionDataset, Resu
 
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def sheet_file(table: Path) -> Path:
+    """Return the picture of ground truth and predictions, beside the JSON of the same evaluation."""
+    return table.with_name(f"sheet{table.stem.removeprefix('eval')}.png")
